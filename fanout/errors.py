@@ -1,0 +1,116 @@
+"""The one catalogue of errors a caller can meet: code, HTTP status, sentence.
+
+Rules:
+
+1. A code is stable for ever; a sentence may be reworded. Outsiders branch on the code, people read the sentence.
+2. `Refused` is the caller's mistake or a state the caller must know of. Our own bugs are `assert`; what the outside
+   world does to a delivery is an `Outcome`; what happens to one row of many is a status in an array.
+3. `where` names the place in the caller's input, in the caller's words: `area.coordinates[0][17]`, `column "lon", row 812`.
+4. Sentences are templates: every `{hole}` is filled by a keyword of `Refused`. A missing keyword is our bug.
+
+Why not one exception class per error: the catalogue is read by outsiders (it is printed into the API's README), and a
+table with one row an error is what they want to read.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+
+class Entry(NamedTuple):
+    """One row of the catalogue: HTTP status and the sentence's template."""
+
+    status: int
+    sentence: str
+
+
+CATALOGUE: Final[dict[str, Entry]] = {
+    # --- the request ------------------------------------------------------------------------------------------------
+    "body_malformed": Entry(400, "The body is not valid {format}: {detail}."),
+    "body_too_large": Entry(413, "The body has more than {limit} bytes."),
+    "media_type_unknown": Entry(415, "Send application/msgpack or application/json, not {given!r}."),
+    "field_invalid": Entry(422, "{detail}"),
+    "key_invalid": Entry(401, "A valid key is needed."),
+    "not_permitted": Entry(403, "This key may not do that."),
+    "not_found": Entry(404, "There is no such {what}."),
+    "method_not_allowed": Entry(405, "This address does not take {method}."),
+    "reference_conflict": Entry(409, "Reference {reference!r} was used before with another body."),
+    "too_many_requests": Entry(429, "Too many requests at once; try again in {retry_s} s."),
+    # --- the area ---------------------------------------------------------------------------------------------------
+    "area_coordinate_range": Entry(422, "Longitude is -180 to 180, latitude -90 to 90; given {lon!r}, {lat!r}."),
+    "area_coordinate_not_finite": Entry(422, "A coordinate is not a finite number."),
+    "area_radius_range": Entry(422, "A radius is more than 0 and at most {limit_m} m; given {radius_m!r}."),
+    "area_ring_not_closed": Entry(422, "The ring's last point is not its first."),
+    "area_ring_too_short": Entry(422, "A ring has at least three distinct points; this one has {points}."),
+    "area_self_crossing": Entry(422, "The boundary crosses itself near {lon:.6f}, {lat:.6f}."),
+    "area_hole_outside": Entry(422, "The hole is not inside its outer ring."),
+    "area_parts_overlap": Entry(422, "Two parts of the area overlap near {lon:.6f}, {lat:.6f}."),
+    "area_too_many_vertices": Entry(422, "An area has at most {limit} vertices; this one has {vertices}."),
+    "area_empty": Entry(422, "The area is empty."),
+    "area_too_large": Entry(403, "The area has {area_km2:.0f} km2; this key may address at most {limit_km2:.0f} km2."),
+    "area_outside_competence": Entry(403, "The area reaches outside the area of competence of this key."),
+    "area_unknown": Entry(404, "No area {kind!r} named {name!r} is loaded."),
+    "area_too_deep": Entry(422, "Areas may be nested {limit} deep."),
+    # --- the action -------------------------------------------------------------------------------------------------
+    "kind_unknown": Entry(422, "No kind of action is called {kind!r}; known are {known}."),
+    "end_before_start": Entry(422, "The action ends before it starts."),
+    "end_in_the_past": Entry(422, "The action has ended already."),
+    "end_too_far": Entry(422, "An action lasts at most {limit_h} hours."),
+    "text_missing": Entry(422, "The action has no text."),
+    "text_too_long": Entry(422, "Channel {channel} cannot carry this text: {detail}."),
+    "text_unfit": Entry(422, "No channel can carry this text: {detail}."),
+    "text_control_character": Entry(422, "The text has the control character {character!r} at position {position}."),
+    "action_not_open": Entry(409, "The action is {state}; this needs it to be {needed}."),
+    "selection_too_large": Entry(403, "The area selects {people} people; this key may address at most {limit}."),
+    # --- participants -----------------------------------------------------------------------------------------------
+    "import_unreadable": Entry(422, "The file cannot be read as {format}: {detail}."),
+    "import_column_missing": Entry(422, "The file has no column {column!r}; it has {present}."),
+    "import_column_type": Entry(422, "Column {column!r} has type {given}; {wanted} is needed."),
+    "import_rows_bad": Entry(422, "{bad} of {rows} rows are bad; the first: {first}. Nothing was imported."),
+    "batch_too_large": Entry(422, "A batch has at most {limit} rows; this one has {rows}."),
+    "registry_full": Entry(507, "The registry holds at most {limit} participants."),
+    "registry_locked": Entry(409, "Another process is writing this registry; stop it or import through its API."),
+    # --- files of our own --------------------------------------------------------------------------------------------
+    "file_magic": Entry(500, "{path} is not a {what} file."),
+    "file_version": Entry(500, "{path} has format version {given}; this program reads {known}."),
+    "file_dtype": Entry(500, "{path} holds {given}; {wanted} was expected."),
+    "file_count": Entry(500, "{path} ends early: {given} of {wanted} bytes."),
+    "file_checksum": Entry(500, "{path} is damaged: its checksum does not agree."),
+    # --- boards -----------------------------------------------------------------------------------------------------
+    "board_text_unfit": Entry(422, "Boards of model {model} cannot show this text: {detail}."),
+    "board_document_invalid": Entry(422, "Board {board} sent an invalid {what}: {detail}."),
+    # --- the world around --------------------------------------------------------------------------------------------
+    "settings_invalid": Entry(500, "The settings have {count} problems:\n{problems}"),
+    "fence": Entry(500, 'fence = "loopback" forbids {setting} = {address!r}: only loopback addresses may be used.'),
+    "store_unavailable": Entry(503, "The ledger cannot be written: {detail}."),
+    "broker_unavailable": Entry(503, "No MQTT broker answers at {address}: {detail}."),
+    "port_in_use": Entry(500, "{setting}: port {port} is in use by another program."),
+    "not_ready": Entry(503, "The engine is starting: {detail}."),
+    "internal": Entry(500, "Something went wrong here; it was logged as {incident}."),
+}
+
+
+class Refused(Exception):
+    """A refusal of the catalogue.
+
+    Attributes: `code` (key of `CATALOGUE`), `where` (place in the caller's input, may be empty), `message`, `status`.
+    """
+
+    def __init__(self, code: str, where: str = "", **holes: object) -> None:
+        entry = CATALOGUE[code]
+        self.code = code
+        self.where = where
+        self.status = entry.status
+        self.message = entry.sentence.format(**holes)
+        super().__init__(f"{code}: {self.message}" + (f" ({where})" if where else ""))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (self.code, self.where, self.message)
+
+
+def _rebuild(code: str, where: str, message: str) -> Refused:
+    """Unpickle a refusal whose holes were filled in another process."""
+    refused = Refused.__new__(Refused)
+    refused.code, refused.where, refused.message, refused.status = code, where, message, CATALOGUE[code].status
+    Exception.__init__(refused, f"{code}: {message}" + (f" ({where})" if where else ""))
+    return refused

@@ -1,0 +1,43 @@
+"""Every bound of the engine, with its unit in its name and its reason beside it.
+
+Nothing in the engine grows without a limit written here. What an operator may want to change is a setting
+(`config/default.toml`); what would break a promise or a data format if changed is a constant here.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# --- requests -------------------------------------------------------------------------------------------------------
+BODY_BYTES_MAX: Final = 16 * 1024 * 1024  # a batch of 20,000 participants with two tokens each is 8 MB
+REFERENCE_CHARS_MAX: Final = 128  # a caller's idempotency key: a UUID, a case number
+PARTICIPANTS_PER_REQUEST_MAX: Final = 20_000  # one request is one commit and ~0.2 s of one core
+POSITIONS_PER_REQUEST_MAX: Final = 20_000
+TEXT_CHARS_MAX: Final = 2_000  # no channel but e-mail carries more; boards far less
+LANGUAGES_MAX: Final = 16
+
+# --- areas ----------------------------------------------------------------------------------------------------------
+VERTICES_MAX: Final = 10_000  # the finest Dutch municipality has 1,500; validity is O(n log n) in GEOS
+AREA_DEPTH_MAX: Final = 8  # union of intersection of …; deeper is a mistake or an attack
+AREA_PARTS_MAX: Final = 1_000
+RADIUS_M_MAX: Final = 20_037_508.0  # half the equator: a circle of this radius is the whole world
+
+# --- participants ---------------------------------------------------------------------------------------------------
+PARTICIPANT_ID_CHARS_MAX: Final = 64  # pseudonymous; a UUID has 36
+PLACES_PER_PARTICIPANT_MAX: Final = 8
+ADDRESSES_PER_PARTICIPANT_MAX: Final = 8
+ADDRESS_CHARS_MAX: Final = 4_096  # a Web Push subscription is about 350, an FCM token 163
+KINDS_MAX: Final = 32  # one bit each in a uint32 column
+TENANTS_MAX: Final = 32  # one bit each in a uint32 column
+PARTICIPANTS_MAX: Final = 2**31  # rows are uint32; half of it leaves room for sentinels
+
+# --- the ledger -----------------------------------------------------------------------------------------------------
+BATCH_ROWS_MAX: Final = 2_048  # the window of unknowns after a crash, and what a closing action must wait for
+BATCH_ROWS_FIRST: Final = 64  # the first batches are small, so that the first message does not wait for a big one
+SMS_BATCH_ROWS_MAX: Final = 500  # rows of a batch that rings twice: smaller, as they become unknown, not resent
+ACTION_HOURS_MAX: Final = 72
+
+# --- boards ---------------------------------------------------------------------------------------------------------
+BOARD_ITEMS_MAX: Final = 8  # items in one desired document
+BOARD_DOCUMENT_BYTES_MAX: Final = 64 * 1024  # a birth document or report above this is refused unread
+BOARD_ID_CHARS_MAX: Final = 64

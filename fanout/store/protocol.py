@@ -1,0 +1,246 @@
+"""What the engine asks of a store. Three things in one place: the ledger, logs, and documents.
+
+* **The ledger**: actions, their phases, and batches of deliveries with one status byte a row. It is what happened.
+* **Logs**: append-only streams of bytes with a sequence number (changes of the registry, the audit).
+* **Documents**: small values by (space, key): API keys, board shadows.
+
+Rules that `tests/store/kit.py` checks on every store:
+
+1. Every call is blocking and about batches, never about one participant. Trio code calls through `Writer`.
+2. When a writing call returns, it is durable: `kill -9` of this process afterwards loses nothing of it.
+3. A writing call happens whole or not at all.
+4. A batch is worked on by one lease at a time. `intend` and `settle` name the lease; one that was lost gets nothing
+   through `intend`, so a slow sender whose batch was taken over cannot ring anybody a second time.
+5. `intend` also refuses when the action is no longer open or its end has passed: this is the check just before the wire.
+6. Batches are claimed in the order (lane, seq): lanes do not wait for lower lanes, and within a lane actions share, each
+   nearest first, since `seq` counts from 0 in every phase.
+7. What was in flight when a sender died is resolved at the next claim by `states`: unknown, or once more.
+
+Times are epoch milliseconds handed in by the caller; no store reads a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.uint32]
+Generations = NDArray[np.uint16]
+Bytes8 = NDArray[np.uint8]
+
+
+class ActionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One action as the ledger holds it. `body` is the request in msgpack; `digest` tells a repeat from a conflict.
+
+    `state`: `open` · `paused` · `closing` (the result is recorded, its messages not yet planned) · `closed` ·
+    `cancelled` · `expired`.
+    """
+
+    id: int  # given by the store; 0 in a record not yet stored
+    tenant: str
+    reference: str
+    digest: bytes
+    kind: str
+    lane: int
+    state: str
+    created_ms: int
+    end_ms: int
+    snapshot_version: int
+    body: bytes
+    outcome: str | None = None
+    closed_ms: int | None = None
+    result_body: bytes | None = None
+
+
+class PhaseRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One message to the recipients of an action: `start`, `update` or `result`, numbered from 0 within the action.
+
+    `texts` and `titles` by language; `end_ms` is this phase's own deadline (a result may outlive its action).
+    """
+
+    action: int
+    phase: int
+    name: str
+    created_ms: int
+    end_ms: int
+    texts: dict[str, str]
+    titles: dict[str, str]
+
+
+class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """Deliveries to be made: one phase, one channel, one language. `rows` uint32[n], `generations` uint16[n]."""
+
+    channel: int
+    language: str
+    seq: int
+    rows: Rows
+    generations: Generations
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch in the hands of one sender until `until_ms`. `status`, `reason`: uint8[n], as they are in the ledger."""
+
+    batch: int
+    token: int  # grows with every claim of the batch: the fence against a sender that comes too late
+    action: int
+    phase: int
+    lane: int
+    channel: int
+    language: str
+    attempt: int
+    until_ms: int
+    rows: Rows
+    generations: Generations
+    status: Bytes8
+    reason: Bytes8
+
+
+class BatchView(msgspec.Struct, frozen=True, kw_only=True):
+    """One batch with its rows, as reading callers get it. `accepted_ms`: when its last row so far was accepted."""
+
+    batch: int
+    phase: int
+    channel: int
+    language: str
+    seq: int
+    rows: Rows
+    generations: Generations
+    status: Bytes8
+    reason: Bytes8
+    first_ms: int | None
+    last_ms: int | None
+
+
+class BatchCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of one batch without its rows: `states` by `State` value, `reasons` by `Reason` value (failed rows)."""
+
+    phase: int
+    channel: int
+    states: tuple[int, ...]
+    reasons: tuple[int, ...]
+    first_ms: int | None
+    last_ms: int | None
+
+
+class Ledger(Protocol):
+    """Actions and deliveries."""
+
+    def open_action(self, action: ActionRecord, phase: PhaseRecord, batches: Sequence[NewBatch]) -> ActionRecord:
+        """Store an action, its first phase and all its batches; returns the record with its id.
+
+        If (tenant, reference) exists with the same digest, returns the existing record and stores nothing;
+        with another digest raises `Refused("reference_conflict")`.
+        """
+
+    def add_phase(
+        self, action: int, phase: PhaseRecord, batches: Sequence[NewBatch], *, state: str, from_states: Sequence[str]
+    ) -> bool:
+        """Store a further phase and set the action's state, if the action is in one of `from_states`; else False."""
+
+    def close(
+        self, action: int, *, state: str, now_ms: int, outcome: str | None = None, result_body: bytes | None = None
+    ) -> bool:
+        """Close an action that is open or paused: cancels every unsent row of it (or expires, if `state` is `expired`).
+
+        False if it was not open or paused: nothing was changed then.
+        """
+
+    def set_paused(self, action: int, paused: bool) -> bool:
+        """Open to paused, or back. False if it was in neither."""
+
+    def action(self, action: int) -> ActionRecord | None: ...
+
+    def action_by_reference(self, tenant: str, reference: str) -> ActionRecord | None: ...
+
+    def actions(self, states: Sequence[str] | None = None) -> list[ActionRecord]: ...
+
+    def phases(self, action: int) -> list[PhaseRecord]: ...
+
+    def claim(
+        self, owner: str, *, channels: Sequence[int], lanes: Sequence[int], now_ms: int, lease_ms: int, most: int
+    ) -> list[Lease]:
+        """Take up to `most` batches that are ready, or whose lease ran out, in the order (lane, seq).
+
+        Rows left `INTENDED` by a lost lease are resolved first (`AGAIN` or `UNKNOWN` by `REPLACES_IN_PLACE`).
+        Batches of phases whose deadline passed are settled as expired on the way, and not returned.
+        """
+
+    def intend(self, lease: Lease, index: NDArray[np.intp], *, now_ms: int) -> bool:
+        """Record that the rows at `index` (into the lease's arrays) are about to go out.
+
+        False, and nothing recorded, if the lease was lost, the action is not open (its result phase: not closed),
+        or the phase's deadline has passed.
+        """
+
+    def settle(
+        self,
+        lease: Lease,
+        *,
+        status: Bytes8,
+        reason: Bytes8,
+        first_ms: int | None,
+        last_ms: int | None,
+        done: bool,
+        not_before_ms: int = 0,
+    ) -> None:
+        """Record what came back: the whole batch's status and reason, uint8[n].
+
+        `done=False` gives the batch back for another attempt not before `not_before_ms`, if rows are still open.
+        From a lost lease only good news is taken: rows that are `ACCEPTED` here and `UNKNOWN` or `AGAIN` there.
+        """
+
+    def renew(self, leases: Sequence[Lease], *, until_ms: int) -> None:
+        """Keep leases that are still held."""
+
+    def release(self, owner: str) -> int:
+        """End all leases of an owner that is known to be dead; returns how many."""
+
+    def apply_receipts(self, action: int, phase: int, channel: int, rows: Rows, delivered: NDArray[np.bool_]) -> int:
+        """Record receipts for rows of one (action, phase, channel); returns how many rows changed."""
+
+    def counts(self, action: int) -> list[BatchCounts]: ...
+
+    def batches(self, action: int) -> Iterator[BatchView]: ...
+
+    def open_rows(self) -> Rows:
+        """Rows that any action not yet closed refers to, sorted, each once: these may not be given to others."""
+
+
+class Log(Protocol):
+    """Append-only streams of bytes."""
+
+    def append(self, stream: str, entries: Sequence[bytes]) -> int:
+        """Append; returns the sequence number of the last. Numbers start at 1 and grow by 1 per entry."""
+
+    def read(self, stream: str, *, after: int, most: int) -> list[tuple[int, bytes]]: ...
+
+    def trim(self, stream: str, *, upto: int) -> None:
+        """Forget entries up to and including a number; numbers go on from where they were."""
+
+    def last(self, stream: str) -> int:
+        """The number of the newest entry ever appended, 0 if none."""
+
+
+class Documents(Protocol):
+    """Small values by (space, key)."""
+
+    def put(self, space: str, values: Iterable[tuple[str, bytes | None]]) -> None:
+        """Write, or delete where the value is None; all in one commit."""
+
+    def get(self, space: str, key: str) -> bytes | None: ...
+
+    def scan(self, space: str) -> list[tuple[str, bytes]]:
+        """All of a space, ordered by key."""
+
+
+class Store(Ledger, Log, Documents, Protocol):
+    """A whole store. `close_store` ends it; `wait` returns when something may have changed, or after the time-out."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """Block until another process or thread may have committed something (True), or the time is over (False)."""
+
+    def close_store(self) -> None: ...

@@ -1,0 +1,427 @@
+"""Structs of all that crosses a process border: the API's bodies, in msgpack or JSON from the same definition.
+
+Rules:
+
+1. Frozen, keyword only. What comes in forbids unknown fields, so a misspelt option is an error, not a silence.
+2. Alternatives are tagged unions: an area says its `type`, as GeoJSON does, and GeoJSON geometries are areas as they are.
+3. Coordinates are longitude, latitude, in degrees (WGS 84). Times ending in `_ms` are milliseconds since 1970, UTC.
+4. No trio, no numpy, no clock: load tests and upstream systems import this module alone.
+
+Shape only is checked here (types, lengths, ranges of single fields). What needs knowledge (is the ring closed, does the
+kind exist) is checked by the stage that has it, with an error of the catalogue.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+from fanout import limits
+from fanout.errors import Refused
+
+__all__ = [
+    "Action",
+    "ActionAccepted",
+    "ActionRequest",
+    "ActionView",
+    "Address",
+    "Area",
+    "BoardCounts",
+    "ChannelCount",
+    "Circle",
+    "ErrorBody",
+    "Everyone",
+    "MultiPolygon",
+    "Participant",
+    "Place",
+    "Polygon",
+    "Preview",
+    "ResultRequest",
+    "Tally",
+    "Window",
+    "decode_json",
+    "decode_msgpack",
+    "encode_json",
+    "encode_msgpack",
+]
+
+# --- names ----------------------------------------------------------------------------------------------------------
+
+CHANNELS: Final = ("fcm", "apns", "webpush", "sms", "voice", "email", "whatsapp")
+"""Channels that reach one participant each. The index is the channel's number in columns and in the ledger."""
+
+ChannelName: TypeAlias = Literal["fcm", "apns", "webpush", "sms", "voice", "email", "whatsapp"]
+Lane: TypeAlias = Literal["life", "search", "information"]
+LANES: Final[tuple[Lane, ...]] = ("life", "search", "information")
+"""Lanes of the scheduler, the most urgent first. The index is the lane's number in the ledger."""
+
+Outcome: TypeAlias = Literal["direct", "indirect", "none"]
+
+Ident = Annotated[str, Meta(min_length=1, max_length=limits.PARTICIPANT_ID_CHARS_MAX, pattern=r"^[A-Za-z0-9._:@-]+$")]
+Reference = Annotated[str, Meta(min_length=1, max_length=limits.REFERENCE_CHARS_MAX)]
+Language = Annotated[str, Meta(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})?$")]
+Text = Annotated[str, Meta(min_length=1, max_length=limits.TEXT_CHARS_MAX)]
+Texts = Annotated[dict[Language, Text], Meta(min_length=1, max_length=limits.LANGUAGES_MAX)]
+Position = tuple[float, float]
+"""Longitude, latitude."""
+
+
+class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a caller sends."""
+
+
+class Output(msgspec.Struct, frozen=True, kw_only=True):
+    """What we answer. Fields may be added; readers ignore those they do not know."""
+
+
+# --- areas ----------------------------------------------------------------------------------------------------------
+
+
+class Circle(Input, kw_only=True, tag="Circle", tag_field="type"):
+    """All within `radius_m` great-circle metres of the centre, the rim included."""
+
+    lon: float
+    lat: float
+    radius_m: float
+
+
+class Polygon(Input, kw_only=True, tag="Polygon", tag_field="type"):
+    """GeoJSON: rings of positions, the outer one first, then holes. Border points are inside."""
+
+    coordinates: list[list[Position]]
+
+
+class MultiPolygon(Input, kw_only=True, tag="MultiPolygon", tag_field="type"):
+    """GeoJSON: a list of polygons."""
+
+    coordinates: list[list[list[Position]]]
+
+
+class Everyone(Input, kw_only=True, tag="Everyone", tag_field="type"):
+    """Every participant, wherever they are."""
+
+
+class Named(Input, kw_only=True, tag="Named", tag_field="type"):
+    """An imported area by its kind and its name or code: `("municipality", "Assen")`, `("country", "BEL")`."""
+
+    kind: Annotated[str, Meta(min_length=1, max_length=40)]
+    name: Annotated[str, Meta(min_length=1, max_length=120)]
+
+
+class Nearest(Input, kw_only=True, tag="Nearest", tag_field="type"):
+    """The `count` people nearest to a point."""
+
+    lon: float
+    lat: float
+    count: Annotated[int, Meta(ge=1, le=10_000_000)]
+
+
+class Corridor(Input, kw_only=True, tag="Corridor", tag_field="type"):
+    """All within `radius_m` great-circle metres of a line, as an escape route."""
+
+    line: Annotated[list[Position], Meta(min_length=2)]
+    radius_m: float
+
+
+class Union(Input, kw_only=True, tag="Union", tag_field="type"):
+    """What is in any of the areas."""
+
+    of: Annotated[list[Area], Meta(min_length=1, max_length=limits.AREA_PARTS_MAX)]
+
+
+class Intersection(Input, kw_only=True, tag="Intersection", tag_field="type"):
+    """What is in all of the areas."""
+
+    of: Annotated[list[Area], Meta(min_length=1, max_length=limits.AREA_PARTS_MAX)]
+
+
+class Difference(Input, kw_only=True, tag="Difference", tag_field="type"):
+    """What is in `of` and not in `without`."""
+
+    of: Area
+    without: Area
+
+
+Area: TypeAlias = (
+    Circle | Polygon | MultiPolygon | Everyone | Named | Nearest | Corridor | Union | Intersection | Difference
+)
+
+# --- participants ---------------------------------------------------------------------------------------------------
+
+
+class Window(Input, kw_only=True):
+    """Hours of the week in which a place counts, in the participant's time zone.
+
+    `days` are ISO weekdays (`"12345"` is Monday to Friday); `end` at or before `start` runs past midnight.
+    """
+
+    days: Annotated[str, Meta(pattern=r"^[1-7]{1,7}$")] = "1234567"
+    start: Annotated[str, Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = "00:00"
+    end: Annotated[str, Meta(pattern=r"^(([01]\d|2[0-3]):[0-5]\d|24:00)$")] = "24:00"
+
+
+class Place(Input, kw_only=True):
+    """A place of a participant: home, work, parents. No windows: always."""
+
+    lon: Annotated[float, Meta(ge=-180, le=180)]
+    lat: Annotated[float, Meta(ge=-90, le=90)]
+    hours: Annotated[list[Window], Meta(max_length=14)] = []
+
+
+class Address(Input, kw_only=True):
+    """Where a channel reaches a participant: a device token, an E.164 number, a subscription as JSON."""
+
+    channel: ChannelName
+    value: Annotated[str, Meta(min_length=1, max_length=limits.ADDRESS_CHARS_MAX)]
+
+
+class Participant(Input, kw_only=True):
+    """One participant, whole: an upsert replaces all that was held of this id.
+
+    `addresses` stand in the order of preference. `kinds` are the kinds of action wanted, `tenants` those who may
+    address this participant; none given: all.
+    """
+
+    id: Ident
+    places: Annotated[list[Place], Meta(min_length=1, max_length=limits.PLACES_PER_PARTICIPANT_MAX)]
+    addresses: Annotated[list[Address], Meta(max_length=limits.ADDRESSES_PER_PARTICIPANT_MAX)]
+    language: Language = "nl"
+    timezone: Annotated[str, Meta(max_length=64)] = "Europe/Amsterdam"
+    age_group: Literal["unknown", "youth", "adult", "senior"] = "unknown"
+    kinds: Annotated[list[str], Meta(max_length=limits.KINDS_MAX)] | None = None
+    tenants: Annotated[list[str], Meta(max_length=limits.TENANTS_MAX)] | None = None
+
+
+class ParticipantsRequest(Input, kw_only=True):
+    """`PUT /v1/participants`: a batch of upserts, applied whole or not at all."""
+
+    participants: Annotated[list[Participant], Meta(max_length=limits.PARTICIPANTS_PER_REQUEST_MAX)]
+
+
+class ParticipantsAccepted(Output, kw_only=True):
+    """Durable, and in force for every selection from now on."""
+
+    upserted: int
+    version: int
+
+
+class LivePosition(Input, kw_only=True):
+    """Where a participant is now. Held in memory only, until it expires."""
+
+    id: Ident
+    lon: Annotated[float, Meta(ge=-180, le=180)]
+    lat: Annotated[float, Meta(ge=-90, le=90)]
+    at_ms: int
+
+
+class PositionsRequest(Input, kw_only=True):
+    """`POST /v1/positions`."""
+
+    positions: Annotated[list[LivePosition], Meta(max_length=limits.POSITIONS_PER_REQUEST_MAX)]
+
+
+class PositionsAccepted(Output, kw_only=True):
+    """`unknown`: ids that are not registered; they were left out."""
+
+    accepted: int
+    unknown: int
+
+
+# --- actions --------------------------------------------------------------------------------------------------------
+
+
+class BoardOptions(Input, kw_only=True):
+    """Whether and how boards show the action. `texts` are short forms, the longest that fits a model is taken."""
+
+    show: bool = True
+    margin_m: Annotated[float, Meta(ge=0, le=100_000)] = 0.0
+    texts: dict[Language, list[Text]] = {}
+
+
+class Action(Input, kw_only=True):
+    """What an operator wants made known, where, and until when."""
+
+    kind: Annotated[str, Meta(min_length=1, max_length=40)]
+    area: Area
+    texts: Texts
+    titles: dict[Language, Annotated[str, Meta(min_length=1, max_length=100)]] = {}
+    end_ms: int
+    lane: Lane | None = None
+    channels: list[ChannelName] | None = None
+    operator: Annotated[str, Meta(max_length=64)] = ""
+    call_number: Annotated[str, Meta(max_length=24)] = ""
+    boards: BoardOptions = BoardOptions()
+
+
+class ActionRequest(Action, kw_only=True):
+    """`POST /v1/actions`. The same reference with the same body is the same action, however often it is sent."""
+
+    reference: Reference
+
+
+class PreviewRequest(Action, kw_only=True):
+    """`POST /v1/preview`: an action without its reference, and without effect."""
+
+    end_ms: int = 0
+
+
+class ResultRequest(Input, kw_only=True):
+    """`POST /v1/actions/{id}/result`: how it ended; goes to everyone who got, or may have got, the action.
+
+    `board_texts`: what boards show for a while in its place; none: they are cleared at once.
+    """
+
+    reference: Reference
+    outcome: Outcome
+    texts: Texts
+    board_texts: dict[Language, Text] = {}
+
+
+class ReasonRequest(Input, kw_only=True):
+    """`POST /v1/actions/{id}/pause`, `resume`, `cancel`."""
+
+    reference: Reference
+    reason: Annotated[str, Meta(max_length=200)] = ""
+
+
+class ChannelCount(Output, kw_only=True):
+    """People of one channel, and the seconds its provider's quota takes for them."""
+
+    channel: str
+    people: int
+    seconds: float
+
+
+class UnfitBoards(Output, kw_only=True):
+    """A board model that cannot show the text, how many boards of it are in the area, and why."""
+
+    model: str
+    boards: int
+    why: str
+
+
+class BoardPlan(Output, kw_only=True):
+    """Boards in the area: how many show the action, and which models cannot."""
+
+    boards: int = 0
+    unfit: list[UnfitBoards] = []
+
+
+class ActionAccepted(Output, kw_only=True):
+    """The action is durable and under way."""
+
+    id: int
+    people: int
+    channels: list[ChannelCount]
+    boards: BoardPlan
+    seconds_to_all: float
+    snapshot_version: int
+    repeated: bool = False
+
+
+class Rendering(Output, kw_only=True):
+    """What one channel will carry, as its user sees it. `parts`: SMS parts."""
+
+    channel: str
+    language: str
+    text: str
+    parts: int = 1
+
+
+class Preview(Output, kw_only=True):
+    """What an action would do."""
+
+    people: int
+    channels: list[ChannelCount]
+    boards: BoardPlan
+    seconds_to_all: float
+    renderings: list[Rendering]
+    sms_parts: int
+    snapshot_version: int
+
+
+class Tally(Output, kw_only=True):
+    """Rows of one phase: `selected` is the sum of the six below it. `delivered` is part of `accepted`."""
+
+    phase: str
+    selected: int = 0
+    waiting: int = 0
+    accepted: int = 0
+    failed: int = 0
+    expired: int = 0
+    cancelled: int = 0
+    unknown: int = 0
+    delivered: int = 0
+    reasons: dict[str, int] = {}
+    channels: dict[str, int] = {}
+    first_ms: int | None = None
+    p90_ms: int | None = None
+    last_ms: int | None = None
+
+
+class BoardCounts(Output, kw_only=True):
+    """Boards of one action: chosen, confirmed shown, confirmed cleared; `last_ms` after the start."""
+
+    selected: int = 0
+    shown: int = 0
+    cleared: int = 0
+    last_ms: int | None = None
+    cleared_last_ms: int | None = None
+    laggards: list[str] = []
+
+
+class ActionView(Output, kw_only=True):
+    """`GET /v1/actions/{id}`: state and counts. Milliseconds of tallies count from `created_ms`."""
+
+    id: int
+    reference: str
+    kind: str
+    lane: str
+    state: str
+    created_ms: int
+    end_ms: int
+    outcome: str | None
+    tallies: list[Tally]
+    boards: BoardCounts
+
+
+class ErrorBody(Output, kw_only=True):
+    """Every error: a stable code, a sentence, and the place in the caller's input."""
+
+    code: str
+    message: str
+    where: str = ""
+
+
+# --- coding ---------------------------------------------------------------------------------------------------------
+
+_MSGPACK: Final = msgspec.msgpack.Encoder()
+_JSON: Final = msgspec.json.Encoder()
+
+encode_msgpack = _MSGPACK.encode
+encode_json = _JSON.encode
+
+
+def decode_msgpack(body: bytes, kind: type[Any]) -> Any:
+    """Decode and validate; `Refused("body_malformed" | "field_invalid")` with the place, as `$.area.lon`."""
+    try:
+        return msgspec.msgpack.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _refusal(error, "msgpack") from None
+
+
+def decode_json(body: bytes, kind: type[Any]) -> Any:
+    """As `decode_msgpack`, for JSON."""
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _refusal(error, "JSON") from None
+
+
+def _refusal(error: Exception, form: str) -> Refused:
+    if isinstance(error, msgspec.ValidationError):
+        sentence, _, where = str(error).partition(" - at `")
+        return Refused("field_invalid", where.rstrip("`").removeprefix("$").removeprefix("."), detail=sentence + ".")
+    return Refused("body_malformed", "body", format=form, detail=str(error).rstrip("."))
