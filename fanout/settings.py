@@ -2,14 +2,251 @@
 
 Rules:
 
-1. Every setting has a default in `config/default.toml`, with unit, reason and consequence beside it; this module has the
-   types and ranges and no second set of defaults.
+1. Every setting has its default in `config/default.toml`, with unit, reason and consequence beside it. This module has the
+   types and ranges, and no second set of defaults.
 2. A file given by the user overlays the defaults, the environment overlays the file: `FANOUT__API__PORT=8080` is
    `api.port`. An unknown key is a problem, not a silence.
 3. All problems are found before the first is told: `Refused("settings_invalid")` lists each with its key.
-4. The fence: with `engine.fence = "loopback"` every address of a provider, broker, store or listener must be loopback.
+4. The fence: with `engine.fence = "loopback"` every setting of type `Url` or `HostPort` must name a loopback address.
+   Because the type carries the mark, a new provider cannot be forgotten.
 
 Why no settings library: one msgspec struct a section gives types, ranges and sentences; the rest is this file.
 """
 
 from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from fanout.errors import Refused
+from fanout.wire import Lane
+
+DEFAULT_FILE: Final = Path(__file__).resolve().parent.parent / "config" / "default.toml"
+ENVIRONMENT_PREFIX: Final = "FANOUT__"
+
+_FENCED: Final = {"fenced": True}
+Url = Annotated[str, Meta(pattern=r"^(https?|mqtts?|rediss?|smtps?|smtp)://[^\s]+$", extra=_FENCED)]
+"""An address with its scheme; inside the fence it must be loopback."""
+HostPort = Annotated[str, Meta(pattern=r"^\S+:\d{1,5}$", extra=_FENCED)]
+"""`host:port`; inside the fence it must be loopback."""
+Port = Annotated[int, Meta(ge=0, le=65_535)]
+"""0: any free port, written to the log and to `run/` in the data folder."""
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the settings file."""
+
+
+class EngineSettings(Section, kw_only=True):
+    """[engine]"""
+
+    data: str
+    fence: Literal["loopback", "open"]
+    log_level: Literal["debug", "info", "warning", "error"]
+
+
+class ApiSettings(Section, kw_only=True):
+    """[api]"""
+
+    listen: HostPort
+    tls_certificate: str
+    tls_key: str
+    client_ca: str
+    requests_in_flight_max: Count
+    drain_s: Seconds
+
+
+class StoreSettings(Section, kw_only=True):
+    """[store]"""
+
+    kind: Literal["sqlite", "redis"]
+    synchronous: Literal["FULL", "NORMAL"]
+    redis: Url
+
+
+class SenderSettings(Section, kw_only=True):
+    """[senders]"""
+
+    processes: Annotated[int, Meta(ge=0, le=64)]
+    lease_s: Seconds
+    restart_pause_s: Seconds
+
+
+class RegistrySettings(Section, kw_only=True):
+    """[registry]"""
+
+    compact_after_changes: Count
+    position_ttl_s: Seconds
+
+
+class KindSettings(Section, kw_only=True):
+    """[kinds.NAME]: one kind of action."""
+
+    lane: Lane
+    boards: bool
+
+
+class TenantSettings(Section, kw_only=True):
+    """[tenants.NAME]: what a tenant may do."""
+
+    kinds: list[str]
+    people_max: Annotated[int, Meta(ge=0)]
+    area_km2_max: Annotated[float, Meta(ge=0)]
+
+
+class Settings(Section, kw_only=True):
+    """All settings."""
+
+    engine: EngineSettings
+    api: ApiSettings
+    store: StoreSettings
+    senders: SenderSettings
+    registry: RegistrySettings
+    kinds: dict[str, KindSettings]
+    tenants: dict[str, TenantSettings]
+
+    @property
+    def data(self) -> Path:
+        """The data folder."""
+        return Path(self.engine.data)
+
+
+# --- loading --------------------------------------------------------------------------------------------------------
+
+
+def load(file: Path | None = None, environment: Mapping[str, str] | None = None, /, **overlay: Any) -> Settings:
+    """Defaults, then `file`, then the environment, then `overlay` (a nested mapping), checked whole.
+
+    Errors: `Refused("settings_invalid")` with every problem by its key, one a line; `Refused("fence")`.
+    """
+    tree = _read(DEFAULT_FILE)
+    if file is not None:
+        tree = _merge(tree, _read(file))
+    tree = _merge(tree, _from_environment(os.environ if environment is None else environment))
+    tree = _merge(tree, overlay)
+    problems: list[str] = []
+    _check(tree, Settings, "", problems)
+    if problems:
+        raise Refused("settings_invalid", str(file or ""), count=len(problems), problems="\n".join(problems))
+    settings = msgspec.convert(tree, Settings)
+    if settings.engine.fence == "loopback":
+        _hold_fence(tree, Settings, "")
+    return settings
+
+
+def dump(settings: Settings) -> str:
+    """The settings as JSON, to hand them to a process of our own; `parse` reads them back."""
+    return msgspec.json.encode(settings).decode()
+
+
+def parse(text: str) -> Settings:
+    """What `dump` wrote. The fence is held again: a process trusts nobody but itself."""
+    settings = msgspec.json.decode(text, type=Settings)
+    if settings.engine.fence == "loopback":
+        _hold_fence(msgspec.to_builtins(settings), Settings, "")
+    return settings
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise Refused("settings_invalid", str(file), count=1, problems=f"{file}: {error}") from None
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        under = merged.get(key)
+        merged[key] = _merge(under, value) if isinstance(under, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, text in environment.items():
+        if not name.startswith(ENVIRONMENT_PREFIX):
+            continue
+        *path, last = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
+        table = tree
+        for key in path:
+            table = table.setdefault(key, {})
+        try:
+            table[last] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            table[last] = text
+    return tree
+
+
+def _check(value: Any, kind: Any, key: str, problems: list[str]) -> None:
+    """Collect every problem of `value` as a `kind`; struct fields and tables of structs are visited one by one."""
+    table = _table_of(kind)
+    if table is not None and isinstance(value, dict):
+        for name, row in value.items():
+            _check(row, table, f"{key}.{name}", problems)
+    elif isinstance(kind, type) and issubclass(kind, msgspec.Struct) and isinstance(value, dict):
+        hints = get_type_hints(kind, include_extras=True)
+        required = {field.name for field in msgspec.structs.fields(kind) if field.required}
+        prefix = f"{key}." if key else ""
+        problems.extend(f"{prefix}{name}: there is no such setting" for name in value.keys() - hints.keys())
+        problems.extend(f"{prefix}{name}: missing" for name in sorted(required - value.keys()))
+        for name in hints.keys() & value.keys():
+            _check(value[name], hints[name], f"{prefix}{name}", problems)
+        if not key:
+            problems.sort()
+    else:
+        try:
+            msgspec.convert(value, kind)
+        except msgspec.ValidationError as error:
+            problems.append(f"{key}: {error}")
+
+
+def _table_of(kind: Any) -> Any:
+    """The value type of `dict[str, SomeStruct]`, else None."""
+    if get_origin(kind) is not dict:
+        return None
+    value = get_args(kind)[1]
+    return value if isinstance(value, type) and issubclass(value, msgspec.Struct) else None
+
+
+# --- the fence ------------------------------------------------------------------------------------------------------
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an URL, `host:port` or host names the loopback range. A name other than `localhost` does not."""
+    host = urlsplit(address if "//" in address else f"//{address}").hostname or ""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _hold_fence(value: Any, kind: Any, key: str) -> None:
+    table = _table_of(kind)
+    if table is not None:
+        for name, row in value.items():
+            _hold_fence(row, table, f"{key}.{name}")
+    elif isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        for name, hint in get_type_hints(kind, include_extras=True).items():
+            if name in value:
+                _hold_fence(value[name], hint, f"{key}.{name}" if key else name)
+    elif get_origin(kind) is list:
+        for index, item in enumerate(value):
+            _hold_fence(item, get_args(kind)[0], f"{key}[{index}]")
+    elif any(getattr(meta, "extra", None) == _FENCED for meta in getattr(kind, "__metadata__", ())) and not is_loopback(
+        value
+    ):
+        raise Refused("fence", key, setting=key, address=value)
