@@ -5,7 +5,8 @@ Rules:
 1. A code is stable for ever; a sentence may be reworded. Outsiders branch on the code, people read the sentence.
 2. `Refused` is the caller's mistake or a state the caller must know of. Our own bugs are `assert`; what the outside
    world does to a delivery is an `Outcome`; what happens to one row of many is a status in an array.
-3. `where` names the place in the caller's input, in the caller's words: `area.coordinates[0][17]`, `column "lon", row 812`.
+3. `where` names the place in the caller's input, in the caller's words: `area.coordinates[0][17]`,
+   `column "lon", row 812`.
 4. Sentences are templates: every `{hole}` is filled by a keyword of `Refused`. A missing keyword is our bug.
 
 Why not one exception class per error: the catalogue is read by outsiders (it is printed into the API's README), and a

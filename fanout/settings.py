@@ -2,8 +2,8 @@
 
 Rules:
 
-1. Every setting has its default in `config/default.toml`, with unit, reason and consequence beside it. This module has the
-   types and ranges, and no second set of defaults.
+1. Every setting has its default in `config/default.toml`, with unit, reason and consequence beside it. This module has
+   the types and ranges, and no second set of defaults.
 2. A file given by the user overlays the defaults, the environment overlays the file: `FANOUT__API__PORT=8080` is
    `api.port`. An unknown key is a problem, not a silence.
 3. All problems are found before the first is told: `Refused("settings_invalid")` lists each with its key.
@@ -48,7 +48,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """A table of the settings file."""
 
 
-class EngineSettings(Section, kw_only=True):
+class EngineSettings(Section, frozen=True, kw_only=True):
     """[engine]"""
 
     data: str
@@ -56,7 +56,7 @@ class EngineSettings(Section, kw_only=True):
     log_level: Literal["debug", "info", "warning", "error"]
 
 
-class ApiSettings(Section, kw_only=True):
+class ApiSettings(Section, frozen=True, kw_only=True):
     """[api]"""
 
     listen: HostPort
@@ -67,7 +67,7 @@ class ApiSettings(Section, kw_only=True):
     drain_s: Seconds
 
 
-class StoreSettings(Section, kw_only=True):
+class StoreSettings(Section, frozen=True, kw_only=True):
     """[store]"""
 
     kind: Literal["sqlite", "redis"]
@@ -75,7 +75,7 @@ class StoreSettings(Section, kw_only=True):
     redis: Url
 
 
-class SenderSettings(Section, kw_only=True):
+class SenderSettings(Section, frozen=True, kw_only=True):
     """[senders]"""
 
     processes: Annotated[int, Meta(ge=0, le=64)]
@@ -83,21 +83,21 @@ class SenderSettings(Section, kw_only=True):
     restart_pause_s: Seconds
 
 
-class RegistrySettings(Section, kw_only=True):
+class RegistrySettings(Section, frozen=True, kw_only=True):
     """[registry]"""
 
     compact_after_changes: Count
     position_ttl_s: Seconds
 
 
-class KindSettings(Section, kw_only=True):
+class KindSettings(Section, frozen=True, kw_only=True):
     """[kinds.NAME]: one kind of action."""
 
     lane: Lane
     boards: bool
 
 
-class TenantSettings(Section, kw_only=True):
+class TenantSettings(Section, frozen=True, kw_only=True):
     """[tenants.NAME]: what a tenant may do."""
 
     kinds: list[str]
@@ -105,7 +105,7 @@ class TenantSettings(Section, kw_only=True):
     area_km2_max: Annotated[float, Meta(ge=0)]
 
 
-class Settings(Section, kw_only=True):
+class Settings(Section, frozen=True, kw_only=True):
     """All settings."""
 
     engine: EngineSettings

@@ -3,7 +3,8 @@
 Rules:
 
 1. Frozen, keyword only. What comes in forbids unknown fields, so a misspelt option is an error, not a silence.
-2. Alternatives are tagged unions: an area says its `type`, as GeoJSON does, and GeoJSON geometries are areas as they are.
+2. Alternatives are tagged unions: an area says its `type`, as GeoJSON does, and GeoJSON geometries are areas as they
+   are.
 3. Coordinates are longitude, latitude, in degrees (WGS 84). Times ending in `_ms` are milliseconds since 1970, UTC.
 4. No trio, no numpy, no clock: load tests and upstream systems import this module alone.
 
@@ -79,7 +80,7 @@ class Output(msgspec.Struct, frozen=True, kw_only=True):
 # --- areas ----------------------------------------------------------------------------------------------------------
 
 
-class Circle(Input, kw_only=True, tag="Circle", tag_field="type"):
+class Circle(Input, frozen=True, kw_only=True, tag="Circle", tag_field="type"):
     """All within `radius_m` great-circle metres of the centre, the rim included."""
 
     lon: float
@@ -87,30 +88,30 @@ class Circle(Input, kw_only=True, tag="Circle", tag_field="type"):
     radius_m: float
 
 
-class Polygon(Input, kw_only=True, tag="Polygon", tag_field="type"):
+class Polygon(Input, frozen=True, kw_only=True, tag="Polygon", tag_field="type"):
     """GeoJSON: rings of positions, the outer one first, then holes. Border points are inside."""
 
     coordinates: list[list[Position]]
 
 
-class MultiPolygon(Input, kw_only=True, tag="MultiPolygon", tag_field="type"):
+class MultiPolygon(Input, frozen=True, kw_only=True, tag="MultiPolygon", tag_field="type"):
     """GeoJSON: a list of polygons."""
 
     coordinates: list[list[list[Position]]]
 
 
-class Everyone(Input, kw_only=True, tag="Everyone", tag_field="type"):
+class Everyone(Input, frozen=True, kw_only=True, tag="Everyone", tag_field="type"):
     """Every participant, wherever they are."""
 
 
-class Named(Input, kw_only=True, tag="Named", tag_field="type"):
+class Named(Input, frozen=True, kw_only=True, tag="Named", tag_field="type"):
     """An imported area by its kind and its name or code: `("municipality", "Assen")`, `("country", "BEL")`."""
 
     kind: Annotated[str, Meta(min_length=1, max_length=40)]
     name: Annotated[str, Meta(min_length=1, max_length=120)]
 
 
-class Nearest(Input, kw_only=True, tag="Nearest", tag_field="type"):
+class Nearest(Input, frozen=True, kw_only=True, tag="Nearest", tag_field="type"):
     """The `count` people nearest to a point."""
 
     lon: float
@@ -118,26 +119,26 @@ class Nearest(Input, kw_only=True, tag="Nearest", tag_field="type"):
     count: Annotated[int, Meta(ge=1, le=10_000_000)]
 
 
-class Corridor(Input, kw_only=True, tag="Corridor", tag_field="type"):
+class Corridor(Input, frozen=True, kw_only=True, tag="Corridor", tag_field="type"):
     """All within `radius_m` great-circle metres of a line, as an escape route."""
 
     line: Annotated[list[Position], Meta(min_length=2)]
     radius_m: float
 
 
-class Union(Input, kw_only=True, tag="Union", tag_field="type"):
+class Union(Input, frozen=True, kw_only=True, tag="Union", tag_field="type"):
     """What is in any of the areas."""
 
     of: Annotated[list[Area], Meta(min_length=1, max_length=limits.AREA_PARTS_MAX)]
 
 
-class Intersection(Input, kw_only=True, tag="Intersection", tag_field="type"):
+class Intersection(Input, frozen=True, kw_only=True, tag="Intersection", tag_field="type"):
     """What is in all of the areas."""
 
     of: Annotated[list[Area], Meta(min_length=1, max_length=limits.AREA_PARTS_MAX)]
 
 
-class Difference(Input, kw_only=True, tag="Difference", tag_field="type"):
+class Difference(Input, frozen=True, kw_only=True, tag="Difference", tag_field="type"):
     """What is in `of` and not in `without`."""
 
     of: Area
@@ -151,7 +152,7 @@ Area: TypeAlias = (
 # --- participants ---------------------------------------------------------------------------------------------------
 
 
-class Window(Input, kw_only=True):
+class Window(Input, frozen=True, kw_only=True):
     """Hours of the week in which a place counts, in the participant's time zone.
 
     `days` are ISO weekdays (`"12345"` is Monday to Friday); `end` at or before `start` runs past midnight.
@@ -162,7 +163,7 @@ class Window(Input, kw_only=True):
     end: Annotated[str, Meta(pattern=r"^(([01]\d|2[0-3]):[0-5]\d|24:00)$")] = "24:00"
 
 
-class Place(Input, kw_only=True):
+class Place(Input, frozen=True, kw_only=True):
     """A place of a participant: home, work, parents. No windows: always."""
 
     lon: Annotated[float, Meta(ge=-180, le=180)]
@@ -170,14 +171,14 @@ class Place(Input, kw_only=True):
     hours: Annotated[list[Window], Meta(max_length=14)] = []
 
 
-class Address(Input, kw_only=True):
+class Address(Input, frozen=True, kw_only=True):
     """Where a channel reaches a participant: a device token, an E.164 number, a subscription as JSON."""
 
     channel: ChannelName
     value: Annotated[str, Meta(min_length=1, max_length=limits.ADDRESS_CHARS_MAX)]
 
 
-class Participant(Input, kw_only=True):
+class Participant(Input, frozen=True, kw_only=True):
     """One participant, whole: an upsert replaces all that was held of this id.
 
     `addresses` stand in the order of preference. `kinds` are the kinds of action wanted, `tenants` those who may
@@ -194,20 +195,20 @@ class Participant(Input, kw_only=True):
     tenants: Annotated[list[str], Meta(max_length=limits.TENANTS_MAX)] | None = None
 
 
-class ParticipantsRequest(Input, kw_only=True):
+class ParticipantsRequest(Input, frozen=True, kw_only=True):
     """`PUT /v1/participants`: a batch of upserts, applied whole or not at all."""
 
     participants: Annotated[list[Participant], Meta(max_length=limits.PARTICIPANTS_PER_REQUEST_MAX)]
 
 
-class ParticipantsAccepted(Output, kw_only=True):
+class ParticipantsAccepted(Output, frozen=True, kw_only=True):
     """Durable, and in force for every selection from now on."""
 
     upserted: int
     version: int
 
 
-class LivePosition(Input, kw_only=True):
+class LivePosition(Input, frozen=True, kw_only=True):
     """Where a participant is now. Held in memory only, until it expires."""
 
     id: Ident
@@ -216,13 +217,13 @@ class LivePosition(Input, kw_only=True):
     at_ms: int
 
 
-class PositionsRequest(Input, kw_only=True):
+class PositionsRequest(Input, frozen=True, kw_only=True):
     """`POST /v1/positions`."""
 
     positions: Annotated[list[LivePosition], Meta(max_length=limits.POSITIONS_PER_REQUEST_MAX)]
 
 
-class PositionsAccepted(Output, kw_only=True):
+class PositionsAccepted(Output, frozen=True, kw_only=True):
     """`unknown`: ids that are not registered; they were left out."""
 
     accepted: int
@@ -232,7 +233,7 @@ class PositionsAccepted(Output, kw_only=True):
 # --- actions --------------------------------------------------------------------------------------------------------
 
 
-class BoardOptions(Input, kw_only=True):
+class BoardOptions(Input, frozen=True, kw_only=True):
     """Whether and how boards show the action. `texts` are short forms, the longest that fits a model is taken."""
 
     show: bool = True
@@ -240,7 +241,7 @@ class BoardOptions(Input, kw_only=True):
     texts: dict[Language, list[Text]] = {}
 
 
-class Action(Input, kw_only=True):
+class Action(Input, frozen=True, kw_only=True):
     """What an operator wants made known, where, and until when."""
 
     kind: Annotated[str, Meta(min_length=1, max_length=40)]
@@ -255,19 +256,19 @@ class Action(Input, kw_only=True):
     boards: BoardOptions = BoardOptions()
 
 
-class ActionRequest(Action, kw_only=True):
+class ActionRequest(Action, frozen=True, kw_only=True):
     """`POST /v1/actions`. The same reference with the same body is the same action, however often it is sent."""
 
     reference: Reference
 
 
-class PreviewRequest(Action, kw_only=True):
+class PreviewRequest(Action, frozen=True, kw_only=True):
     """`POST /v1/preview`: an action without its reference, and without effect."""
 
     end_ms: int = 0
 
 
-class ResultRequest(Input, kw_only=True):
+class ResultRequest(Input, frozen=True, kw_only=True):
     """`POST /v1/actions/{id}/result`: how it ended; goes to everyone who got, or may have got, the action.
 
     `board_texts`: what boards show for a while in its place; none: they are cleared at once.
@@ -279,14 +280,14 @@ class ResultRequest(Input, kw_only=True):
     board_texts: dict[Language, Text] = {}
 
 
-class ReasonRequest(Input, kw_only=True):
+class ReasonRequest(Input, frozen=True, kw_only=True):
     """`POST /v1/actions/{id}/pause`, `resume`, `cancel`."""
 
     reference: Reference
     reason: Annotated[str, Meta(max_length=200)] = ""
 
 
-class ChannelCount(Output, kw_only=True):
+class ChannelCount(Output, frozen=True, kw_only=True):
     """People of one channel, and the seconds its provider's quota takes for them."""
 
     channel: str
@@ -294,7 +295,7 @@ class ChannelCount(Output, kw_only=True):
     seconds: float
 
 
-class UnfitBoards(Output, kw_only=True):
+class UnfitBoards(Output, frozen=True, kw_only=True):
     """A board model that cannot show the text, how many boards of it are in the area, and why."""
 
     model: str
@@ -302,14 +303,14 @@ class UnfitBoards(Output, kw_only=True):
     why: str
 
 
-class BoardPlan(Output, kw_only=True):
+class BoardPlan(Output, frozen=True, kw_only=True):
     """Boards in the area: how many show the action, and which models cannot."""
 
     boards: int = 0
     unfit: list[UnfitBoards] = []
 
 
-class ActionAccepted(Output, kw_only=True):
+class ActionAccepted(Output, frozen=True, kw_only=True):
     """The action is durable and under way."""
 
     id: int
@@ -321,7 +322,7 @@ class ActionAccepted(Output, kw_only=True):
     repeated: bool = False
 
 
-class Rendering(Output, kw_only=True):
+class Rendering(Output, frozen=True, kw_only=True):
     """What one channel will carry, as its user sees it. `parts`: SMS parts."""
 
     channel: str
@@ -330,7 +331,7 @@ class Rendering(Output, kw_only=True):
     parts: int = 1
 
 
-class Preview(Output, kw_only=True):
+class Preview(Output, frozen=True, kw_only=True):
     """What an action would do."""
 
     people: int
@@ -342,7 +343,7 @@ class Preview(Output, kw_only=True):
     snapshot_version: int
 
 
-class Tally(Output, kw_only=True):
+class Tally(Output, frozen=True, kw_only=True):
     """Rows of one phase: `selected` is the sum of the six below it. `delivered` is part of `accepted`."""
 
     phase: str
@@ -361,7 +362,7 @@ class Tally(Output, kw_only=True):
     last_ms: int | None = None
 
 
-class BoardCounts(Output, kw_only=True):
+class BoardCounts(Output, frozen=True, kw_only=True):
     """Boards of one action: chosen, confirmed shown, confirmed cleared; `last_ms` after the start."""
 
     selected: int = 0
@@ -372,7 +373,7 @@ class BoardCounts(Output, kw_only=True):
     laggards: list[str] = []
 
 
-class ActionView(Output, kw_only=True):
+class ActionView(Output, frozen=True, kw_only=True):
     """`GET /v1/actions/{id}`: state and counts. Milliseconds of tallies count from `created_ms`."""
 
     id: int
@@ -387,7 +388,7 @@ class ActionView(Output, kw_only=True):
     boards: BoardCounts
 
 
-class ErrorBody(Output, kw_only=True):
+class ErrorBody(Output, frozen=True, kw_only=True):
     """Every error: a stable code, a sentence, and the place in the caller's input."""
 
     code: str
