@@ -1,0 +1,18 @@
+"""Exact selection of places on the globe, in microseconds.
+
+    from fanout.geo import PlaceIndex, circle, from_geojson
+
+    index = PlaceIndex.build(lon, lat)            # degrees float64[n], or int32[n] of degrees x 1e7
+    index.select(circle(6.5665, 53.2194, 1_500))  # uint32 rows, border included, great-circle metres
+    index.count(from_geojson(geometry))           # Polygon, MultiPolygon, Feature or FeatureCollection
+    index.nearest(6.5665, 53.2194, 1_000)         # nearest first
+    index.save(path); PlaceIndex.load(path)       # mapped, shared between processes without a copy
+
+`warm()` compiles everything; without it the first query waits for the compiler (or its cache).
+"""
+
+from fanout.geo.areas import from_geojson, shape_of
+from fanout.geo.index import PlaceIndex, warm
+from fanout.geo.shapes import EVERYONE, Shape, circle, corridor
+
+__all__ = ["EVERYONE", "PlaceIndex", "Shape", "circle", "corridor", "from_geojson", "shape_of", "warm"]

@@ -1,0 +1,248 @@
+"""`PlaceIndex`: an immutable, packed index over points on the globe. Build once, share, ask; replace it whole.
+
+    index = PlaceIndex.build(lon, lat)            # degrees float64[n], or fixed-point int32[n]
+    rows = index.select(circle(6.56, 53.22, 1_500.0))   # uint32[hits]: rows of the arrays it was built from
+
+Points are kept in bands of latitude and by longitude within a band (see `kernels`): 12 bytes a point and 4 a band.
+The band's height follows the number of points; a band costs nothing to skip when it is empty, so a world with one
+crowded country is as quick as that country alone. There is no tree: building is a counting sort and a radix sort, quick
+enough to build anew rather than to mutate, which is what makes an index safe to share between threads and processes.
+
+Every answer is a function of the points and the shape alone, in one deterministic order: by band, longitude, row.
+Queries hold no lock and release the GIL; the index is never written after it was built.
+
+`runs` is the face for those who keep columns in the index's own order (`order` at building): half-open intervals of
+positions instead of rows.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from fanout.geo import arrayfile, kernels, shapes
+from fanout.geo.fixed import EARTH_RADIUS_M, LAT_MAX, LON_MAX, TURN, Int32s, to_fixed
+
+Rows = NDArray[np.uint32]
+Runs = NDArray[np.int64]
+
+_SHIFT_MIN: Final = 13  # bands of 91 m
+_SHIFT_MAX: Final = 24  # bands of 187 km
+_WHAT: Final = "place index"
+_ALL_KEPT: Final = (1, 1, 1)
+
+
+def shift_for(points: int) -> int:
+    """The band height, as a power of two of fixed-point units, for so many points: about 60 points a band, if spread."""
+    shift = _SHIFT_MAX
+    while shift > _SHIFT_MIN and (2 * LAT_MAX >> shift) * 60 < points:
+        shift -= 1
+    return shift
+
+
+class PlaceIndex:
+    """Points on the globe, packed. Make one with `build`, `load`; attributes are read-only arrays.
+
+    `lon`, `lat` int32[n], `rows` uint32[n]: the points in the index's order; `offsets` uint32[bands + 1].
+    """
+
+    __slots__ = ("lat", "lon", "offsets", "rows", "shift")
+
+    def __init__(self, lon: Int32s, lat: Int32s, rows: Rows, offsets: NDArray[np.uint32], shift: int) -> None:
+        self.lon, self.lat, self.rows, self.offsets, self.shift = lon, lat, rows, offsets, shift
+        for array in (lon, lat, rows, offsets):
+            array.setflags(write=False)
+
+    def __len__(self) -> int:
+        return int(self.lon.size)
+
+    def __repr__(self) -> str:
+        return f"<PlaceIndex of {len(self):,} points, {self.nbytes:,} bytes>"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return self.lon.nbytes + self.lat.nbytes + self.rows.nbytes + self.offsets.nbytes
+
+    # --- making -------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def build(cls, lon: ArrayLike, lat: ArrayLike) -> PlaceIndex:
+        """Index n points: degrees (float[n]) or fixed-point degrees (int32[n]). Rows are 0 … n-1 as given.
+
+        Raises `Refused("area_coordinate_not_finite" | "area_coordinate_range")` naming the row. Time O(n).
+        """
+        return cls.build_ordered(lon, lat)[0]
+
+    @classmethod
+    def build_ordered(cls, lon: ArrayLike, lat: ArrayLike, rows: Rows | None = None) -> tuple[PlaceIndex, Rows]:
+        """As `build`, with rows of the caller's naming; also returns `order` uint32[n]: which input each position has."""
+        lons, lats = to_fixed(lon, lat)
+        shift = shift_for(lons.size)
+        offsets = np.empty((2 * LAT_MAX >> shift) + 2, np.uint32)
+        order = np.empty(lons.size, np.uint32)
+        kernels.sort_into_bands(lons, lats, shift, offsets, order)
+        named = order if rows is None else rows[order]
+        return cls(lons[order], lats[order], named, offsets, shift), order
+
+    # --- asking -------------------------------------------------------------------------------------------------------
+
+    def select(self, shape: shapes.Shape) -> Rows:
+        """uint32[hits]: rows of the points in the shape, the border included, in the index's order.
+
+        For `Nearest`: nearest first, ties by the index's order.
+        """
+        if isinstance(shape, shapes.Nearest):
+            return self._nearest(shape.lon, shape.lat, shape.count)
+        if isinstance(shape, shapes.Everyone):
+            return self.rows.copy()
+        runs = self.runs(shape)
+        out = np.empty(kernels.count_runs(runs), np.uint32)
+        kernels.copy_runs(runs, self.rows, out)
+        return out
+
+    def count(self, shape: shapes.Shape) -> int:
+        """How many points are in the shape; no row is written."""
+        return int(kernels.count_runs(self.runs(shape)))
+
+    def nearest(self, lon: float, lat: float, k: int) -> Rows:
+        """uint32[min(k, n)]: the k nearest points in great-circle metres, nearest first; ties by the index's order."""
+        x, y = shapes.fixed_point(lon, lat, "point")
+        return self._nearest(x, y, k)
+
+    def runs(self, shape: shapes.Shape) -> Runs:
+        """int64[r, 2]: half-open intervals of positions, ascending and disjoint."""
+        found: Runs
+        match shape:
+            case shapes.Circle(lon=lon, lat=lat, radius_m=radius_m):
+                found = kernels.circle_runs(self.lon, self.lat, self.offsets, self.shift, lon, lat, radius_m)
+            case shapes.Polygon(edges=edges, passes=passes):
+                found = self._polygon(edges, passes)
+            case shapes.Everyone():
+                found = np.array([[0, len(self)]], np.int64)[: min(1, len(self))]
+            case shapes.Corridor():
+                found = self._corridor(shape)
+            case shapes.Nearest(lon=lon, lat=lat, count=count):
+                found = self._nearest_runs(lon, lat, count)
+            case shapes.Union(of=parts):
+                found = self.runs(parts[0])
+                for part in parts[1:]:
+                    found = kernels.combine_runs(found, self.runs(part), True, True, True)
+            case shapes.Intersection(of=parts):
+                found = self.runs(parts[0])
+                for part in parts[1:]:
+                    found = kernels.combine_runs(found, self.runs(part), False, True, False)
+            case shapes.Difference(of=of, without=without):
+                found = kernels.combine_runs(self.runs(of), self.runs(without), True, False, False)
+        return found
+
+    def _polygon(self, edges: shapes.Edges, passes: tuple[tuple[int, ...], ...]) -> Runs:
+        found: Runs | None = None
+        for turns in passes:
+            more = kernels.polygon_runs(self.lon, self.lat, self.offsets, self.shift, edges, np.array(turns, np.int64))
+            found = more if found is None else kernels.combine_runs(found, more, True, True, True)
+        assert found is not None, "every polygon meets the world"
+        return found
+
+    def _corridor(self, shape: shapes.Corridor) -> Runs:
+        """Each arc lies within the circle about its middle whose radius is half its length and the corridor's own."""
+        radius_rad = shape.radius_m / EARTH_RADIUS_M
+        near: Runs | None = None
+        for start, end in zip(shape.vectors[:-1], shape.vectors[1:], strict=True):
+            middle = start + end
+            length = float(np.linalg.norm(middle))
+            if length < 1e-9:  # opposite ends of the world: no one arc joins them
+                return self._within(shape, self.runs(shapes.EVERYONE), radius_rad)
+            middle = middle / length
+            half_rad = float(np.arctan2(np.linalg.norm(end - start), length))
+            lon = int(np.rint(np.degrees(np.arctan2(middle[1], middle[0])) * 1e7))
+            lat = int(np.rint(np.degrees(np.arctan2(middle[2], np.hypot(middle[0], middle[1]))) * 1e7))
+            reach_m = (half_rad + radius_rad) * EARTH_RADIUS_M * (1 + 1e-9) + 1.0
+            part = kernels.circle_runs(self.lon, self.lat, self.offsets, self.shift, lon, lat, reach_m)
+            near = part if near is None else kernels.combine_runs(near, part, True, True, True)
+        assert near is not None, "a line has two points"
+        return self._within(shape, near, radius_rad)
+
+    def _within(self, shape: shapes.Corridor, near: Runs, radius_rad: float) -> Runs:
+        found: Runs = kernels.corridor_runs(self.lon, self.lat, near, shape.vectors, radius_rad)
+        return found
+
+    # --- nearest ------------------------------------------------------------------------------------------------------
+
+    def radius_of(self, lon: int, lat: int, k: int) -> float:
+        """A radius in metres within which there are at least min(k, n) points, seldom more than twice as many."""
+        wanted = min(k, len(self))
+        low, high = 0.0, 100.0
+        while high < np.pi * EARTH_RADIUS_M and self._circle_count(lon, lat, high) < wanted:
+            low, high = high, high * 2
+        high = min(high, np.pi * EARTH_RADIUS_M + 1)
+        for _ in range(12):
+            if high - low < 1 or self._circle_count(lon, lat, high) <= 2 * wanted:
+                break
+            middle = (low + high) / 2
+            if self._circle_count(lon, lat, middle) < wanted:
+                low = middle
+            else:
+                high = middle
+        return high
+
+    def _circle_count(self, lon: int, lat: int, radius_m: float) -> int:
+        return int(
+            kernels.count_runs(kernels.circle_runs(self.lon, self.lat, self.offsets, self.shift, lon, lat, radius_m))
+        )
+
+    def _nearest_positions(self, lon: int, lat: int, k: int) -> NDArray[np.int64]:
+        k = min(k, len(self))
+        if k <= 0:
+            return np.empty(0, np.int64)
+        radius_m = self.radius_of(lon, lat, k)
+        runs = kernels.circle_runs(self.lon, self.lat, self.offsets, self.shift, lon, lat, radius_m)
+        positions = np.empty(kernels.count_runs(runs), np.int64)
+        kernels.copy_runs(runs, np.arange(len(self), dtype=np.int64), positions)
+        metres = np.empty(positions.size, np.float64)
+        kernels.distances_m(lon, lat, self.lon[positions], self.lat[positions], metres)
+        nearest: NDArray[np.int64] = positions[np.argsort(metres, kind="stable")[:k]]
+        return nearest
+
+    def _nearest(self, lon: int, lat: int, k: int) -> Rows:
+        return self.rows[self._nearest_positions(lon, lat, k)]
+
+    def _nearest_runs(self, lon: int, lat: int, k: int) -> Runs:
+        positions = np.sort(self._nearest_positions(lon, lat, k))
+        return np.column_stack([positions, positions + 1])
+
+    # --- keeping ------------------------------------------------------------------------------------------------------
+
+    def save(self, path: Path) -> None:
+        """Write to one file, synced to disk; `load` maps it back without a copy."""
+        sections = {"lon": self.lon, "lat": self.lat, "rows": self.rows, "offsets": self.offsets}
+        arrayfile.write(path, _WHAT, sections, meta={"shift": self.shift})
+
+    @classmethod
+    def load(cls, path: Path, *, verify: bool = True) -> PlaceIndex:
+        """Map a saved index: pages are shared by all processes that do. `verify` reads all of it once.
+
+        Raises `Refused("file_magic" | "file_version" | "file_dtype" | "file_count" | "file_checksum")`.
+        """
+        wanted = {"lon": "<i4", "lat": "<i4", "rows": "<u4", "offsets": "<u4"}
+        arrays, meta = arrayfile.read(path, _WHAT, wanted, verify=verify)
+        return cls(arrays["lon"], arrays["lat"], arrays["rows"], arrays["offsets"], int(meta["shift"]))
+
+
+def warm() -> None:
+    """Compile every kernel (or load it from the cache), so that no request waits for a compiler."""
+    index = PlaceIndex.build(np.array([0.0, 0.001, 179.9999]), np.array([0.0, 0.001, 10.0]))
+    square = np.array([[0, 0], [TURN // 100, 0], [TURN // 100, LAT_MAX], [0, LAT_MAX], [0, 0]], np.int64)
+    shape = shapes.Union(
+        (
+            shapes.Circle(0, 0, 1000.0),
+            shapes.polygon([square]),
+            shapes.Nearest(LON_MAX - 1, 0, 2),
+            shapes.corridor([(0.0, 0.0), (0.0, 1.0)], 10.0),
+        )
+    )
+    index.select(shape)
+    index.count(shapes.Circle(0, 0, 9e6))

@@ -1,0 +1,164 @@
+"""Shapes: areas that passed the validity gate, in fixed-point coordinates, ready to be asked of an index.
+
+A shape is immutable and knows nothing of people. Longitudes of polygons are *unwrapped*: a ring that crosses the
+antimeridian goes on past 180 degrees, and a ring round a pole is closed along that pole, so that every ring is an
+ordinary ring in the plane and kernels need no special case; an index asks once per full turn that the box reaches.
+
+Whoever makes a shape by hand (tests, benchmarks) uses `circle`, `polygon`, `corridor`; requests come through `areas.shape_of`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fanout import limits
+from fanout.errors import Refused
+from fanout.geo.fixed import LON_MAX, SCALE, TURN, to_fixed
+
+Edges = NDArray[np.int64]
+Ring = NDArray[np.int64]
+"""int64[n, 2], x (longitude, unwrapped) and y, closed: the last is the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Circle:
+    """All within `radius_m` great-circle metres of a centre in fixed-point degrees."""
+
+    lon: int
+    lat: int
+    radius_m: float
+
+
+@dataclass(frozen=True, slots=True)
+class Polygon:
+    """Inside or on the border of rings, even-odd. `edges` int64[e, 4]: x1, y1, x2, y2 with y1 <= y2, sorted by y1.
+
+    `passes`: what is added to a point's longitude before it is tested, west to east in the world, grouped so that no
+    group meets a point twice.
+    """
+
+    edges: Edges = field(repr=False)
+    passes: tuple[tuple[int, ...], ...]
+    box: tuple[int, int, int, int]  # west, south, east, north; west and east unwrapped
+    area_km2: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Everyone:
+    """The whole world."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """The `count` nearest to a point in fixed-point degrees."""
+
+    lon: int
+    lat: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Corridor:
+    """All within `radius_m` of a polyline of great-circle arcs. `line` int64[v, 2]; `vectors` float64[v, 3], unit."""
+
+    line: NDArray[np.int64] = field(repr=False)
+    vectors: NDArray[np.float64] = field(repr=False)
+    radius_m: float
+
+
+@dataclass(frozen=True, slots=True)
+class Union:
+    """In any of these."""
+
+    of: tuple[Shape, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Intersection:
+    """In all of these."""
+
+    of: tuple[Shape, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """In the one and not in the other."""
+
+    of: Shape
+    without: Shape
+
+
+Shape: TypeAlias = Circle | Polygon | Everyone | Nearest | Corridor | Union | Intersection | Difference
+
+EVERYONE: Final = Everyone()
+
+
+def fixed_point(lon: float, lat: float, where: str) -> tuple[int, int]:
+    """One coordinate, checked."""
+    lons, lats = to_fixed(lon, lat, where=where)
+    return int(lons[0]), int(lats[0])
+
+
+def check_radius(radius_m: float, where: str) -> float:
+    """A radius that is more than nothing and at most half the equator."""
+    if not 0 < radius_m <= limits.RADIUS_M_MAX:  # NaN is refused too
+        raise Refused("area_radius_range", where, limit_m=limits.RADIUS_M_MAX, radius_m=radius_m)
+    return float(radius_m)
+
+
+def circle(lon: float, lat: float, radius_m: float) -> Circle:
+    """A circle: centre in degrees, radius in great-circle metres.
+
+    Raises `Refused("area_coordinate_range" | "area_coordinate_not_finite" | "area_radius_range")`.
+    """
+    x, y = fixed_point(lon, lat, "centre")
+    return Circle(x, y, check_radius(radius_m, "radius_m"))
+
+
+def corridor(line: Sequence[tuple[float, float]], radius_m: float) -> Corridor:
+    """A line with a width: points in degrees, joined by great-circle arcs; `radius_m` to either side and round the ends."""
+    points = np.array([fixed_point(lon, lat, f"line[{at}]") for at, (lon, lat) in enumerate(line)], np.int64)
+    radians = np.radians(points / SCALE)
+    lons, lats = radians[:, 0], radians[:, 1]
+    vectors = np.column_stack([np.cos(lats) * np.cos(lons), np.cos(lats) * np.sin(lons), np.sin(lats)])
+    return Corridor(points, np.ascontiguousarray(vectors), check_radius(radius_m, "radius_m"))
+
+
+def polygon(rings: Sequence[Ring], area_km2: float = 0.0) -> Polygon:
+    """A polygon of closed, unwrapped rings that were checked; points that repeat are dropped."""
+    parts = [np.hstack([ring[:-1], ring[1:]]) for ring in rings]
+    edges = np.concatenate(parts) if parts else np.empty((0, 4), np.int64)
+    edges = edges[(edges[:, 0] != edges[:, 2]) | (edges[:, 1] != edges[:, 3])]
+    down = edges[:, 1] > edges[:, 3]
+    edges[down] = edges[down][:, [2, 3, 0, 1]]
+    edges = np.ascontiguousarray(edges[np.lexsort((edges[:, 0], edges[:, 1]))])
+    west, east = int(edges[:, [0, 2]].min()), int(edges[:, [0, 2]].max())
+    south, north = int(edges[:, 1].min()), int(edges[:, 3].max())
+    edges.setflags(write=False)
+    return Polygon(edges, _passes(west, east), (west, south, east, north), area_km2)
+
+
+def _passes(west: int, east: int) -> tuple[tuple[int, ...], ...]:
+    """The turns under which points (in [-180, 180)) can meet a box, the westernmost points first."""
+    turns = [
+        turn for turn in (2 * TURN, TURN, 0, -TURN, -2 * TURN) if west - turn < LON_MAX and east - turn >= -LON_MAX
+    ]
+    if east - west >= TURN:  # a full turn: points on its seam are met from both sides
+        return tuple((turn,) for turn in turns)
+    return (tuple(turns),)
+
+
+def depth(shape: Shape) -> int:
+    """How deep shapes are nested; a plain one is 1."""
+    match shape:
+        case Union(of=parts) | Intersection(of=parts):
+            return 1 + max(depth(part) for part in parts)
+        case Difference(of=of, without=without):
+            return 1 + max(depth(of), depth(without))
+        case _:
+            return 1
