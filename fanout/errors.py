@@ -54,6 +54,7 @@ CATALOGUE: Final[dict[str, Entry]] = {
     "area_too_deep": Entry(422, "Areas may be nested {limit} deep."),
     # --- the action -------------------------------------------------------------------------------------------------
     "kind_unknown": Entry(422, "No kind of action is called {kind!r}; known are {known}."),
+    "tenant_unknown": Entry(422, "No tenant is called {tenant!r}; known are {known}."),
     "end_before_start": Entry(422, "The action ends before it starts."),
     "end_in_the_past": Entry(422, "The action has ended already."),
     "end_too_far": Entry(422, "An action lasts at most {limit_h} hours."),
@@ -86,6 +87,7 @@ CATALOGUE: Final[dict[str, Entry]] = {
     "store_unavailable": Entry(503, "The ledger cannot be written: {detail}."),
     "broker_unavailable": Entry(503, "No MQTT broker answers at {address}: {detail}."),
     "port_in_use": Entry(500, "{setting}: port {port} is in use by another program."),
+    "data_in_use": Entry(409, "Another engine runs on the folder {folder}; stop it, or set engine.data elsewhere."),
     "not_ready": Entry(503, "The engine is starting: {detail}."),
     "internal": Entry(500, "Something went wrong here; it was logged as {incident}."),
 }
@@ -106,11 +108,11 @@ class Refused(Exception):
         super().__init__(f"{code}: {self.message}" + (f" ({where})" if where else ""))
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (self.code, self.where, self.message)
+        return rebuild, (self.code, self.where, self.message)
 
 
-def _rebuild(code: str, where: str, message: str) -> Refused:
-    """Unpickle a refusal whose holes were filled in another process."""
+def rebuild(code: str, where: str, message: str) -> Refused:
+    """A refusal whose sentence was written in another process."""
     refused = Refused.__new__(Refused)
     refused.code, refused.where, refused.message, refused.status = code, where, message, CATALOGUE[code].status
     Exception.__init__(refused, f"{code}: {message}" + (f" ({where})" if where else ""))

@@ -30,8 +30,11 @@ __all__ = [
     "Address",
     "Area",
     "BoardCounts",
+    "BoardList",
+    "BoardView",
     "ChannelCount",
     "Circle",
+    "Erased",
     "ErrorBody",
     "Everyone",
     "MultiPolygon",
@@ -230,6 +233,12 @@ class PositionsAccepted(Output, frozen=True, kw_only=True):
     unknown: int
 
 
+class Erased(Output, frozen=True, kw_only=True):
+    """How many participants were erased; it is in force when this is read."""
+
+    erased: int
+
+
 # --- actions --------------------------------------------------------------------------------------------------------
 
 
@@ -371,6 +380,35 @@ class BoardCounts(Output, frozen=True, kw_only=True):
     last_ms: int | None = None
     cleared_last_ms: int | None = None
     laggards: list[str] = []
+
+
+class BoardView(Output, frozen=True, kw_only=True):
+    """`GET /v1/boards/{id}`: what a board can, shall show, and says it shows.
+
+    `desired`: actions in its desired document, in their order; `shown`: lines as reported; `why`: as reported.
+    `lag_ms`: since when its report lags behind what is desired, None if it does not.
+    """
+
+    id: str
+    dialect: str
+    model: str
+    place: str = ""
+    lon: float | None = None
+    lat: float | None = None
+    state: str
+    desired_version: int = 0
+    reported_version: int = 0
+    lag_ms: int | None = None
+    desired: list[int] = []
+    shown: list[str] = []
+    why: str = ""
+    problems: list[str] = []
+
+
+class BoardList(Output, frozen=True, kw_only=True):
+    """`GET /v1/boards`."""
+
+    boards: list[BoardView]
 
 
 class ActionView(Output, frozen=True, kw_only=True):

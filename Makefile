@@ -1,0 +1,68 @@
+# make demo      the main job on a whole nation, with simulators (FAST=1 for a small one)
+# make test      lint, types and all tests
+# make bench     the benchmarks, with the peers that can be installed
+# make loadtest  one minute of control rooms against a fenced engine
+# make clean     forget the virtual environment and what the demo made
+
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+# One stamp per extra: what is installed is installed again only when the list of packages changes.
+INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint types bench loadtest clean servers peers
+
+demo: .venv/has-demo
+	$(BIN)/fanout demo $(if $(FAST),--fast) $(ARGS)
+
+test: .venv/has-dev servers lint types
+	$(BIN)/pytest $(ARGS)
+
+lint: .venv/has-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: .venv/has-dev
+	$(BIN)/mypy
+
+bench: .venv/has-bench peers
+	$(BIN)/python -m bench all $(ARGS)
+
+loadtest: .venv/has-load
+	$(BIN)/python -m loadtests $(ARGS)
+
+clean:
+	rm -rf .venv out data
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/has-%: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) -e '.[$*]'
+	$(BIN)/python -c 'from fanout import geo, selection; geo.warm(); selection.warm()'
+	@touch $@
+
+# Real servers for the tests. Where they cannot be installed the tests that need them are skipped and say so.
+SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
+servers:
+	@missing=; command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || missing="$$missing mosquitto"; \
+	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
+	$(call APT,$$missing)
+
+peers:
+	@missing=; command -v mosquitto_pub >/dev/null || missing="$$missing mosquitto mosquitto-clients"; \
+	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
+	command -v h2load >/dev/null || missing="$$missing nghttp2-client"; \
+	$(call APT,$$missing)
+
+# Debian starts what it installs; a policy of 101 keeps it from doing so, as tests and benches start their own.
+define APT
+	if [ -n "$(1)" ]; then \
+	  if command -v apt-get >/dev/null && { [ "$$(id -u)" = 0 ] || [ -n "$(SUDO)" ]; }; then \
+	    echo "installing$(1) from Debian"; \
+	    $(SUDO) apt-get update -qq && \
+	    $(SUDO) env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(1) >/dev/null; \
+	  fi || echo "COULD NOT INSTALL$(1): what needs them is skipped or measured without"; \
+	fi
+endef

@@ -1,0 +1,72 @@
+"""Bodies in and out: msgpack or JSON from the same structs, bounded, every error in the catalogue's shape.
+
+A request says what it sends by `Content-Type` (`application/msgpack`, `application/json`) and what it wants back by
+`Accept`; without an `Accept` it gets back what it sent, and JSON when it sent nothing: that is a person with curl.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from fanout import limits, wire
+from fanout.errors import Refused
+
+MSGPACK: Final = "application/msgpack"
+JSON: Final = "application/json"
+_MSGPACK_NAMES: Final = (MSGPACK, "application/x-msgpack", "application/vnd.msgpack")
+
+
+async def read(request: Request, kind: type[Any]) -> Any:
+    """The body as a `kind`.
+
+    Errors: `Refused("media_type_unknown" | "body_too_large" | "body_malformed" | "field_invalid")`.
+    """
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given not in (*_MSGPACK_NAMES, JSON):
+        raise Refused("media_type_unknown", "content-type", given=given)
+    body = await read_bytes(request)
+    return wire.decode_json(body, kind) if given == JSON else wire.decode_msgpack(body, kind)
+
+
+async def read_bytes(request: Request) -> bytes:
+    """The body, at most `limits.BODY_BYTES_MAX` bytes; more is refused without being read."""
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limits.BODY_BYTES_MAX:
+                raise Refused("body_too_large", "body", limit=limits.BODY_BYTES_MAX)
+            chunks.append(chunk)
+    except ClientDisconnect:
+        raise Refused("body_malformed", "body", format="HTTP", detail="the connection ended inside it") from None
+    return b"".join(chunks)
+
+
+def write(request: Request, body: Any, status: int = 200) -> Response:
+    """An answer in the form the caller wants."""
+    if wants_msgpack(request):
+        return Response(wire.encode_msgpack(body), status, media_type=MSGPACK)
+    return Response(wire.encode_json(body), status, media_type=JSON)
+
+
+def write_error(request: Request, error: Refused) -> Response:
+    """An error of the catalogue as `{code, message, where}`."""
+    body = wire.ErrorBody(code=error.code, message=error.message, where=error.where)
+    response = write(request, body, error.status)
+    if error.code == "key_invalid":
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def wants_msgpack(request: Request) -> bool:
+    """By `Accept`, else by what was sent."""
+    accept = request.headers.get("accept", "*/*").lower()
+    if JSON in accept:
+        return False
+    if any(name in accept for name in _MSGPACK_NAMES):
+        return True
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower() in _MSGPACK_NAMES

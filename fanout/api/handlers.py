@@ -1,0 +1,158 @@
+"""What each call does: a line or two from the checked request to the engine and back. No decision is made here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from fanout import wire
+from fanout.api.events import Changes, stream
+from fanout.api.openapi import document
+from fanout.api.routes import Call, Row
+from fanout.engine import Boards, Engine
+from fanout.errors import Refused
+from fanout.registry.registry import Registry
+
+VERSION = "1"
+
+
+class Handlers:
+    """The handlers of all calls, over the services that `app` composed."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        registry: Registry,
+        boards: Boards,
+        changes: Changes,
+        clock_ms: Callable[[], int],
+        readiness: Callable[[], str | None],
+        metrics: CollectorRegistry,
+    ) -> None:
+        self._engine = engine
+        self._registry = registry
+        self._boards = boards
+        self._changes = changes
+        self._clock_ms = clock_ms
+        self._readiness = readiness
+        self._metrics = metrics
+
+    def rows(self) -> list[Row]:
+        """The table of calls."""
+        view, action = wire.ActionView, "/v1/actions/{id:int}"
+        return [
+            Row("POST", "/v1/actions", "actions", wire.ActionRequest, wire.ActionAccepted, self.start_action,
+                "Start an action: everyone in its area gets it.", 201),
+            Row("POST", "/v1/preview", "actions", wire.PreviewRequest, wire.Preview, self.preview_action,
+                "What an action would do, without doing it."),
+            Row("GET", action, "actions", None, view, self.get_action, "State and counts of an action."),
+            Row("GET", action + "/events", "actions", None, None, self.follow_action,
+                "The same as a live stream of server-sent events, until it is over.", streams=True),
+            Row("POST", action + "/result", "actions", wire.ResultRequest, view, self.close_action,
+                "Close an action and tell its result to everyone who got it."),
+            Row("POST", action + "/cancel", "actions", wire.ReasonRequest, view, self.cancel_action,
+                "Stop an action without a result."),
+            Row("POST", action + "/pause", "actions", wire.ReasonRequest, view, self.pause_action,
+                "Hold back what is unsent."),
+            Row("POST", action + "/resume", "actions", wire.ReasonRequest, view, self.resume_action,
+                "Let a paused action go on."),
+            Row("PUT", "/v1/participants", "participants", wire.ParticipantsRequest, wire.ParticipantsAccepted,
+                self.put_participants, "Register or replace participants, a batch at once."),
+            Row("DELETE", "/v1/participants/{participant}", "participants", None, wire.Erased, self.erase_participant,
+                "Erase a participant: nothing is sent to them from now on."),
+            Row("POST", "/v1/positions", "participants", wire.PositionsRequest, wire.PositionsAccepted,
+                self.post_positions, "Live positions: kept in memory until they expire."),
+            Row("GET", "/v1/boards", "actions", None, wire.BoardList, self.list_boards,
+                "All boards: what they can, what they shall show, what they say they show."),
+            Row("GET", "/v1/boards/{board}", "actions", None, wire.BoardView, self.get_board, "One board."),
+        ]  # fmt: skip
+
+    def open_routes(self) -> list[Route]:
+        """Calls that need no key."""
+        return [
+            Route("/healthz", self._healthz),
+            Route("/readyz", self._readyz),
+            Route("/metrics", self._show_metrics),
+            Route("/openapi.json", self._openapi),
+        ]
+
+    # --- actions ----------------------------------------------------------------------------------------------------
+
+    async def start_action(self, call: Call) -> wire.ActionAccepted:
+        return await self._engine.start(call.key.tenant, call.body)
+
+    async def preview_action(self, call: Call) -> wire.Preview:
+        return await self._engine.preview(call.key.tenant, call.body)
+
+    async def get_action(self, call: Call) -> wire.ActionView:
+        return await self._engine.view(call.key.tenant, call.path["id"])
+
+    async def follow_action(self, call: Call) -> Response:
+        await self._engine.view(call.key.tenant, call.path["id"])
+        events = stream(self._engine, self._changes, call.key.tenant, call.path["id"])
+        return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+    async def close_action(self, call: Call) -> wire.ActionView:
+        return await self._engine.result(call.key.tenant, call.path["id"], call.body)
+
+    async def cancel_action(self, call: Call) -> wire.ActionView:
+        return await self._engine.cancel(call.key.tenant, call.path["id"])
+
+    async def pause_action(self, call: Call) -> wire.ActionView:
+        return await self._engine.pause(call.key.tenant, call.path["id"], paused=True)
+
+    async def resume_action(self, call: Call) -> wire.ActionView:
+        return await self._engine.pause(call.key.tenant, call.path["id"], paused=False)
+
+    # --- participants -----------------------------------------------------------------------------------------------
+
+    async def put_participants(self, call: Call) -> wire.ParticipantsAccepted:
+        participants = call.body.participants
+        version = await trio.to_thread.run_sync(self._registry.upsert, participants)
+        return wire.ParticipantsAccepted(upserted=len(participants), version=version)
+
+    async def erase_participant(self, call: Call) -> wire.Erased:
+        erased = await trio.to_thread.run_sync(self._registry.erase, [call.path["participant"]])
+        if not erased:
+            raise Refused("not_found", "participant", what="participant")
+        return wire.Erased(erased=erased)
+
+    async def post_positions(self, call: Call) -> wire.PositionsAccepted:
+        accepted, unknown = await trio.to_thread.run_sync(
+            self._registry.positions, call.body.positions, self._clock_ms()
+        )
+        return wire.PositionsAccepted(accepted=accepted, unknown=unknown)
+
+    # --- boards -----------------------------------------------------------------------------------------------------
+
+    async def list_boards(self, call: Call) -> wire.BoardList:
+        return wire.BoardList(boards=self._boards.views())
+
+    async def get_board(self, call: Call) -> wire.BoardView:
+        board = self._boards.view(call.path["board"])
+        if board is None:
+            raise Refused("not_found", "board", what="board")
+        return board
+
+    # --- for ops ----------------------------------------------------------------------------------------------------
+
+    async def _healthz(self, request: Request) -> Response:
+        return JSONResponse({"status": "alive"})
+
+    async def _readyz(self, request: Request) -> Response:
+        waiting_for = self._readiness()
+        if waiting_for is None:
+            return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": "starting", "waiting_for": waiting_for}, 503)
+
+    async def _show_metrics(self, request: Request) -> Response:
+        page = await trio.to_thread.run_sync(generate_latest, self._metrics)
+        return Response(page, media_type=CONTENT_TYPE_LATEST)
+
+    async def _openapi(self, request: Request) -> Response:
+        return JSONResponse(document(self.rows(), VERSION))

@@ -1,0 +1,119 @@
+"""The table of calls, and the application made from it.
+
+One row a call: method, path, scope, what it takes, what it answers, and the handler. The same table makes the routes,
+the OpenAPI document and the table in `fanout/api/README.md`, so they cannot differ.
+
+Order of the checks of a request: room (429), key (401), scope (403), body (4xx), then the handler. A path that does not
+exist is told to nobody without a key.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from fanout.api import bodies
+from fanout.api.auth import KeyRecord, Keys, Scope
+from fanout.errors import Refused
+
+log = logging.getLogger("fanout.api")
+
+Handler = Callable[["Call"], Awaitable[Any]]
+
+
+class Call(NamedTuple):
+    """One request, checked: who calls, the path's parameters, the decoded body (None where the call takes none)."""
+
+    key: KeyRecord
+    path: dict[str, Any]
+    body: Any
+    request: Request
+
+
+class Row(NamedTuple):
+    """One call of the API. `takes`, `answers`: structs of `fanout.wire`; `answers` None: the handler's own Response."""
+
+    method: str
+    path: str
+    scope: Scope
+    takes: type[Any] | None
+    answers: Any
+    handler: Handler
+    summary: str
+    status: int = 200
+    streams: bool = False
+
+
+def build(rows: list[Row], open_routes: list[Route], keys: Keys, *, in_flight_max: int) -> Starlette:
+    """The ASGI application. `open_routes` need no key (health, metrics, the OpenAPI document)."""
+    room = _Room(in_flight_max)
+    by_path: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        by_path.setdefault(row.path, {})[row.method] = row
+    routes = [*open_routes, *(Route(path, _Endpoint(methods, keys, room)) for path, methods in by_path.items())]
+    routes.append(Route("/{rest:path}", _Endpoint({}, keys, room)))
+    return Starlette(routes=routes, exception_handlers={HTTPException: _http_error})
+
+
+class _Room:
+    """How many requests are inside; more than `most` are turned away at the door."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.inside = 0
+
+
+class _Endpoint:
+    """One path with its methods, as an ASGI application: Starlette passes these through untouched."""
+
+    def __init__(self, methods: dict[str, Row], keys: Keys, room: _Room) -> None:
+        self._methods = methods
+        self._keys = keys
+        self._room = room
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        request = Request(scope, receive, send)
+        response = await self._answer(request)
+        await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        row = self._methods.get(request.method)
+        if self._room.inside >= self._room.most and not (row and row.streams):
+            return bodies.write_error(request, Refused("too_many_requests", retry_s=1))
+        self._room.inside += 1
+        try:
+            return await self._checked(request, row)
+        except Refused as error:
+            return bodies.write_error(request, error)
+        except Exception:
+            incident = secrets.token_hex(6)
+            log.exception("incident %s: %s %s", incident, request.method, request.url.path)
+            return bodies.write_error(request, Refused("internal", incident=incident))
+        finally:
+            self._room.inside -= 1
+
+    async def _checked(self, request: Request, row: Row | None) -> Response:
+        any_row = row or next(iter(self._methods.values()), None)
+        key = await self._keys.check(request.headers.get("authorization"), any_row.scope if any_row else "actions")
+        if row is None and self._methods:
+            raise Refused("method_not_allowed", request.url.path, method=request.method)
+        if row is None:
+            raise Refused("not_found", request.url.path, what="address")
+        body = None if row.takes is None else await bodies.read(request, row.takes)
+        answer = await row.handler(Call(key, dict(request.path_params), body, request))
+        return answer if isinstance(answer, Response) else bodies.write(request, answer, row.status)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        return bodies.write_error(request, Refused("method_not_allowed", request.url.path, method=request.method))
+    return bodies.write_error(request, Refused("not_found", request.url.path, what="address"))

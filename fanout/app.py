@@ -1,0 +1,285 @@
+"""Composes the services from settings, starts them in order, and drains them in order. The only module that knows all.
+
+Start: lock the folder → ledger → registry → kernels warm → boards → engine recovered → listening → senders → ready.
+Stop (SIGTERM, Ctrl-C): no new requests → running ones finish → senders finish what is on the wire → boards → ledger.
+
+Rules:
+
+1. One folder, one engine: a second one on the same data is refused.
+2. What cannot start says so in one sentence of the catalogue, before anything was begun.
+3. A sender that dies is started again, and its batches are released at once; what it had on the wire is resolved by the
+   ledger's rules. Senders end with this process, also when it is killed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import signal
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+from hypercorn.config import Config
+from hypercorn.trio import serve as hypercorn_serve
+from signage.service import open_signage
+
+from fanout import geo, selection
+from fanout.api.auth import Keys
+from fanout.api.events import Changes
+from fanout.api.handlers import Handlers
+from fanout.api.metrics import Metrics
+from fanout.api.routes import build
+from fanout.children import end_child, start_child, watch_parent
+from fanout.dispatch.sender import run_sender
+from fanout.engine import Engine
+from fanout.errors import Refused
+from fanout.geo.areas import NamedAreas
+from fanout.registry.registry import Registry
+from fanout.registry.replica import Replica
+from fanout.settings import Settings, dump
+from fanout.store.protocol import Store
+from fanout.store.sqlite_store import SqliteStore
+from fanout.store.writer import open_writer
+
+log = logging.getLogger("fanout.app")
+
+EXPIRE_EVERY_S = 1.0
+"""How often ended actions are looked for. Senders and boards check the end themselves; this settles the counts."""
+
+
+def clock_ms() -> int:
+    """The wall clock, milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def open_store(settings: Settings) -> Store:
+    """The store the settings name. Errors: `Refused("store_unavailable")`, with what to do."""
+    settings.data.mkdir(parents=True, exist_ok=True)
+    if settings.store.kind == "redis":
+        from fanout.store.redis_store import RedisStore
+
+        return RedisStore.open(settings.store.redis)
+    return SqliteStore.open(settings.data / "ledger.db", synchronous=settings.store.synchronous)
+
+
+def open_registry(settings: Settings, store: Store) -> Registry:
+    """The registry in the data folder, as the newest snapshot and the log have it."""
+    return Registry.open(
+        settings.data / "registry",
+        store,
+        kinds=tuple(settings.kinds),
+        tenants=tuple(settings.tenants),
+        compact_after_changes=settings.registry.compact_after_changes,
+        position_ttl_s=settings.registry.position_ttl_s,
+    )
+
+
+def lock_folder(settings: Settings) -> int:
+    """Hold the data folder for this process. Errors: `Refused("data_in_use")`."""
+    run = settings.data / "run"
+    run.mkdir(parents=True, exist_ok=True)
+    handle = os.open(run / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise Refused("data_in_use", "engine.data", folder=str(settings.data)) from None
+    return handle
+
+
+# --- serve ----------------------------------------------------------------------------------------------------------
+
+
+async def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
+    """Run the engine until SIGTERM or SIGINT. `on_ready(address)` is called when everything runs."""
+    lock = lock_folder(settings)
+    try:
+        stop = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_on_signal, stop)
+            await _run(settings, stop, on_ready)
+            nursery.cancel_scope.cancel()
+    finally:
+        os.close(lock)
+
+
+async def _run(settings: Settings, stop: trio.Event, on_ready: Callable[[str], None]) -> None:
+    store = await trio.to_thread.run_sync(open_store, settings)
+    registry = await trio.to_thread.run_sync(open_registry, settings, store)
+    areas = await trio.to_thread.run_sync(NamedAreas.open, settings.data / "areas")
+    await trio.to_thread.run_sync(_warm)
+    changes = Changes()
+    missing: list[str] = ["senders"]
+    try:
+        async with (
+            open_writer(store) as writer,
+            open_signage(settings.signage, store, clock_ms, folder=settings.data / "signage") as boards,
+        ):
+            engine = Engine(settings, store, writer, registry, boards, areas, clock_ms)
+            await engine.recover()
+            metrics = Metrics(store, registry, boards)
+            handlers = Handlers(
+                engine, registry, boards, changes, clock_ms, lambda: missing[0] if missing else None, metrics.registry
+            )
+            keys = Keys(store, time.monotonic)
+            application = build(
+                handlers.rows(), handlers.open_routes(), keys, in_flight_max=settings.api.requests_in_flight_max
+            )
+            async with trio.open_nursery() as nursery:
+                upkeep = await nursery.start(_upkeep, store, registry, engine, changes)
+                senders = await nursery.start(_senders, settings, store)
+                (address,) = await nursery.start(_listen, application, settings, stop)
+                _write_run_file(settings, "api", address)
+                missing.clear()
+                on_ready(address)
+                await stop.wait()
+                log.info("stopping: requests, then senders, then boards")
+                senders.cancel()
+                upkeep.cancel()
+    finally:
+        await trio.to_thread.run_sync(registry.close)
+        await trio.to_thread.run_sync(store.close_store)
+
+
+def _warm() -> None:
+    """Compile or load every kernel now, not on a first request."""
+    geo.warm()
+    selection.warm()
+
+
+async def _listen(
+    application: object,
+    settings: Settings,
+    stop: trio.Event,
+    *,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    config = Config()
+    config.bind = [settings.api.listen]
+    config.loglevel = "WARNING"
+    config.graceful_timeout = settings.api.drain_s
+    config.keep_alive_timeout = 60.0
+    if settings.api.tls_certificate:
+        config.certfile, config.keyfile = settings.api.tls_certificate, settings.api.tls_key
+    if settings.api.client_ca:
+        config.ca_certs, config.verify_mode = settings.api.client_ca, ssl.CERT_REQUIRED
+    try:
+        await hypercorn_serve(application, config, shutdown_trigger=stop.wait, task_status=task_status)  # type: ignore[arg-type]
+    except OSError as error:
+        port = int(settings.api.listen.rpartition(":")[2])
+        raise Refused("port_in_use", "api.listen", setting="api.listen", port=port) from error
+
+
+async def _upkeep(
+    store: Store,
+    registry: Registry,
+    engine: Engine,
+    changes: Changes,
+    *,
+    task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    with trio.CancelScope() as scope:
+        task_status.started(scope)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_every, EXPIRE_EVERY_S, engine.expire)
+            nursery.start_soon(_ring, store, changes)
+            nursery.start_soon(_compact, registry, store)
+
+
+async def _every(seconds: float, call: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await call()
+        await trio.sleep(seconds)
+
+
+async def _ring(store: Store, changes: Changes) -> None:
+    while True:
+        if await trio.to_thread.run_sync(store.wait, 1.0, abandon_on_cancel=True):
+            changes.ring()
+            await trio.sleep(0.05)
+
+
+async def _compact(registry: Registry, store: Store) -> None:
+    while True:
+        await trio.sleep(5.0)
+        if registry.wants_compaction():
+            free = await trio.to_thread.run_sync(store.open_rows)
+            await trio.to_thread.run_sync(registry.reuse, free)
+            await trio.to_thread.run_sync(registry.compact)
+
+
+def _write_run_file(settings: Settings, name: str, text: str) -> None:
+    path: Path = settings.data / "run" / name
+    path.with_suffix(".new").write_text(text + "\n")
+    path.with_suffix(".new").rename(path)
+
+
+async def _stop_on_signal(stop: trio.Event) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            stop.set()
+
+
+# --- senders --------------------------------------------------------------------------------------------------------
+
+
+async def _senders(
+    settings: Settings,
+    store: Store,
+    *,
+    task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Keep the senders running until cancelled; `started` when each of them is warm."""
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            for number in range(settings.senders.processes):
+                await nursery.start(_supervise, settings, store, number)
+            task_status.started(scope)
+
+
+async def _supervise(
+    settings: Settings, store: Store, number: int, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    starts = 0
+    while True:
+        owner = f"sender-{number}.{os.getpid()}.{starts}"
+        async with _sender(settings, owner) as process:
+            assert process.stdout is not None
+            await process.stdout.receive_some(64)
+            if not starts:
+                task_status.started()
+            await process.wait()
+        released = await trio.to_thread.run_sync(store.release, owner)
+        log.warning("%s ended with %s; %d batches released", owner, process.returncode, released)
+        starts += 1
+        await trio.sleep(settings.senders.restart_pause_s)
+
+
+@asynccontextmanager
+async def _sender(settings: Settings, owner: str) -> AsyncIterator[trio.Process]:
+    process = await start_child(["sender", owner], dump(settings))
+    try:
+        yield process
+    finally:
+        await end_child(process, settings.api.drain_s)
+
+
+async def sender(settings: Settings, owner: str) -> None:
+    """What a sender process runs: claims batches and sends them until its parent is gone."""
+    stop = trio.Event()
+    watch_parent(stop)
+    store = await trio.to_thread.run_sync(open_store, settings)
+    replica = await trio.to_thread.run_sync(Replica.open, settings.data / "registry", store)
+    try:
+        await run_sender(store, replica, settings, owner=owner, clock_ms=clock_ms, stop=stop, on_warm=_say_ready)
+    finally:
+        await trio.to_thread.run_sync(store.close_store)
+
+
+def _say_ready() -> None:
+    os.write(1, b"ready\n")

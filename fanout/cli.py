@@ -1,0 +1,313 @@
+"""The command line: `fanout …`. Each command is a thin shell over `app`, `client` or a simulator.
+
+Every command that talks to a running engine takes `--address` and `--key`, or reads FANOUT_ADDRESS and FANOUT_KEY.
+Refusals of the catalogue are printed as one sentence, and the exit status is 1.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import trio
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from fanout import app as application
+from fanout import wire
+from fanout.api.auth import SCOPES, Scope, create_key, list_keys, revoke_key
+from fanout.children import read_first_line
+from fanout.client import Client
+from fanout.errors import Refused
+from fanout.settings import Settings, load, parse
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+cli = typer.Typer(
+    name="fanout",
+    help="Fan-out engine for citizen-alert networks: actions in, messages and matrix boards out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+participants_cli = typer.Typer(help="The registry of participants.", no_args_is_help=True)
+areas_cli = typer.Typer(help="Named areas: municipalities, regions, countries.", no_args_is_help=True)
+keys_cli = typer.Typer(help="Keys of those who may call the API.", no_args_is_help=True)
+action_cli = typer.Typer(help="Start, follow and close actions on a running engine.", no_args_is_help=True)
+simulate_cli = typer.Typer(help="Stand-ins for the outside world, on loopback.", no_args_is_help=True)
+cli.add_typer(participants_cli, name="participants")
+cli.add_typer(areas_cli, name="areas")
+cli.add_typer(keys_cli, name="key")
+cli.add_typer(action_cli, name="action")
+cli.add_typer(simulate_cli, name="simulate")
+
+Config = Annotated[
+    Path | None, typer.Option("--config", "-c", help="A TOML file that overlays config/default.toml.", dir_okay=False)
+]
+Address = Annotated[str, typer.Option(help="Where the engine listens.", envvar="FANOUT_ADDRESS")]
+Key = Annotated[str, typer.Option(help="A key from `fanout key create`.", envvar="FANOUT_KEY")]
+
+
+def refusals(command: Callable[P, T]) -> Callable[P, T]:
+    """Print a refusal as one sentence and exit with 1."""
+
+    @functools.wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return command(*args, **kwargs)
+        except Refused as error:
+            place = f" ({error.where})" if error.where else ""
+            Console(stderr=True).print(f"[bold red]{error.code}[/]: {error.message}{place}", highlight=False)
+            raise typer.Exit(1) from None
+
+    return wrapped
+
+
+# --- running --------------------------------------------------------------------------------------------------------
+
+
+@cli.command()
+@refusals
+def serve(config: Config = None) -> None:
+    """Run the engine: API, senders, boards. Ctrl-C or SIGTERM ends it in order."""
+    settings = load(config)
+    _log(settings)
+    out = Console(stderr=True, highlight=False)
+
+    def on_ready(address: str) -> None:
+        out.print(f"ready at [bold]{address}[/], data in {settings.data}, fence {settings.engine.fence}")
+
+    try:
+        trio.run(application.serve, settings, on_ready)
+    except BaseExceptionGroup as group:
+        raise _only(group) from None
+
+
+@cli.command(hidden=True)
+def sender(owner: str) -> None:
+    """A sender process; started by `serve`, which hands it its settings."""
+    settings = parse(read_first_line())
+    _log(settings)
+    trio.run(application.sender, settings, owner)
+
+
+@cli.command()
+@refusals
+def demo(
+    participants: Annotated[int, typer.Option(min=1_000, help="How many people are registered.")] = 1_600_000,
+    boards: Annotated[int, typer.Option(min=10, help="How many matrix boards there are.")] = 10_000,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same nation.")] = 1,
+    fast: Annotated[bool, typer.Option("--fast", help="100,000 participants and 1,000 boards.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Last line: one JSON object with the summary.")] = False,
+    stay: Annotated[bool, typer.Option("--stay", help="Keep everything running for a look around.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the picture and the data.")] = Path("out"),
+) -> None:
+    """The main job on a whole nation: simulators, boards, two local actions and a national one."""
+    from fanout.demo.story import Options, run_demo
+
+    if fast:
+        participants, boards = min(participants, 100_000), min(boards, 1_000)
+    run_demo(Options(participants=participants, boards=boards, seed=seed, json=json, stay=stay, out=out))
+
+
+# --- participants, areas and keys: on the data folder -----------------------------------------------------------------
+
+
+@participants_cli.command("import")
+@refusals
+def participants_import(
+    file: Annotated[Path, typer.Argument(help="Parquet, CSV or Arrow; `--columns` explains them.", exists=False)],
+    config: Config = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out instead of refusing all.")] = False,
+) -> None:
+    """Import participants into the data folder, while no engine runs on it."""
+    from fanout.registry.importing import import_file
+
+    settings = load(config)
+    lock = application.lock_folder(settings)
+    store = application.open_store(settings)
+    registry = application.open_registry(settings, store)
+    started_s = time.monotonic()
+    try:
+        report = import_file(registry, file, on_bad="skip" if skip_bad else "refuse")
+    finally:
+        registry.close()
+        store.close_store()
+        del lock
+    console = Console(highlight=False)
+    console.print(f"{report.imported:,} participants imported in {time.monotonic() - started_s:.1f} s")
+    for line in report.problems:
+        console.print(f"[yellow]left out:[/] {line}")
+
+
+@areas_cli.command("import")
+@refusals
+def areas_import(
+    file: Annotated[Path, typer.Argument(help="GeoJSON or TopoJSON.")],
+    kind: Annotated[str, typer.Option(help="What these are: municipality, province, country, …")],
+    name_field: Annotated[str, typer.Option(help="The property that holds the name.")],
+    config: Config = None,
+) -> None:
+    """Import named areas; actions can then say {"type": "Named", "kind": …, "name": …}."""
+    from fanout.geo.areas import NamedAreas
+
+    settings = load(config)
+    areas = NamedAreas.open(settings.data / "areas")
+    count = areas.import_file(file, kind=kind, name_field=name_field)
+    Console(highlight=False).print(f"{count:,} areas of kind {kind} imported")
+
+
+@keys_cli.command("create")
+@refusals
+def key_create(
+    tenant: Annotated[str, typer.Option(help="Whose key: a [tenants.NAME] of the settings.")] = "police",
+    name: Annotated[str, typer.Option(help="Who holds it; for your own overview.")] = "",
+    scope: Annotated[list[str] | None, typer.Option(help=f"{', '.join(SCOPES)}; repeat for several, none: all.")] = None,
+    config: Config = None,
+) -> None:
+    """Make a key and print it, once: it cannot be read back. Works while the engine runs."""
+    settings = load(config)
+    if tenant not in settings.tenants:
+        raise Refused("tenant_unknown", "--tenant", tenant=tenant, known=", ".join(settings.tenants))
+    scopes: tuple[Scope, ...] = tuple(known for known in SCOPES if scope is None or known in scope)
+    store = application.open_store(settings)
+    try:
+        print(create_key(store, tenant, name, scopes, application.clock_ms()))
+    finally:
+        store.close_store()
+
+
+@keys_cli.command("list")
+@refusals
+def key_list(config: Config = None) -> None:
+    """Show the keys there are, without their secrets."""
+    store = application.open_store(load(config))
+    table = Table("key", "tenant", "name", "scopes")
+    for prefix, record in list_keys(store):
+        table.add_row(prefix, record.tenant, record.name, ", ".join(record.scopes))
+    store.close_store()
+    Console().print(table)
+
+
+@keys_cli.command("revoke")
+@refusals
+def key_revoke(
+    prefix: Annotated[str, typer.Argument(min=8, help="From `fanout key list`.")], config: Config = None
+) -> None:
+    """Revoke a key; it stops working within five seconds."""
+    store = application.open_store(load(config))
+    count = revoke_key(store, prefix)
+    store.close_store()
+    print(f"{count} revoked")
+
+
+# --- actions: on a running engine -------------------------------------------------------------------------------------
+
+
+@action_cli.command("start")
+@refusals
+def action_start(
+    text: Annotated[str, typer.Argument(help="What people and boards are told.")],
+    key: Key,
+    lon: Annotated[float, typer.Option(help="Longitude of the centre, degrees.")],
+    lat: Annotated[float, typer.Option(help="Latitude of the centre, degrees.")],
+    radius: Annotated[float, typer.Option(help="Radius of the circle, metres.")] = 2_000.0,
+    kind: Annotated[str, typer.Option(help="A [kinds.NAME] of the settings.")] = "missing_child",
+    minutes: Annotated[float, typer.Option(help="How long the action runs.")] = 60.0,
+    language: Annotated[str, typer.Option(help="Language of the text.")] = "nl",
+    reference: Annotated[str, typer.Option(help="Your case number: the same one again is the same action.")] = "",
+    follow: Annotated[bool, typer.Option("--follow", help="Show the counts until the action is over.")] = False,
+    address: Address = "http://127.0.0.1:8080",
+) -> None:
+    """Start an action in a circle."""
+    now_ms = application.clock_ms()
+    request = wire.ActionRequest(
+        reference=reference or f"cli-{now_ms}",
+        kind=kind,
+        area=wire.Circle(lon=lon, lat=lat, radius_m=radius),
+        texts={language: text},
+        end_ms=now_ms + int(minutes * 60_000),
+    )
+    with Client(address, key) as engine:
+        accepted = engine.start(request)
+        channels = ", ".join(f"{count.people:,} by {count.channel}" for count in accepted.channels)
+        print(f"action {accepted.id}: {accepted.people:,} people ({channels}), {accepted.boards.boards:,} boards")
+        if follow:
+            _follow(engine, accepted.id)
+
+
+@action_cli.command("follow")
+@refusals
+def action_follow(action: int, key: Key, address: Address = "http://127.0.0.1:8080") -> None:
+    """Show the counts of an action until it is over."""
+    with Client(address, key) as engine:
+        _follow(engine, action)
+
+
+@action_cli.command("result")
+@refusals
+def action_result(
+    action: int,
+    text: Annotated[str, typer.Argument(help="How it ended; goes to everyone who got the action.")],
+    key: Key,
+    outcome: Annotated[str, typer.Option(help="direct, indirect or none: did the participants help?")] = "none",
+    language: Annotated[str, typer.Option(help="Language of the text.")] = "nl",
+    address: Address = "http://127.0.0.1:8080",
+) -> None:
+    """Close an action and tell its result."""
+    body = {"reference": f"cli-result-{action}", "outcome": outcome, "texts": {language: text}}
+    request = wire.decode_json(wire.encode_json(body), wire.ResultRequest)
+    with Client(address, key) as engine:
+        view = engine.result(action, request)
+        print(f"action {action} is {view.state}; the result goes to {view.tallies[-1].selected:,} people")
+
+
+@simulate_cli.command("providers", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def simulate_providers(context: typer.Context) -> None:
+    """Run the provider simulators; `fanout simulate providers --help` shows their options."""
+    raise typer.Exit(subprocess.call([sys.executable, "-m", "fanout.simulators.providers", *context.args]))
+
+
+# --- inside -----------------------------------------------------------------------------------------------------------
+
+
+def _follow(engine: Client, action: int) -> None:
+    console = Console(highlight=False)
+    for view in engine.follow(action):
+        for tally in view.tallies:
+            console.print(
+                f"{view.state:9} {tally.phase:7} {tally.accepted:>9,} of {tally.selected:,} accepted · "
+                f"{tally.waiting:,} waiting · {tally.failed:,} failed · {tally.unknown:,} unknown · "
+                f"boards {view.boards.shown}/{view.boards.selected}"
+            )
+
+
+def _only(group: BaseExceptionGroup[Any]) -> BaseException:
+    """The refusal inside nested groups of one, else the group."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _log(settings: Settings) -> None:
+    logging.basicConfig(
+        level=settings.engine.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
+    )
+
+
+def main() -> None:
+    """Entry point of the `fanout` command."""
+    cli()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,449 @@
+"""The life of an action: started, watched, closed, its result told. The only module that sees all stages.
+
+The way of `start`: check the request (kind, times, texts, area) → select → plan → boards → ledger. All that can be
+refused is refused before the ledger is written; what the ledger has acknowledged happens, whatever dies.
+
+Rules:
+
+1. The same reference with the same body is the same action, however often and however concurrently it is sent.
+2. Closing takes effect in the ledger first: from that commit on no sender gets another row of the action through.
+3. A result goes to exactly those who got the action or may have got it, on the channel they got it by. An action whose
+   result was recorded but not yet planned when the process died is `closing`; `recover` finishes it.
+4. Nothing here blocks the event loop: selection and plan run in a thread (their kernels release the GIL), the ledger
+   behind the `Writer`'s group commit.
+5. Boards are a neighbour, reached through the `Boards` protocol; what they remember is theirs.
+
+The engine keeps no state of its own beside caches: a second engine on the same store answers the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+import msgspec
+import numpy as np
+import trio
+
+from fanout import channels, limits, wire
+from fanout.channels.protocol import Pace
+from fanout.errors import Refused
+from fanout.geo.areas import NamedAreas, Shape, shape_of
+from fanout.plan.batches import cut
+from fanout.plan.eta import seconds_for, seconds_to_share
+from fanout.plan.policy import NO_CHANNEL, first_choice, mask_of
+from fanout.registry.registry import Registry, View
+from fanout.results import tallies
+from fanout.selection.choose import Selection, choose
+from fanout.selection.query import Query
+from fanout.settings import KindSettings, Settings, TenantSettings
+from fanout.store.protocol import ActionRecord, NewBatch, PhaseRecord, Store
+from fanout.store.states import reached
+from fanout.store.writer import Writer
+
+RESULT_HOURS: Final = 24
+"""A result is still worth hearing this long after the close; then it expires unsent."""
+
+
+class Boards(Protocol):
+    """What the engine asks of the signage service."""
+
+    async def plan(self, action: wire.Action, shape: Shape, kind: KindSettings) -> wire.BoardPlan:
+        """Which boards would show the action, and which models cannot; without effect."""
+
+    async def show(self, action_id: int, action: wire.Action, shape: Shape, lane: int, now_ms: int) -> None:
+        """Durable when it returns; boards follow."""
+
+    async def result(self, action_id: int, texts: dict[str, str], now_ms: int) -> None:
+        """Take the action down, or put its result in its place for a while."""
+
+    def counts(self, action_id: int) -> wire.BoardCounts: ...
+
+    def showing(self) -> list[int]:
+        """Actions that any board still has to show, or may still show."""
+
+    def views(self) -> list[wire.BoardView]: ...
+
+    def view(self, board: str) -> wire.BoardView | None: ...
+
+
+class Engine:
+    """See the module. Made by `app`; every method may be called by many tasks at once."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        writer: Writer,
+        registry: Registry,
+        boards: Boards,
+        areas: NamedAreas,
+        clock_ms: Callable[[], int],
+    ) -> None:
+        self._settings = settings
+        self._store = store
+        self._writer = writer
+        self._registry = registry
+        self._boards = boards
+        self._areas = areas
+        self._clock_ms = clock_ms
+        self._paces = channels.paces(settings)
+        self._threads = trio.CapacityLimiter(4)
+
+    def __repr__(self) -> str:
+        return f"<Engine: {self._registry.view().people} people, channels {', '.join(self._paces)}>"
+
+    # --- actions ----------------------------------------------------------------------------------------------------
+
+    async def start(self, tenant: str, request: wire.ActionRequest) -> wire.ActionAccepted:
+        """Make an action durable and set it going.
+
+        Errors: every refusal of the area, the text, the kind, the times and the tenant's bounds;
+        `Refused("reference_conflict")`; `Refused("store_unavailable")`, in which case nothing was started.
+
+        Cancellation: may be cancelled at any time; the action may then have been started or not. Send it again with the
+        same reference to find out.
+        """
+        now_ms = self._clock_ms()
+        digest = _digest(request)
+        existing = await self._blocking(self._store.action_by_reference, tenant, request.reference)
+        if existing is not None:
+            return self._accepted_again(existing, digest, request.reference)
+        draft = await self._draft(tenant, request, now_ms)
+        record = ActionRecord(
+            id=0,
+            tenant=tenant,
+            reference=request.reference,
+            digest=digest,
+            kind=request.kind,
+            lane=draft.lane,
+            state="open",
+            created_ms=now_ms,
+            end_ms=request.end_ms,
+            snapshot_version=draft.version,
+            body=wire.encode_msgpack(request),
+        )
+        phase = _phase(0, "start", now_ms, request.end_ms, request.texts, request.titles)
+        stored = await self._writer.run(self._store.open_action, record, phase, draft.batches)
+        if stored.created_ms != now_ms or stored.digest != digest:
+            return self._accepted_again(stored, digest, request.reference)
+        if draft.board_plan.boards:
+            await self._boards.show(stored.id, request, draft.shape, draft.lane, now_ms)
+        return wire.ActionAccepted(
+            id=stored.id,
+            people=draft.people,
+            channels=draft.channel_counts,
+            boards=draft.board_plan,
+            seconds_to_all=draft.seconds_to_all,
+            snapshot_version=draft.version,
+        )
+
+    async def preview(self, tenant: str, request: wire.PreviewRequest) -> wire.Preview:
+        """What `start` would do, without effect. Errors: as `start`."""
+        now_ms = self._clock_ms()
+        draft = await self._draft(tenant, request, now_ms, previewing=True)
+        renderings = channels.renderings(request, [count.channel for count in draft.channel_counts])
+        parts = {(item.channel, item.language): item.parts for item in renderings}
+        return wire.Preview(
+            people=draft.people,
+            channels=draft.channel_counts,
+            boards=draft.board_plan,
+            seconds_to_all=draft.seconds_to_all,
+            renderings=renderings,
+            sms_parts=sum(
+                len(batch.rows) * parts.get(("sms", batch.language), 1)
+                for batch in draft.batches
+                if wire.CHANNELS[batch.channel] == "sms"
+            ),
+            snapshot_version=draft.version,
+        )
+
+    async def view(self, tenant: str, action_id: int) -> wire.ActionView:
+        """State and counts of an action. Errors: `Refused("not_found")`, also for another tenant's action."""
+        record = await self._record(tenant, action_id)
+        phases, counts = await self._blocking(self._phases_and_counts, action_id)
+        return wire.ActionView(
+            id=record.id,
+            reference=record.reference,
+            kind=record.kind,
+            lane=wire.LANES[record.lane],
+            state=record.state,
+            created_ms=record.created_ms,
+            end_ms=record.end_ms,
+            outcome=record.outcome,
+            tallies=tallies(phases, counts),
+            boards=self._boards.counts(action_id),
+        )
+
+    async def result(self, tenant: str, action_id: int, request: wire.ResultRequest) -> wire.ActionView:
+        """Close an action with its outcome and tell the result. The same request again changes nothing.
+
+        Errors: `Refused("action_not_open")` when it was closed otherwise; `Refused("text_too_long")`.
+        """
+        record = await self._record(tenant, action_id)
+        body = wire.encode_msgpack(request)
+        if record.result_body is not None and record.result_body == body:
+            return await self.view(tenant, action_id)
+        _need_state(record, "open", "paused")
+        action = _request_of(record)
+        self._check_texts(request.texts, action.titles, self._open_channels(action))
+        now_ms = self._clock_ms()
+        await self._close(record, "closing", now_ms, outcome=request.outcome, result_body=body)
+        await self._finish(record.id)
+        return await self.view(tenant, action_id)
+
+    async def cancel(self, tenant: str, action_id: int) -> wire.ActionView:
+        """Stop an action without a result: unsent rows are cancelled, boards cleared. Idempotent."""
+        record = await self._record(tenant, action_id)
+        if record.state != "cancelled":
+            _need_state(record, "open", "paused")
+            now_ms = self._clock_ms()
+            await self._close(record, "cancelled", now_ms)
+            await self._boards.result(action_id, {}, now_ms)
+        return await self.view(tenant, action_id)
+
+    async def pause(self, tenant: str, action_id: int, *, paused: bool) -> wire.ActionView:
+        """Hold back what is unsent, or let it go on. Boards keep showing. Idempotent."""
+        record = await self._record(tenant, action_id)
+        if record.state != ("paused" if paused else "open"):
+            _need_state(record, "open" if paused else "paused")
+            await self._writer.run(self._store.set_paused, action_id, paused)
+        return await self.view(tenant, action_id)
+
+    # --- upkeep -----------------------------------------------------------------------------------------------------
+
+    async def recover(self) -> None:
+        """Finish what a dead process left half way. Call once, before the first request is taken."""
+        for record in await self._blocking(self._store.actions, ("closing",)):
+            await self._finish(record.id)
+        now_ms = self._clock_ms()
+        live = {record.id: record for record in await self._blocking(self._store.actions, ("open", "paused"))}
+        showing = set(self._boards.showing())
+        for action_id in showing - live.keys():
+            await self._boards.result(action_id, {}, now_ms)
+        for action_id in live.keys() - showing:
+            action = _request_of(live[action_id])
+            if action.boards.show:
+                shape = await self._blocking(shape_of, action.area, self._areas)
+                await self._boards.show(action_id, action, shape, live[action_id].lane, live[action_id].created_ms)
+
+    async def expire(self) -> None:
+        """Close actions whose end has passed. Call it every second or so."""
+        now_ms = self._clock_ms()
+        for record in await self._blocking(self._store.actions, ("open", "paused")):
+            if record.end_ms <= now_ms:
+                await self._writer.run(_expire, self._store, record.id, now_ms)
+                await self._boards.result(record.id, {}, now_ms)
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    async def _draft(self, tenant: str, action: wire.Action, now_ms: int, *, previewing: bool = False) -> _Draft:
+        kind, rights = self._kind(action.kind), self._rights(tenant, action.kind)
+        if not previewing or action.end_ms:
+            _check_times(action.end_ms, now_ms)
+        opened = self._open_channels(action)
+        self._check_texts(action.texts, action.titles, opened)
+        shape = await self._blocking(shape_of, action.area, self._areas)
+        if rights.area_km2_max and shape.area_km2 > rights.area_km2_max:
+            raise Refused("area_too_large", "area", area_km2=shape.area_km2, limit_km2=rights.area_km2_max)
+        query = Query(shape=shape, kind=action.kind, at_ms=now_ms, channels=mask_of(opened), tenant=tenant)
+        lane = wire.LANES.index(action.lane or kind.lane)
+        people, batches, version = await self._blocking(_select_and_plan, self._registry.view(), query)
+        if rights.people_max and people > rights.people_max:
+            raise Refused("selection_too_large", "area", people=people, limit=rights.people_max)
+        plan = await self._boards.plan(action, shape, kind) if action.boards.show else wire.BoardPlan()
+        counts: dict[str, int] = {}
+        for batch in batches:
+            name = wire.CHANNELS[batch.channel]
+            counts[name] = counts.get(name, 0) + len(batch.rows)
+        return _Draft(shape, lane, people, batches, version, plan, counts, self._paces)
+
+    def _kind(self, kind: str) -> KindSettings:
+        try:
+            return self._settings.kinds[kind]
+        except KeyError:
+            raise Refused("kind_unknown", "kind", kind=kind, known=", ".join(self._settings.kinds)) from None
+
+    def _rights(self, tenant: str, kind: str) -> TenantSettings:
+        rights = self._settings.tenants.get(tenant)
+        if rights is None or (rights.kinds and kind not in rights.kinds):
+            raise Refused("not_permitted", "kind")
+        return rights
+
+    def _open_channels(self, action: wire.Action) -> list[str]:
+        return [name for name in self._paces if action.channels is None or name in action.channels]
+
+    def _check_texts(self, texts: dict[str, str], titles: dict[str, str], opened: Sequence[str]) -> None:
+        for language, text in texts.items():
+            bad = next((i for i, char in enumerate(text) if char < " " and char not in "\n\t"), None)
+            if bad is not None:
+                raise Refused("text_control_character", f"texts.{language}", character=text[bad], position=bad)
+        if not opened:
+            raise Refused("text_unfit", "channels", detail="none of the channels asked for is switched on")
+        for name in opened:
+            for language, text in texts.items():
+                why = channels.unfit(name, text, titles.get(language, ""))
+                if why is not None:
+                    raise Refused("text_too_long", f"texts.{language}", channel=name, detail=why)
+
+    def _accepted_again(self, record: ActionRecord, digest: bytes, reference: str) -> wire.ActionAccepted:
+        if record.digest != digest:
+            raise Refused("reference_conflict", "reference", reference=reference)
+        counts: dict[str, int] = {}
+        for batch in self._store.counts(record.id):
+            if batch.phase == 0:
+                name = wire.CHANNELS[batch.channel]
+                counts[name] = counts.get(name, 0) + sum(batch.states)
+        return wire.ActionAccepted(
+            id=record.id,
+            people=sum(counts.values()),
+            channels=_channel_counts(counts, self._paces),
+            boards=wire.BoardPlan(boards=self._boards.counts(record.id).selected),
+            seconds_to_all=seconds_to_share(counts, self._paces, 1.0),
+            snapshot_version=record.snapshot_version,
+            repeated=True,
+        )
+
+    async def _close(
+        self,
+        record: ActionRecord,
+        state: str,
+        now_ms: int,
+        *,
+        outcome: str | None = None,
+        result_body: bytes | None = None,
+    ) -> None:
+        def close() -> bool:
+            return self._store.close(record.id, state=state, now_ms=now_ms, outcome=outcome, result_body=result_body)
+
+        if not await self._writer.run(close):
+            _need_state(await self._record(record.tenant, record.id), "open", "paused")
+
+    async def _finish(self, action_id: int) -> None:
+        """Plan the result of a closing action, from what the ledger holds alone, so that it can be done again."""
+        record = await self._blocking(self._store.action, action_id)
+        if record is None or record.state != "closing":
+            return
+        assert record.result_body is not None
+        request = wire.decode_msgpack(record.result_body, wire.ResultRequest)
+        now_ms = self._clock_ms()
+        batches, number = await self._blocking(self._result_batches, action_id)
+        titles = _request_of(record).titles
+        phase = _phase(number, "result", now_ms, now_ms + RESULT_HOURS * 3_600_000, request.texts, titles)
+        await self._boards.result(action_id, request.board_texts, now_ms)
+        await self._writer.run(_add_result, self._store, action_id, phase, batches)
+
+    def _result_batches(self, action_id: int) -> tuple[list[NewBatch], int]:
+        """Everyone reached, each once per channel, in the order in which they were told."""
+        told: dict[int, list[np.ndarray[Any, np.dtype[np.uint32]]]] = {}
+        batches: list[NewBatch] = []
+        seqs: dict[int, int] = {}
+        for view in self._store.batches(action_id):
+            hit = reached(view.status)
+            earlier = told.setdefault(view.channel, [])
+            if view.phase:
+                hit &= ~np.isin(view.rows, np.concatenate(earlier or [view.rows[:0]]))
+            if not hit.any():
+                continue
+            earlier.append(view.rows[hit])
+            seq = seqs.get(view.channel, 0)
+            seqs[view.channel] = seq + 1
+            batches.append(
+                NewBatch(
+                    channel=view.channel,
+                    language=view.language,
+                    seq=seq,
+                    rows=view.rows[hit],
+                    generations=view.generations[hit],
+                )
+            )
+        return batches, len(self._store.phases(action_id))
+
+    def _phases_and_counts(self, action_id: int) -> tuple[Any, Any]:
+        return self._store.phases(action_id), self._store.counts(action_id)
+
+    async def _record(self, tenant: str, action_id: int) -> ActionRecord:
+        record = await self._blocking(self._store.action, action_id)
+        if record is None or record.tenant != tenant:
+            raise Refused("not_found", "id", what="action")
+        return record
+
+    async def _blocking(self, call: Callable[..., Any], *args: Any) -> Any:
+        return await trio.to_thread.run_sync(call, *args, limiter=self._threads)
+
+
+class _Draft:
+    """An action worked out and not yet stored."""
+
+    def __init__(
+        self,
+        shape: Shape,
+        lane: int,
+        people: int,
+        batches: list[NewBatch],
+        version: int,
+        board_plan: wire.BoardPlan,
+        counts: dict[str, int],
+        paces: dict[str, Pace],
+    ) -> None:
+        self.shape = shape
+        self.lane = lane
+        self.people = people
+        self.batches = batches
+        self.version = version
+        self.board_plan = board_plan
+        self.channel_counts = _channel_counts(counts, paces)
+        self.seconds_to_all = seconds_to_share(counts, paces, 1.0)
+
+
+def _select_and_plan(view: View, query: Query) -> tuple[int, list[NewBatch], int]:
+    selection: Selection = choose(view, query)
+    rows = selection.rows
+    chosen = first_choice(view.take("preference", rows), query.channels)
+    assert not (chosen == NO_CHANNEL).any(), "the selection lets only those through who have an open channel"
+    batches = cut(rows, view.take("generation", rows), chosen, view.take("language", rows), view.languages)
+    return len(rows), batches, selection.version
+
+
+def _channel_counts(counts: dict[str, int], paces: dict[str, Pace]) -> list[wire.ChannelCount]:
+    return [
+        wire.ChannelCount(channel=name, people=people, seconds=round(seconds_for(people, paces[name]), 3))
+        for name, people in sorted(counts.items())
+    ]
+
+
+def _add_result(store: Store, action_id: int, phase: PhaseRecord, batches: list[NewBatch]) -> None:
+    phase = msgspec.structs.replace(phase, action=action_id)
+    store.add_phase(action_id, phase, batches, state="closed", from_states=("closing",))
+
+
+def _expire(store: Store, action_id: int, now_ms: int) -> bool:
+    return store.close(action_id, state="expired", now_ms=now_ms)
+
+
+def _phase(
+    number: int, name: str, now_ms: int, end_ms: int, texts: dict[str, str], titles: dict[str, str]
+) -> PhaseRecord:
+    return PhaseRecord(action=0, phase=number, name=name, created_ms=now_ms, end_ms=end_ms, texts=texts, titles=titles)
+
+
+def _check_times(end_ms: int, now_ms: int) -> None:
+    if end_ms <= now_ms:
+        raise Refused("end_in_the_past", "end_ms")
+    if end_ms > now_ms + limits.ACTION_HOURS_MAX * 3_600_000:
+        raise Refused("end_too_far", "end_ms", limit_h=limits.ACTION_HOURS_MAX)
+
+
+def _need_state(record: ActionRecord, *needed: str) -> None:
+    if record.state not in needed:
+        raise Refused("action_not_open", "id", state=record.state, needed=" or ".join(needed))
+
+
+def _request_of(record: ActionRecord) -> wire.ActionRequest:
+    request: wire.ActionRequest = wire.decode_msgpack(record.body, wire.ActionRequest)
+    return request
+
+
+def _digest(request: wire.ActionRequest) -> bytes:
+    return hashlib.sha256(wire.encode_msgpack(request)).digest()

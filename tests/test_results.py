@@ -1,0 +1,77 @@
+"""Tallies: sums that add up, moved people counted once, times to the grain of a batch."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fanout.results import tallies
+from fanout.store.protocol import BatchCounts, PhaseRecord
+from fanout.store.states import Reason, State
+
+PHASES = [
+    PhaseRecord(action=1, phase=0, name="start", created_ms=1_000, end_ms=9_000, texts={"nl": "a"}, titles={}),
+    PhaseRecord(action=1, phase=1, name="result", created_ms=5_000, end_ms=9_000, texts={"nl": "b"}, titles={}),
+]
+
+
+def counts(
+    phase: int = 0, channel: int = 0, first_ms: int | None = None, last_ms: int | None = None, **states: int
+) -> BatchCounts:
+    return BatchCounts(
+        phase=phase,
+        channel=channel,
+        states=tuple(states.get(state.name.lower(), 0) for state in State),
+        reasons=tuple(7 if reason is Reason.TOKEN_DEAD else 0 for reason in Reason),
+        first_ms=first_ms,
+        last_ms=last_ms,
+    )
+
+
+def test_the_words_of_a_tally() -> None:
+    start, result = tallies(
+        PHASES,
+        [
+            counts(
+                channel=0,
+                pending=1,
+                intended=2,
+                again=3,
+                accepted=4,
+                delivered=5,
+                failed=6,
+                first_ms=1_010,
+                last_ms=1_020,
+            ),
+            counts(channel=3, expired=7, cancelled=8, unknown=9, moved=10, accepted=81, first_ms=1_015, last_ms=1_100),
+        ],
+    )
+    assert start.selected == 1 + 2 + 3 + 4 + 5 + 6 + 7 + 8 + 9 + 81
+    assert (start.waiting, start.accepted, start.delivered) == (6, 90, 5)
+    assert (start.failed, start.expired, start.cancelled, start.unknown) == (6, 7, 8, 9)
+    assert start.channels == {"fcm": 21, "sms": 105}
+    assert start.reasons == {"token_dead": 14}
+    assert (start.first_ms, start.p90_ms, start.last_ms) == (10, 100, 100)
+    assert (result.selected, result.first_ms, result.p90_ms, result.last_ms) == (0, None, None, None)
+
+
+batch = st.builds(
+    lambda numbers, last: BatchCounts(
+        phase=0, channel=0, states=tuple(numbers), reasons=tuple(0 for _ in Reason), first_ms=1_000, last_ms=last
+    ),
+    st.lists(st.integers(0, 50), min_size=len(State), max_size=len(State)),
+    st.integers(1_000, 2_000),
+)
+
+
+@given(st.lists(batch, max_size=20))
+def test_everyone_selected_is_accounted_for(batches: list[BatchCounts]) -> None:
+    tally = tallies(PHASES[:1], batches)[0]
+    parts = tally.waiting + tally.accepted + tally.failed + tally.expired + tally.cancelled + tally.unknown
+    assert tally.selected == parts == sum(sum(b.states) - b.states[State.MOVED] for b in batches)
+    if tally.accepted:
+        assert tally.p90_ms is not None
+        in_time = sum(
+            b.states[State.ACCEPTED] + b.states[State.DELIVERED] for b in batches if b.last_ms - 1_000 <= tally.p90_ms
+        )
+        assert in_time >= 0.9 * tally.accepted
