@@ -90,6 +90,66 @@ class RegistrySettings(Section, frozen=True, kw_only=True):
     position_ttl_s: Seconds
 
 
+class FcmSettings(Section, frozen=True, kw_only=True):
+    """[providers.fcm]"""
+
+    enabled: bool
+    url: Url
+    ca_file: str
+    project: str
+    service_account: str
+    rate_per_s: Annotated[float, Meta(gt=0)]
+    burst: Count
+
+
+class ApnsSettings(Section, frozen=True, kw_only=True):
+    """[providers.apns]"""
+
+    enabled: bool
+    url: Url
+    ca_file: str
+    topic: str
+    key_file: str
+    key_id: str
+    team_id: str
+    rate_per_s: Annotated[float, Meta(gt=0)]
+    burst: Count
+
+
+class SmsSettings(Section, frozen=True, kw_only=True):
+    """[providers.sms]"""
+
+    enabled: bool
+    url: Url
+    ca_file: str
+    product_token: str
+    sender: Annotated[str, Meta(pattern=r"^([A-Za-z0-9 ]{1,11}|\+?[0-9]{1,16})$")]
+    parts_max: Annotated[int, Meta(ge=1, le=8)]
+    rate_per_s: Annotated[float, Meta(gt=0)]
+    burst: Count
+
+
+class ProvidersSettings(Section, frozen=True, kw_only=True):
+    """[providers]"""
+
+    fcm: FcmSettings
+    apns: ApnsSettings
+    sms: SmsSettings
+
+
+class DispatchSettings(Section, frozen=True, kw_only=True):
+    """[dispatch]"""
+
+    connections: Annotated[int, Meta(ge=1, le=64)]
+    streams: Annotated[int, Meta(ge=1, le=1_000)]
+    request_timeout_s: Seconds
+    reserve: Annotated[float, Meta(ge=0, le=0.9)]
+    batches_in_hand: Annotated[int, Meta(ge=1, le=64)]
+    attempts_max: Annotated[int, Meta(ge=1, le=100)]
+    pause_first_s: Seconds
+    pause_most_s: Seconds
+
+
 class KindSettings(Section, frozen=True, kw_only=True):
     """[kinds.NAME]: one kind of action."""
 
@@ -113,6 +173,8 @@ class Settings(Section, frozen=True, kw_only=True):
     store: StoreSettings
     senders: SenderSettings
     registry: RegistrySettings
+    providers: ProvidersSettings
+    dispatch: DispatchSettings
     kinds: dict[str, KindSettings]
     tenants: dict[str, TenantSettings]
 

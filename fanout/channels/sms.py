@@ -1,0 +1,207 @@
+"""SMS in the shape of CM.com's business messaging: one call carries many messages, answered by a status for each.
+
+Lore:
+
+* A message rings. What may have gone out is never sent again: a time-out, half an answer or a 5xx leaves its rows
+  unknown. Only what certainly was not taken (no connection, 401, 429, 503) is tried again.
+* **Partial failure**: some recipients of one call are taken, others refused, with any HTTP status. The statuses in the
+  body count; a recipient the body does not mention is unknown.
+* One `msg` a recipient, not one `msg` with many `to`: so each carries its own `reference`, and a receipt finds its row
+  without a look-up of the number. 1,000 `msg` a call at most.
+* `validity` ends with the action, as a length of time, so that no clock but the provider's counts.
+* Numbers are `00` and digits; we keep E.164 with its plus. `from` has at most 11 letters or 16 digits.
+* At most 8 parts; a single character outside the GSM alphabet halves the room (`gsm.py`). Refused, never cut.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Final
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from fanout.channels import gsm
+from fanout.channels.protocol import (
+    Answer,
+    Call,
+    Calls,
+    Column,
+    Meaning,
+    Message,
+    Outcome,
+    alphabet,
+    deadline_s,
+    look_up,
+    meanings,
+    well_formed,
+)
+from fanout.store.protocol import Rows
+from fanout.store.states import Event, Reason
+from fanout.wire import CHANNELS
+
+MESSAGES_PER_CALL_MAX: Final = 1_000
+PARTS_MAX: Final = 8
+VALIDITY_S_MAX: Final = 48 * 3_600
+ANSWER_BYTES_MAX: Final = 1_000 * 400  # what a call's answer may have: a status of 400 bytes a message
+
+_DIGITS: Final = alphabet(b"0123456789")
+_MEANINGS: Final = meanings(
+    {
+        400: (Event.REJECT, Reason.PAYLOAD),
+        403: (Event.RETRY, Reason.CREDENTIALS),
+        404: (Event.RETRY, Reason.PROVIDER),
+        500: (Event.TIME_OUT, Reason.PROVIDER),
+    }
+)
+_BY_ERROR: Final[dict[int, Meaning]] = {
+    101: (Event.RETRY, Reason.CREDENTIALS),
+    102: (Event.REJECT, Reason.QUOTA),  # no balance: nobody will pay within the action's life
+    103: (Event.RETRY, Reason.CREDENTIALS),
+    301: (Event.REJECT, Reason.PAYLOAD),  # from
+    302: (Event.REJECT, Reason.TOKEN_INVALID),  # to
+    303: (Event.REJECT, Reason.PAYLOAD),  # body
+    304: (Event.REJECT, Reason.TOKEN_INVALID),  # country not served
+    305: (Event.REJECT, Reason.PAYLOAD),  # parts
+    306: (Event.REJECT, Reason.OPTED_OUT),
+}
+_SENDER: Final = re.compile(r"[A-Za-z0-9 ]{1,11}|\+?[0-9]{1,16}")
+
+
+class _Status(msgspec.Struct):
+    """One recipient's line of the answer; fields we do not read are left out."""
+
+    reference: Annotated[str, Meta(max_length=64)] = ""
+    messageErrorCode: int = 0
+    status: str = ""
+
+
+class _Body(msgspec.Struct):
+    """The answer of one call."""
+
+    messages: list[_Status] = []
+    errorCode: int = 0
+
+
+_ANSWER: Final = msgspec.json.Decoder(_Body)
+
+
+class Sms:
+    """Renders and interprets for one supplier, at one base address, from one sender."""
+
+    name = "sms"
+    number = CHANNELS.index("sms")
+
+    def __init__(self, *, url: str, product_token: str, sender: str, parts_max: int = PARTS_MAX) -> None:
+        assert _SENDER.fullmatch(sender), "a sender is at most 11 letters or 16 digits"
+        self._url = f"{url.rstrip('/')}/v1.0/message"
+        self._headers: Mapping[str, str] = {
+            "content-type": "application/json",
+            "x-cm-producttoken": product_token,
+        }
+        self._sender = sender
+        self._parts_max = parts_max
+
+    def fits(self, message: Message) -> str | None:
+        room = gsm.size(content(message))
+        if room.parts <= self._parts_max:
+            return None
+        why = f"it takes {room.parts} parts of {self._parts_max}"
+        if room.encoding == "ucs2":
+            why += f", because {' '.join(gsm.foreign(content(message))[:5])} is not in the GSM alphabet"
+        return why
+
+    def render(self, message: Message, addresses: Column, rows: Rows, *, now_ms: int) -> Calls:
+        """`rows` uint32[n]: the registry's rows, which stand in the references. Calls of at most 1,000 messages."""
+        numbers = _subscribers(addresses)
+        usable = well_formed(numbers, _DIGITS, least=7, most=15)
+        index = np.flatnonzero(usable)
+        digits, references = numbers.rows(), rows.tolist()
+        before, middle, after = self._pieces(message, now_ms=now_ms)
+        calls = []
+        for start in range(0, len(index), MESSAGES_PER_CALL_MAX):
+            part = index[start : start + MESSAGES_PER_CALL_MAX]
+            body = b",".join(before + digits[i] + middle + b"%d" % references[i] + after for i in part.tolist())
+            body = b'{"messages":{"msg":[' + body + b"]}}"
+            calls.append(Call(method="POST", url=self._url, headers=self._headers, body=body, index=part))
+        return Calls(calls=tuple(calls), usable=usable)
+
+    def interpret(self, call: Call, answer: Answer, rows: Rows) -> Outcome:
+        """Outcome of the call's rows; `rows` uint32[k] are the registry's rows of `call.index`."""
+        outcome = look_up(_MEANINGS, np.full(len(call.index), answer.code, np.int16))
+        if answer.code < 200 or not answer.body:
+            return _nothing_said(outcome, answer)
+        try:
+            said = _ANSWER.decode(answer.body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return _nothing_said(outcome, answer)
+        if not said.messages:
+            if (meaning := _BY_ERROR.get(said.errorCode)) is not None:
+                outcome.event[:], outcome.reason[:] = meaning
+                return outcome
+            return _nothing_said(outcome, answer)
+        outcome.event[:], outcome.reason[:] = Event.TIME_OUT, Reason.GARBAGE  # until the body names them
+        where = {b: i for i, b in enumerate(rows.tolist())}
+        for status in said.messages:
+            row = where.get(_row(status.reference), -1)
+            if row >= 0:
+                outcome.event[row], outcome.reason[row] = _meaning(status)
+        return outcome
+
+    def _pieces(self, message: Message, *, now_ms: int) -> tuple[bytes, bytes, bytes]:
+        """One `msg` in three pieces, to go round the digits of the number and the row."""
+        seconds = deadline_s(message.end_ms, now_ms, most_s=VALIDITY_S_MAX)
+        whole = {
+            "from": self._sender,
+            "to": [{"number": "\u0000"}],
+            "reference": reference(message.action, message.phase) + "\u0001",
+            "validity": f"{seconds // 3600}h{max(1, seconds // 60 % 60)}m",
+            "minimumNumberOfMessageParts": 1,
+            "maximumNumberOfMessageParts": self._parts_max,
+            "body": {"type": "auto", "content": content(message)},
+        }
+        before, _, rest = msgspec.json.encode(whole).partition(b"\\u0000")
+        middle, _, after = rest.partition(b"\\u0001")
+        return before + b"00", middle, after
+
+
+def content(message: Message) -> str:
+    """The text as it arrives."""
+    return f"{message.title}: {message.text}" if message.title else message.text
+
+
+def reference(action: int, phase: int) -> str:
+    """The reference of one delivery without its row, which follows it. Receipts bring it back."""
+    return f"{action}-{phase}-"
+
+
+def _row(given: str) -> int:
+    row = given.rpartition("-")[2]
+    return int(row) if row.isascii() and row.isdigit() and len(row) <= 10 else -1
+
+
+def _meaning(status: _Status) -> Meaning:
+    if status.messageErrorCode == 0 and status.status.lower() in ("accepted", ""):
+        return Event.ACCEPT, Reason.NONE
+    return _BY_ERROR.get(status.messageErrorCode, (Event.REJECT, Reason.PROVIDER))
+
+
+def _nothing_said(outcome: Outcome, answer: Answer) -> Outcome:
+    """A call taken without a word about its recipients leaves them unknown."""
+    if 200 <= answer.code < 300:
+        outcome.event[:], outcome.reason[:] = Event.TIME_OUT, Reason.GARBAGE
+    return outcome
+
+
+def _subscribers(addresses: Column) -> Column:
+    """The numbers without their plus; one that has none, or nothing, becomes empty and so unusable."""
+    data, begin, end = addresses.data, addresses.offsets[:-1], addresses.offsets[1:]
+    first = data[np.minimum(begin, max(0, len(data) - 1))] if len(data) else np.zeros(len(begin), np.uint8)
+    plus = (end > begin) & (first == ord("+"))
+    keep = np.repeat(plus, end - begin)
+    keep[begin[plus]] = False
+    offsets = np.zeros(len(begin) + 1, np.int64)
+    np.cumsum(np.where(plus, end - begin - 1, 0), out=offsets[1:])
+    return Column(data[: end[-1] if len(end) else 0][keep], offsets)
