@@ -26,13 +26,14 @@ import msgspec
 import numpy as np
 import trio
 
-from fanout import channels, limits, wire
+from fanout import limits, wire
+from fanout.channels import catalogue as channels
 from fanout.channels.protocol import Pace
 from fanout.errors import Refused
 from fanout.geo.areas import NamedAreas, Shape, shape_of
 from fanout.plan.batches import cut
 from fanout.plan.eta import seconds_for, seconds_to_share
-from fanout.plan.policy import NO_CHANNEL, first_choice, mask_of
+from fanout.plan.policy import NO_CHANNEL, first_choice, mask_of, told_in
 from fanout.registry.registry import Registry, View
 from fanout.results import tallies
 from fanout.selection.choose import Selection, choose
@@ -249,7 +250,9 @@ class Engine:
             raise Refused("area_too_large", "area", area_km2=shape.area_km2, limit_km2=rights.area_km2_max)
         query = Query(shape=shape, kind=action.kind, at_ms=now_ms, channels=mask_of(opened), tenant=tenant)
         lane = wire.LANES.index(action.lane or kind.lane)
-        people, batches, version = await self._blocking(_select_and_plan, self._registry.view(), query)
+        people, batches, version = await self._blocking(
+            _select_and_plan, self._registry.view(), query, tuple(action.texts)
+        )
         if rights.people_max and people > rights.people_max:
             raise Refused("selection_too_large", "area", people=people, limit=rights.people_max)
         plan = await self._boards.plan(action, shape, kind) if action.boards.show else wire.BoardPlan()
@@ -328,13 +331,13 @@ class Engine:
         assert record.result_body is not None
         request = wire.decode_msgpack(record.result_body, wire.ResultRequest)
         now_ms = self._clock_ms()
-        batches, number = await self._blocking(self._result_batches, action_id)
+        batches, number = await self._blocking(self._result_batches, action_id, tuple(request.texts))
         titles = _request_of(record).titles
         phase = _phase(number, "result", now_ms, now_ms + RESULT_HOURS * 3_600_000, request.texts, titles)
         await self._boards.result(action_id, request.board_texts, now_ms)
         await self._writer.run(_add_result, self._store, action_id, phase, batches)
 
-    def _result_batches(self, action_id: int) -> tuple[list[NewBatch], int]:
+    def _result_batches(self, action_id: int, offered: tuple[str, ...]) -> tuple[list[NewBatch], int]:
         """Everyone reached, each once per channel, in the order in which they were told."""
         told: dict[int, list[np.ndarray[Any, np.dtype[np.uint32]]]] = {}
         batches: list[NewBatch] = []
@@ -352,7 +355,7 @@ class Engine:
             batches.append(
                 NewBatch(
                     channel=view.channel,
-                    language=view.language,
+                    language=told_in(view.language, offered),
                     seq=seq,
                     rows=view.rows[hit],
                     generations=view.generations[hit],
@@ -397,12 +400,14 @@ class _Draft:
         self.seconds_to_all = seconds_to_share(counts, paces, 1.0)
 
 
-def _select_and_plan(view: View, query: Query) -> tuple[int, list[NewBatch], int]:
+def _select_and_plan(view: View, query: Query, offered: tuple[str, ...]) -> tuple[int, list[NewBatch], int]:
     selection: Selection = choose(view, query)
     rows = selection.rows
     chosen = first_choice(view.take("preference", rows), query.channels)
     assert not (chosen == NO_CHANNEL).any(), "the selection lets only those through who have an open channel"
-    batches = cut(rows, view.take("generation", rows), chosen, view.take("language", rows), view.languages)
+    told = np.array([offered.index(told_in(wanted, offered)) for wanted in view.languages], np.uint8)
+    languages = told[view.take("language", rows)]
+    batches = cut(rows, view.take("generation", rows), chosen, languages, offered)
     return len(rows), batches, selection.version
 
 

@@ -32,10 +32,13 @@ def tallies(phases: Sequence[PhaseRecord], counts: Iterable[BatchCounts]) -> lis
 def _tally(phase: PhaseRecord, batches: list[BatchCounts]) -> Tally:
     states = [sum(batch.states[state] for batch in batches) for state in State]
     channels: dict[str, int] = {}
+    channels_accepted: dict[str, int] = {}
     reasons: dict[str, int] = {}
     for batch in batches:
         name = CHANNELS[batch.channel]
         channels[name] = channels.get(name, 0) + sum(batch.states) - batch.states[State.MOVED]
+        taken = sum(batch.states[state] for state in _ACCEPTED)
+        channels_accepted[name] = channels_accepted.get(name, 0) + taken
         for reason in Reason:
             if reason is not Reason.NONE and batch.reasons[reason]:
                 key = reason.name.lower()
@@ -54,6 +57,7 @@ def _tally(phase: PhaseRecord, batches: list[BatchCounts]) -> Tally:
         delivered=states[State.DELIVERED],
         reasons=reasons,
         channels=channels,
+        channels_accepted=channels_accepted,
         first_ms=None if first is None else first - phase.created_ms,
         p90_ms=_share_ms(batches, 0.9, phase.created_ms),
         last_ms=None if last is None else last - phase.created_ms,

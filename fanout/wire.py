@@ -366,6 +366,7 @@ class Tally(Output, frozen=True, kw_only=True):
     delivered: int = 0
     reasons: dict[str, int] = {}
     channels: dict[str, int] = {}
+    channels_accepted: dict[str, int] = {}
     first_ms: int | None = None
     p90_ms: int | None = None
     last_ms: int | None = None

@@ -8,12 +8,15 @@ Rules:
 3. Channels open for an action: those its operator asked for (none given: all), that are switched on here, and that can
    carry the text.
 
+4. A participant is told in their own language where the action has a text in it, else in its parent (`nl` for `nl-BE`),
+   else in English, else in the first language the operator gave: nobody is left out for want of a translation.
+
 Hours belong to places and are decided by the selection; what is chosen here is only the way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -32,6 +35,14 @@ def mask_of(channels: Iterable[str]) -> int:
     for name in channels:
         mask |= 1 << CHANNELS.index(name)
     return mask
+
+
+def told_in(wanted: str, offered: Sequence[str]) -> str:
+    """Which of the `offered` languages (not empty, the operator's first one first) someone who wants `wanted` gets."""
+    for language in (wanted, wanted.partition("-")[0], "en"):
+        if language in offered:
+            return language
+    return offered[0]
 
 
 def first_choice(preference: NDArray[np.uint32], open_mask: int) -> NDArray[np.uint8]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from fanout.channels.protocol import Pace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fanout.channels.protocol import Pace
 from fanout.plan.eta import seconds_for, seconds_to_share
 
 ways = st.dictionaries(
@@ -34,8 +34,8 @@ def test_at_that_time_so_many_are_reached_and_a_moment_before_they_are_not(
 
 
 def test_known_figures_of_the_field() -> None:
-    assert seconds_for(1_600_000, Pace(10_000.0)) == pytest.approx(160)
-    assert seconds_for(1_600_000, Pace(30.0)) / 3600 == pytest.approx(14.8, abs=0.05)
-    assert seconds_for(0, Pace(1.0)) == 0
+    assert seconds_for(1_600_000, Pace(10_000.0, 0)) == pytest.approx(160)
+    assert seconds_for(1_600_000, Pace(30.0, 0)) / 3600 == pytest.approx(14.8, abs=0.05)
+    assert seconds_for(0, Pace(1.0, 0)) == 0
     assert seconds_for(10, Pace(1.0, burst=50)) == 0
     assert seconds_to_share({}, {}, 1.0) == 0

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout.plan.policy import CHOICES, NO_CHANNEL, first_choice, mask_of
+from fanout.plan.policy import CHOICES, NO_CHANNEL, first_choice, mask_of, told_in
 from fanout.wire import CHANNELS
 
 
@@ -33,3 +33,10 @@ def test_the_second_choice_is_taken_when_the_first_is_shut() -> None:
     fcm, sms = CHANNELS.index("fcm"), CHANNELS.index("sms")
     preference = np.array([packed([fcm, sms]), packed([sms]), packed([fcm])], np.uint32)
     assert first_choice(preference, mask_of(["sms"])).tolist() == [sms, sms, NO_CHANNEL]
+
+
+def test_everyone_is_told_in_some_language() -> None:
+    assert told_in("nl", ("nl", "en")) == "nl"
+    assert told_in("nl-BE", ("nl", "en")) == "nl"
+    assert told_in("de", ("nl", "en")) == "en"
+    assert told_in("de", ("nl", "fr")) == "nl"

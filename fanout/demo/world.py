@@ -1,0 +1,94 @@
+"""The world of the demo: people, boards, and the settings of an engine that may only talk to this machine."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import socket
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fanout.simulators import nation
+
+
+class World(NamedTuple):
+    """Where everything of one demo lies. `provider_port` is where the provider simulators listen."""
+
+    folder: Path
+    people_file: Path
+    boards_file: Path
+    settings_file: Path
+    certificates: Path
+    provider_port: int
+
+    @property
+    def data(self) -> Path:
+        """The engine's data folder."""
+        return self.folder / "data"
+
+    @property
+    def logs(self) -> Path:
+        """What the processes print."""
+        return self.folder / "logs"
+
+
+def make(folder: Path, participants: int, boards: int, seed: int, senders: int) -> World:
+    """Write people (Parquet), boards (CSV) and settings (TOML) into an emptied folder."""
+    if (folder / "demo.toml").exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    world = World(
+        folder=folder,
+        people_file=folder / "people.parquet",
+        boards_file=folder / "boards.csv",
+        settings_file=folder / "demo.toml",
+        certificates=folder / "certificates",
+        provider_port=free_port(),
+    )
+    people: pa.Table = nation.spread(participants, seed)
+    pq.write_table(people, world.people_file)
+    _write_boards(world.boards_file, boards, seed)
+    world.settings_file.write_text(_settings(world, senders))
+    return world
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody uses now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _write_boards(path: Path, boards: int, seed: int) -> None:
+    table = nation.boards(boards, seed)
+    with path.open("w", newline="") as output:
+        writer = csv.writer(output)
+        writer.writerow(table.column_names)
+        writer.writerows(zip(*(table.column(name).to_pylist() for name in table.column_names), strict=True))
+
+
+def _settings(world: World, senders: int) -> str:
+    providers = f"https://127.0.0.1:{world.provider_port}"
+    ca = world.certificates / "ca.pem"
+    return f"""# Settings of the demo: all on this machine, held by the fence.
+[engine]
+data = "{world.data}"
+fence = "loopback"
+[api]
+listen = "127.0.0.1:0"
+[senders]
+processes = {senders}
+[providers.fcm]
+url = "{providers}"
+ca = "{ca}"
+[providers.apns]
+url = "{providers}"
+ca = "{ca}"
+[providers.sms]
+url = "{providers}"
+ca = "{ca}"
+"""

@@ -1,0 +1,54 @@
+"""The README of the API says what the code does: its tables are the code's tables. `--long` is not needed; to renew the
+README after a change run this file: `python tests/api/test_readme.py`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, cast
+
+from fanout.api.handlers import Handlers
+from fanout.api.routes import Row
+from fanout.errors import CATALOGUE
+
+README = Path(__file__).resolve().parents[2] / "fanout" / "api" / "README.md"
+
+
+def rows() -> list[Row]:
+    return Handlers(*cast(Any, [None] * 7)).rows()
+
+
+def calls_table() -> str:
+    lines = ["| call | takes | answers | does |", "|---|---|---|---|"]
+    for row in rows():
+        path = re.sub(r"{(\w+):\w+}", r"{\1}", row.path)
+        takes = f"`{row.takes.__name__}`" if row.takes else "–"
+        answers = f"`{row.answers.__name__}`" if row.answers else "a stream"
+        lines.append(f"| `{row.method} {path}` | {takes} | {answers} | {row.summary} |")
+    return "\n".join(lines)
+
+
+def errors_table() -> str:
+    lines = ["| code | status | sentence |", "|---|---|---|"]
+    for code, entry in CATALOGUE.items():
+        sentence = entry.sentence.replace("\n", " ").replace("|", "\\|")
+        lines.append(f"| `{code}` | {entry.status} | {sentence} |")
+    return "\n".join(lines)
+
+
+def with_table(text: str, mark: str, table: str) -> str:
+    return re.sub(
+        rf"(<!-- {mark}:[^\n]*-->\n).*?(\n<!-- /{mark} -->)", lambda m: m[1] + table + m[2], text, flags=re.DOTALL
+    )
+
+
+def renewed() -> str:
+    return with_table(with_table(README.read_text(), "calls", calls_table()), "errors", errors_table())
+
+
+def test_the_tables_are_those_of_the_code() -> None:
+    assert README.read_text() == renewed(), "run this file to renew the README"
+
+
+if __name__ == "__main__":
+    README.write_text(renewed())

@@ -1,0 +1,171 @@
+"""Bad input: each gets one clear error of the catalogue with its place, and nothing is half done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+
+from fanout.errors import CATALOGUE
+from tests.api.conftest import Running
+
+SOON_MS = int(time.time() * 1000) + 3_600_000
+
+
+def action(**changes: Any) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "reference": "bad",
+        "kind": "missing_child",
+        "area": {"type": "Circle", "lon": 5.0, "lat": 52.0, "radius_m": 2_000.0},
+        "texts": {"nl": "Vermist."},
+        "end_ms": SOON_MS,
+    }
+    fields.update(changes)
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def polygon(*rings: list[list[float]]) -> dict[str, Any]:
+    return {"type": "Polygon", "coordinates": list(rings)}
+
+
+@pytest.fixture
+def http(running: Running) -> Iterator[httpx.Client]:
+    headers = {"Authorization": f"Bearer {running.key}"}
+    with httpx.Client(base_url=running.address, headers=headers, trust_env=False) as client:
+        yield client
+
+
+SQUARE = [[5.0, 52.0], [5.1, 52.0], [5.1, 52.1], [5.0, 52.1], [5.0, 52.0]]
+BOW = [[5.0, 52.0], [5.1, 52.1], [5.1, 52.0], [5.0, 52.1], [5.0, 52.0]]
+
+CIRCLE = {"type": "Circle", "lon": 5.0, "lat": 52.0, "radius_m": 1.0}
+LINE = [[5.0, 52.0], [5.1, 52.0], [5.0, 52.0]]
+NORTH = [[5.0, 99.0], *SQUARE[1:-1], [5.0, 99.0]]
+
+REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
+    ("field not known", action(colour="red"), "field_invalid", ""),
+    ("field missing", action(texts=None), "field_invalid", ""),
+    ("type wrong", action(area={**CIRCLE, "lon": "5"}), "field_invalid", "area.lon"),
+    ("area type wrong", action(area={"type": "Square"}), "field_invalid", "area"),
+    ("crossing", action(area=polygon(BOW)), "area_self_crossing", "area.coordinates[0]"),
+    ("open ring", action(area=polygon(SQUARE[:-1])), "area_ring_not_closed", "area.coordinates[0]"),
+    ("two points", action(area=polygon(LINE)), "area_ring_too_short", "area.coordinates[0]"),
+    ("no ring", action(area=polygon()), "area_empty", "area"),
+    ("longitude", action(area={**CIRCLE, "lon": 200.0}), "area_coordinate_range", "area"),
+    ("latitude", action(area=polygon(NORTH)), "area_coordinate_range", "area.coordinates[0][0]"),
+    ("radius", action(area={**CIRCLE, "radius_m": 0.0}), "area_radius_range", "area"),
+    ("end past", action(end_ms=1_000), "end_in_the_past", "end_ms"),
+    ("end far", action(end_ms=SOON_MS + 10**10), "end_too_far", "end_ms"),
+    ("kind", action(kind="party"), "kind_unknown", "kind"),
+    ("text long", action(texts={"nl": "x" * 2_001}), "field_invalid", "texts"),
+    ("text for no sms", action(texts={"nl": "x" * 1_900}, channels=["sms"]), "text_too_long", "texts.nl"),
+    ("text control", action(texts={"nl": "a\x00b"}), "text_control_character", "texts.nl"),
+    ("no texts", action(texts={}), "field_invalid", "texts"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "code", "where"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
+@pytest.mark.parametrize("form", ["json", "msgpack"])
+def test_a_bad_action_is_refused_with_its_place(
+    http: httpx.Client, form: str, body: dict[str, Any], code: str, where: str
+) -> None:
+    encode: Any = msgspec.json.encode if form == "json" else msgspec.msgpack.encode
+    decode: Any = msgspec.json.decode if form == "json" else msgspec.msgpack.decode
+    answer = http.post("/v1/actions", content=encode(body), headers={"Content-Type": f"application/{form}"})
+    error = decode(answer.content)
+    assert (error["code"], answer.status_code) == (code, CATALOGUE[code].status), error
+    assert error["where"].startswith(where), error
+    assert error["message"]
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "code"),
+    [
+        (b"\xc1", {"Content-Type": "application/msgpack"}, "body_malformed"),
+        (b"\x85\xa1", {"Content-Type": "application/msgpack"}, "body_malformed"),
+        (b"", {"Content-Type": "application/msgpack"}, "body_malformed"),
+        (b"{", {"Content-Type": "application/json"}, "body_malformed"),
+        (b"\xff\xfe", {"Content-Type": "application/json"}, "body_malformed"),
+        (b"[" * 100_000, {"Content-Type": "application/json"}, "body_malformed"),
+        (b"[]", {"Content-Type": "application/json"}, "field_invalid"),
+        (b"{}", {"Content-Type": "text/xml"}, "media_type_unknown"),
+        (b"x" * (16 * 1024 * 1024 + 1), {"Content-Type": "application/msgpack"}, "body_too_large"),
+    ],
+)
+def test_a_bad_body_is_refused(http: httpx.Client, content: bytes, headers: dict[str, str], code: str) -> None:
+    answer = http.post("/v1/actions", content=content, headers={**headers, "Accept": "application/json"})
+    assert (answer.json()["code"], answer.status_code) == (code, CATALOGUE[code].status)
+
+
+@pytest.mark.parametrize("path", ["/v1/actions/1", "/v1/actions", "/v1/boards", "/v1/nothing", "/anything"])
+@pytest.mark.parametrize("key", [None, "", "Bearer", "Bearer fk_wrong", "Basic fk_x", "Bearer \u00e9".encode()])
+def test_without_a_valid_key_there_is_401_and_no_hint(running: Running, path: str, key: str | bytes | None) -> None:
+    headers = {} if key is None else {"Authorization": key}
+    answer = httpx.get(running.address + path, headers=headers, trust_env=False)
+    assert answer.status_code == 401
+    assert answer.json() == {"code": "key_invalid", "message": CATALOGUE["key_invalid"].sentence, "where": ""}
+
+
+def test_a_key_may_do_what_its_scopes_say(running: Running) -> None:
+    headers = {"Authorization": f"Bearer {running.registrar_key}"}
+    answer = httpx.get(running.address + "/v1/actions/1", headers=headers, trust_env=False)
+    assert (answer.status_code, answer.json()["code"]) == (403, "not_permitted")
+
+
+def test_addresses_and_methods_that_are_not_there(http: httpx.Client) -> None:
+    assert http.get("/v1/actions/999999").json()["code"] == "not_found"
+    assert http.get("/v1/nothing").json()["code"] == "not_found"
+    assert http.delete("/v1/actions").json()["code"] == "method_not_allowed"
+    assert http.get("/v1/boards/none").json()["code"] == "not_found"
+
+
+def test_refused_actions_left_nothing_behind(http: httpx.Client) -> None:
+    good = http.post("/v1/actions", json=action(reference="bad"))
+    assert (good.status_code, good.json()["repeated"]) == (201, False)
+
+
+@pytest.mark.parametrize(
+    ("participant", "code"),
+    [
+        ({"id": "a b"}, "field_invalid"),
+        ({"id": "a", "places": [], "addresses": []}, "field_invalid"),
+        ({"id": "a", "places": [{"lon": 181.0, "lat": 0.0}], "addresses": []}, "field_invalid"),
+        (
+            {"id": "a", "places": [{"lon": 5.0, "lat": 52.0}], "addresses": [], "timezone": "Mars/Olympus"},
+            "field_invalid",
+        ),
+        (
+            {"id": "a", "places": [{"lon": 5.0, "lat": 52.0}], "addresses": [{"channel": "sms", "value": "12"}]},
+            "field_invalid",
+        ),
+    ],
+)
+def test_one_bad_participant_refuses_the_batch(http: httpx.Client, participant: dict[str, Any], code: str) -> None:
+    good = {"id": "never", "places": [{"lon": 170.0, "lat": 10.0}], "addresses": []}
+    answer = http.put("/v1/participants", json={"participants": [good, participant]})
+    assert (answer.status_code, answer.json()["code"]) == (422, code), answer.json()
+    assert "participants[1]" in answer.json()["where"]
+    assert http.delete("/v1/participants/never").status_code == 404, "nothing of the batch was kept"
+
+
+def test_openapi_describes_every_call(http: httpx.Client) -> None:
+    document = http.get("/openapi.json").json()
+    assert document["openapi"].startswith("3.1")
+    assert "/v1/actions/{id}/result" in document["paths"]
+    text = str(document)
+    for name in ("ActionRequest", "Circle", "MultiPolygon", "ErrorBody"):
+        assert name in document["components"]["schemas"], name
+        assert f"#/components/schemas/{name}" in text
+
+
+def test_ops_pages_need_no_key(running: Running) -> None:
+    with httpx.Client(base_url=running.address, trust_env=False) as client:
+        assert client.get("/healthz").json() == {"status": "alive"}
+        assert client.get("/readyz").json() == {"status": "ready"}
+        metrics = client.get("/metrics").text
+    assert "fanout_participants" in metrics
+    assert "fanout_boards" in metrics

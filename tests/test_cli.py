@@ -1,0 +1,64 @@
+"""The command line: every command helps, and a refusal is one sentence and status 1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import typer.main
+from click import Command, Group
+from typer.testing import CliRunner
+
+from fanout.cli import cli
+
+runner = CliRunner()
+
+
+def commands(command: Command, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    if isinstance(command, Group):
+        return [path, *(deep for name, each in command.commands.items() for deep in commands(each, (*path, name)))]
+    return [path]
+
+
+ALL = commands(typer.main.get_command(cli))
+
+
+def test_the_commands_there_must_be() -> None:
+    wanted = {
+        ("demo",), ("serve",), ("participants", "import"), ("key", "create"), ("action", "start"), ("action", "result"),
+        ("simulate", "providers"),
+    }  # fmt: skip
+    assert wanted <= set(ALL)
+
+
+@pytest.mark.parametrize("path", ALL, ids=" ".join)
+def test_every_command_helps(path: tuple[str, ...]) -> None:
+    if path == ("simulate", "providers"):
+        pytest.skip("its help is that of the simulators' own program")
+    result = runner.invoke(cli, [*path, "--help"])
+    assert result.exit_code == 0
+    assert "Usage:" in result.output
+    assert len(result.output.splitlines()) >= 6
+
+
+def test_a_refusal_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FANOUT__ENGINE__DATA", str(tmp_path))
+    result = runner.invoke(cli, ["key", "create", "--tenant", "nobody"])
+    assert result.exit_code == 1
+    assert "tenant_unknown" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_keys_are_made_listed_and_revoked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FANOUT__ENGINE__DATA", str(tmp_path))
+    made = runner.invoke(cli, ["key", "create", "--name", "room 3"])
+    secret = made.output.strip()
+    assert secret.startswith("fk_")
+    listed = runner.invoke(cli, ["key", "list"]).output
+    assert "room 3" in listed
+    assert secret not in listed
+    import hashlib
+
+    prefix = hashlib.sha256(secret.encode()).hexdigest()[:12]
+    assert "1 revoked" in runner.invoke(cli, ["key", "revoke", prefix]).output
+    assert "room 3" not in runner.invoke(cli, ["key", "list"]).output
