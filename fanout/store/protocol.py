@@ -11,10 +11,16 @@ Rules that `tests/store/kit.py` checks on every store:
 3. A writing call happens whole or not at all.
 4. A batch is worked on by one lease at a time. `intend` and `settle` name the lease; one that was lost gets nothing
    through `intend`, so a slow sender whose batch was taken over cannot ring anybody a second time.
-5. `intend` also refuses when the action is no longer open or its end has passed: this is the check just before the wire.
-6. Batches are claimed in the order (lane, seq): lanes do not wait for lower lanes, and within a lane actions share, each
-   nearest first, since `seq` counts from 0 in every phase.
-7. What was in flight when a sender died is resolved at the next claim by `states`: unknown, or once more.
+5. `intend` also refuses when the action is no longer open or its end has passed: this is the check just before the
+   wire.
+6. Batches are claimed in the order (lane, seq): lanes do not wait for lower lanes, and within a lane actions share,
+   each nearest first, since `seq` counts from 0 in every phase.
+7. What was in flight when a sender died is resolved at the next claim by `rows`: unknown, or once more.
+8. A close or an end stops what is unsent and nothing else: rows that are `INTENDED` may be on the wire, so they wait for
+   their sender's word, or for the loss of its lease, and until then count as reached.
+9. Whether a lease is held is a matter of its token, not of the clock: one whose time is over stays good until another
+   sender claims the batch, or `release` ends it. A clock that jumps costs unknown rows, never a second ring.
+10. A claim that finds nothing writes nothing, so that idle senders do not wake each other.
 
 Times are epoch milliseconds handed in by the caller; no store reads a clock.
 """
@@ -22,6 +28,7 @@ Times are epoch milliseconds handed in by the caller; no store reads a clock.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import msgspec
@@ -82,7 +89,10 @@ class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch in the hands of one sender until `until_ms`. `status`, `reason`: uint8[n], as they are in the ledger."""
+    """A batch in the hands of one sender until `until_ms`. `status`, `reason`: uint8[n], as they are in the ledger.
+
+    `attempt` counts from 0 how often the batch was given back by `settle(done=False)`. The arrays are read-only.
+    """
 
     batch: int
     token: int  # grows with every claim of the batch: the fence against a sender that comes too late
@@ -146,6 +156,7 @@ class Ledger(Protocol):
     ) -> bool:
         """Close an action that is open or paused: cancels every unsent row of it (or expires, if `state` is `expired`).
 
+        Rows that may have been received already (`AGAIN`) become `UNKNOWN`; rows on the wire (`INTENDED`) stay (rule 8).
         False if it was not open or paused: nothing was changed then.
         """
 
@@ -186,11 +197,17 @@ class Ledger(Protocol):
         last_ms: int | None,
         done: bool,
         not_before_ms: int = 0,
+        moved: Sequence[NewBatch] = (),
     ) -> None:
-        """Record what came back: the whole batch's status and reason, uint8[n].
+        """Record what came back: the whole batch's status and reason, uint8[n], and end the lease.
 
-        `done=False` gives the batch back for another attempt not before `not_before_ms`, if rows are still open.
-        From a lost lease only good news is taken: rows that are `ACCEPTED` here and `UNKNOWN` or `AGAIN` there.
+        `done=False` gives the batch back for another attempt not before `not_before_ms`, if rows are still open. Of what
+        the ledger has learnt since the lease was given (a close, a receipt) nothing is lost: `rows.settled` says which
+        word counts. From a lost lease only good news is taken: rows that are `ACCEPTED` here and open or `UNKNOWN`
+        there.
+
+        `moved`: batches on their next channels for the rows that are `MOVED` here, stored in the same commit. If the
+        lease is lost, or nothing more may go out, they are dropped, and these rows are `FAILED` with their reason.
         """
 
     def renew(self, leases: Sequence[Lease], *, until_ms: int) -> None:
@@ -214,7 +231,7 @@ class Log(Protocol):
     """Append-only streams of bytes."""
 
     def append(self, stream: str, entries: Sequence[bytes]) -> int:
-        """Append; returns the sequence number of the last. Numbers start at 1 and grow by 1 per entry."""
+        """Append; returns the number of the newest entry. Numbers start at 1 and grow by 1 per entry."""
 
     def read(self, stream: str, *, after: int, most: int) -> list[tuple[int, bytes]]: ...
 
@@ -238,9 +255,21 @@ class Documents(Protocol):
 
 
 class Store(Ledger, Log, Documents, Protocol):
-    """A whole store. `close_store` ends it; `wait` returns when something may have changed, or after the time-out."""
+    """A whole store. Every call may be made from any thread; every call may raise `Refused("store_unavailable")`."""
+
+    def group(self) -> AbstractContextManager[None]:
+        """Calls that this thread makes inside share one commit, made at the end; each is still whole or not at all.
+
+        What they return is durable only when the group ends without an error. Errors: `Refused("store_unavailable")`
+        at the end if the commit failed: then nothing of the group was written.
+        """
 
     def wait(self, timeout_s: float) -> bool:
-        """Block until another process or thread may have committed something (True), or the time is over (False)."""
+        """Block until somebody, here or in another process, may have committed something (True), or time is over (False).
 
-    def close_store(self) -> None: ...
+        Counts from the last `wait` of this store, so nothing is missed between two. One waiter a store: a second one
+        is safe, and may learn of a commit only at its time-out.
+        """
+
+    def close_store(self) -> None:
+        """End it: every connection is closed, and a `wait` returns. No other call may follow."""

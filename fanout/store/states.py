@@ -26,6 +26,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fanout.wire import CHANNELS
+
+REPLACES_IN_PLACE: Final = frozenset(CHANNELS.index(name) for name in ("fcm", "apns", "webpush"))
+"""Numbers of the channels on which a second message with the same collapse id takes the place of the first.
+
+The others (SMS, voice, e-mail, WhatsApp) ring twice when sent twice."""
+
 
 class State(IntEnum):
     """State of a delivery, as stored: one byte a row."""
