@@ -36,8 +36,16 @@ BATCH_ROWS_MAX: Final = 2_048  # the window of unknowns after a crash, and what 
 BATCH_ROWS_FIRST: Final = 64  # the first batches are small, so that the first message does not wait for a big one
 SMS_BATCH_ROWS_MAX: Final = 500  # rows of a batch that rings twice: smaller, as they become unknown, not resent
 ACTION_HOURS_MAX: Final = 72
+STORE_WAIT_S_MAX: Final = (
+    10.0  # a writer waits this long for its turn; the longest commit, a national close, takes 0.1 s
+)
+STORE_CALLS_QUEUED_MAX: Final = 1_024  # calls waiting for a commit in one process; more must wait to be queued
+STORE_CALLS_PER_COMMIT_MAX: Final = 64  # so that one commit does not hold up the senders' for long
+RECEIPT_DIRECTORIES_MAX: Final = 8  # actions and channels whose rows are kept sorted for receipts, 16 bytes a row
 
 # --- boards ---------------------------------------------------------------------------------------------------------
 BOARD_ITEMS_MAX: Final = 8  # items in one desired document
 BOARD_DOCUMENT_BYTES_MAX: Final = 64 * 1024  # a birth document or report above this is refused unread
 BOARD_ID_CHARS_MAX: Final = 64
+BOARD_CLOCK_OFFSET_MS_MAX: Final = 5_000  # above this ops is told; boards keep an end by their own clock
+BOARDS_MAX: Final = 1_000_000  # one object each, about 2 kB; the largest country has a tenth of it

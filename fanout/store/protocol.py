@@ -16,8 +16,8 @@ Rules that `tests/store/kit.py` checks on every store:
 6. Batches are claimed in the order (lane, seq): lanes do not wait for lower lanes, and within a lane actions share,
    each nearest first, since `seq` counts from 0 in every phase.
 7. What was in flight when a sender died is resolved at the next claim by `rows`: unknown, or once more.
-8. A close or an end stops what is unsent and nothing else: rows that are `INTENDED` may be on the wire, so they wait for
-   their sender's word, or for the loss of its lease, and until then count as reached.
+8. A close or an end stops what is unsent and nothing else: rows that are `INTENDED` may be on the wire, so they wait
+   for their sender's word, or for the loss of its lease, and until then count as reached.
 9. Whether a lease is held is a matter of its token, not of the clock: one whose time is over stays good until another
    sender claims the batch, or `release` ends it. A clock that jumps costs unknown rows, never a second ring.
 10. A claim that finds nothing writes nothing, so that idle senders do not wake each other.
@@ -156,7 +156,7 @@ class Ledger(Protocol):
     ) -> bool:
         """Close an action that is open or paused: cancels every unsent row of it (or expires, if `state` is `expired`).
 
-        Rows that may have been received already (`AGAIN`) become `UNKNOWN`; rows on the wire (`INTENDED`) stay (rule 8).
+        Rows that may have been received already (`AGAIN`) become `UNKNOWN`; rows on the wire stay (rule 8).
         False if it was not open or paused: nothing was changed then.
         """
 
@@ -201,10 +201,10 @@ class Ledger(Protocol):
     ) -> None:
         """Record what came back: the whole batch's status and reason, uint8[n], and end the lease.
 
-        `done=False` gives the batch back for another attempt not before `not_before_ms`, if rows are still open. Of what
-        the ledger has learnt since the lease was given (a close, a receipt) nothing is lost: `rows.settled` says which
-        word counts. From a lost lease only good news is taken: rows that are `ACCEPTED` here and open or `UNKNOWN`
-        there.
+        `done=False` gives the batch back for another attempt not before `not_before_ms`, if rows are still open. Of
+        what the ledger has learnt since the lease was given (a close, a receipt) nothing is lost: `rows.settled` says
+        which word counts. From a lost lease only good news is taken: rows that are `ACCEPTED` here and on the wire,
+        `AGAIN` or `UNKNOWN` there.
 
         `moved`: batches on their next channels for the rows that are `MOVED` here, stored in the same commit. If the
         lease is lost, or nothing more may go out, they are dropped, and these rows are `FAILED` with their reason.
@@ -265,7 +265,7 @@ class Store(Ledger, Log, Documents, Protocol):
         """
 
     def wait(self, timeout_s: float) -> bool:
-        """Block until somebody, here or in another process, may have committed something (True), or time is over (False).
+        """Block until somebody, in any process, may have committed something (True), or the time is over (False).
 
         Counts from the last `wait` of this store, so nothing is missed between two. One waiter a store: a second one
         is safe, and may learn of a commit only at its time-out.

@@ -7,7 +7,7 @@ Rules:
 
 1. All functions are pure: arrays in, new arrays out, nothing written in place.
 2. A row that may have been received (its sender died with it) keeps `Reason.CRASH` while it is `AGAIN` or goes out a
-   second time. So a second attempt that was certainly not taken leaves it `AGAIN`, not `PENDING`: it may still have been
+   second time. So a second attempt that was certainly not taken leaves it `AGAIN`, not `PENDING`: it may have been
    received the first time, and a close makes it `UNKNOWN`, which gets the result, not `CANCELLED`, which does not.
 3. A sender's word about a row counts if the ledger had let the row go (`INTENDED`), or if it did not touch the wire.
    What a close or a receipt did to a row in the meantime is not undone by a report that does not know of it.

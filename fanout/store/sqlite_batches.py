@@ -1,0 +1,384 @@
+"""The embedded store's statements about batches: claim, intend, settle, stop, receipts, counts.
+
+Every function works inside a transaction that its caller has open, and leaves it to the caller to end it; so each is
+whole or not at all, and none knows of connections, locks or files. What becomes of a row is decided in `rows`.
+
+A batch moves between the stages of `schema`: ready → leased → ready … → done, and held while its action is paused.
+`due_ms` is the time from when a claim may take it: not before, while it is ready; the end of its lease, while leased.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fanout.store import rows as row_logic
+from fanout.store.protocol import BatchCounts, BatchView, Bytes8, Lease, NewBatch
+from fanout.store.schema import DONE, HELD, LEASED, READY
+from fanout.store.states import Event, Reason, State
+
+
+class Connection(Protocol):
+    """What is used of an `sqlite3.Connection`."""
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ..., /) -> Any: ...
+
+    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Any: ...
+
+
+class Batch(msgspec.Struct):
+    """A batch while a transaction works on it; fields in the order of `_BATCH`. `state`: of its action."""
+
+    id: int
+    action: int
+    phase: int
+    lane: int
+    channel: int
+    language: str
+    stage: int
+    due_ms: int
+    token: int
+    attempt: int
+    first_ms: int | None
+    last_ms: int | None
+    status: Bytes8
+    reason: Bytes8
+    state: str
+    name: str
+    stop_ms: int
+    end_ms: int
+
+    @property
+    def stop(self) -> Event | None:
+        """`CLOSE` or `END` where nothing of it may go out any more, as far as the action's state tells."""
+        if self.name == "result":
+            return None
+        return _STOPS.get(self.state)
+
+
+_BATCH: Final = (
+    "SELECT b.id, b.action, b.phase, b.lane, b.channel, b.language, b.stage, b.due_ms, b.token, b.attempt, "
+    "b.first_ms, b.last_ms, m.status, m.reason, a.state, p.name, p.stop_ms, p.end_ms FROM batches b "
+    "JOIN marks m ON m.batch = b.id JOIN actions a ON a.id = b.action "
+    "JOIN phases p ON p.action = b.action AND p.phase = b.phase "
+)
+_STOPS: Final = {"expired": Event.END, "closing": Event.CLOSE, "closed": Event.CLOSE, "cancelled": Event.CLOSE}
+_GOES_OUT: Final = {"start": "open", "update": "open", "result": "closed"}
+_STATES: Final = len(State)
+_SPLIT: Final = np.dtype(np.uint32).itemsize * _STATES
+
+
+def find(db: Connection, where: str, *values: Any) -> list[Batch]:
+    """Batches with their marks. `where` names tables `b` (batches), `a` (actions), `p` (phases)."""
+    found = []
+    for row in db.execute(_BATCH + where, values).fetchall():
+        values = (*row[:12], np.frombuffer(row[12], np.uint8), np.frombuffer(row[13], np.uint8), *row[14:])
+        found.append(Batch(*values))
+    return found
+
+
+def insert(
+    db: Connection, action: int, phase: int, lane: int, batches: Sequence[NewBatch], *, held: bool, due_ms: int = 0
+) -> None:
+    """Store new batches of one phase, all rows pending."""
+    (last,) = db.execute("SELECT coalesce(max(id), 0) FROM batches").fetchone()
+    ids = range(last + 1, last + 1 + len(batches))
+    stage = HELD if held else READY
+    fresh = [
+        (number, action, phase, lane, batch.channel, batch.language, batch.seq, stage, due_ms, _fresh(len(batch.rows)))
+        for number, batch in zip(ids, batches, strict=True)
+    ]
+    db.executemany(
+        "INSERT INTO batches (id, action, phase, lane, channel, language, seq, stage, due_ms, tally, token, attempt) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0)",
+        fresh,
+    )
+    db.executemany(
+        "INSERT INTO contents (batch, rows, generations) VALUES (?, ?, ?)",
+        (
+            (
+                number,
+                batch.rows.astype("<u4", copy=False).tobytes(),
+                batch.generations.astype("<u2", copy=False).tobytes(),
+            )
+            for number, batch in zip(ids, batches, strict=True)
+        ),
+    )
+    db.executemany(
+        "INSERT INTO marks (batch, status, reason) VALUES (?, zeroblob(?), zeroblob(?))",
+        ((number, len(batch.rows), len(batch.rows)) for number, batch in zip(ids, batches, strict=True)),
+    )
+
+
+def _fresh(count: int) -> bytes:
+    tally = np.zeros(_STATES + len(Reason), np.uint32)
+    tally[State.PENDING] = count
+    return tally.tobytes()
+
+
+def write(db: Connection, batch: Batch, status: Bytes8, reason: Bytes8) -> None:
+    """Store a batch's marks where they changed, and all else that may have changed of it."""
+    if status is not batch.status or reason is not batch.reason:
+        db.execute(
+            "UPDATE marks SET status = ?, reason = ? WHERE batch = ?", (status.tobytes(), reason.tobytes(), batch.id)
+        )
+    db.execute(
+        "UPDATE batches SET stage = ?, due_ms = ?, token = ?, attempt = ?, first_ms = ?, last_ms = ?, tally = ? "
+        "WHERE id = ?",
+        (
+            batch.stage,
+            batch.due_ms,
+            batch.token,
+            batch.attempt,
+            batch.first_ms,
+            batch.last_ms,
+            row_logic.tally(status, reason).tobytes(),
+            batch.id,
+        ),
+    )
+
+
+def stop(db: Connection, batch: Batch, event: Event, *, lost: bool) -> None:
+    """Close or end one batch. `lost`: nobody works on it, so that what was on the wire can be resolved."""
+    status, reason = batch.status, batch.reason
+    if lost:
+        status, reason = row_logic.crashed(status, reason, batch.channel)
+    status, reason = row_logic.stopped(status, reason, event)
+    if not row_logic.has_open(status):
+        batch.stage = DONE
+    elif lost:
+        batch.stage = READY
+    write(db, batch, status, reason)
+
+
+# --- claiming -------------------------------------------------------------------------------------------------------
+
+
+def has_work(db: Connection, now_ms: int) -> bool:
+    """Whether a claim could find anything to do: two looks into small indexes, no lock."""
+    due = db.execute("SELECT 1 FROM batches WHERE stage < 2 AND due_ms <= ? LIMIT 1", (now_ms,)).fetchone()
+    ended = db.execute("SELECT 1 FROM phases WHERE live = 1 AND stop_ms <= ? LIMIT 1", (now_ms,)).fetchone()
+    return due is not None or ended is not None
+
+
+def sweep(db: Connection, now_ms: int) -> None:
+    """Settle what nobody works on in phases that were closed or have ended."""
+    ended = db.execute(
+        "SELECT action, phase FROM phases WHERE live = 1 AND stop_ms <= ? ORDER BY stop_ms", (now_ms,)
+    ).fetchall()
+    for action, phase in ended:
+        left = 0
+        for batch in find(db, "WHERE b.action = ? AND b.phase = ? AND b.stage <> ?", action, phase, DONE):
+            if batch.stage == LEASED and batch.due_ms > now_ms:
+                left += 1
+            else:
+                stop(db, batch, batch.stop or Event.END, lost=True)
+        if not left:
+            db.execute("UPDATE phases SET live = 0 WHERE action = ? AND phase = ?", (action, phase))
+
+
+def claim(
+    db: Connection, owner: str, channels: Sequence[int], lanes: Sequence[int], now_ms: int, lease_ms: int, most: int
+) -> list[Lease]:
+    """Lease up to `most` batches, lanes in order, `seq` in order; resolves what a lost lease left."""
+    leases: list[Lease] = []
+    holes = ", ".join("?" * len(channels))
+    for lane in sorted(set(lanes)):
+        while len(leases) < most:
+            # One lane at a time and LIMIT: walks `batches_by_turn` in its order and stops early, no sort.
+            found = db.execute(
+                f"SELECT id FROM batches WHERE stage < 2 AND lane = ? AND due_ms <= ? AND +channel IN ({holes}) "
+                "ORDER BY seq, id LIMIT ?",
+                (lane, now_ms, *channels, most - len(leases)),
+            ).fetchall()
+            for (number,) in found:
+                lease = _lease(db, find(db, "WHERE b.id = ?", number)[0], owner, now_ms + lease_ms)
+                if lease is not None:
+                    leases.append(lease)
+            if not found:
+                break
+    return leases
+
+
+def _lease(db: Connection, batch: Batch, owner: str, until_ms: int) -> Lease | None:
+    status, reason = row_logic.crashed(batch.status, batch.reason, batch.channel)
+    if batch.stop is not None:
+        status, reason = row_logic.stopped(status, reason, batch.stop)
+    if not row_logic.has_open(status):
+        batch.stage = DONE
+    elif batch.state == "paused":
+        batch.stage = HELD
+    else:
+        batch.stage, batch.due_ms, batch.token = LEASED, until_ms, batch.token + 1
+    write(db, batch, status, reason)
+    if batch.stage != LEASED:
+        return None
+    db.execute("UPDATE batches SET owner = ? WHERE id = ?", (owner, batch.id))
+    rows, generations = db.execute("SELECT rows, generations FROM contents WHERE batch = ?", (batch.id,)).fetchone()
+    return Lease(
+        batch=batch.id,
+        token=batch.token,
+        action=batch.action,
+        phase=batch.phase,
+        lane=batch.lane,
+        channel=batch.channel,
+        language=batch.language,
+        attempt=batch.attempt,
+        until_ms=until_ms,
+        rows=np.frombuffer(rows, np.uint32),
+        generations=np.frombuffer(generations, np.uint16),
+        status=status,
+        reason=reason,
+    )
+
+
+# --- the sender's word ----------------------------------------------------------------------------------------------
+
+
+def intend(db: Connection, lease: Lease, index: NDArray[np.intp], now_ms: int) -> bool:
+    """The check just before the wire: the lease, the action, the pause, the end."""
+    (batch,) = find(db, "WHERE b.id = ?", lease.batch)
+    held = batch.stage == LEASED and batch.token == lease.token
+    if not held or batch.state != _GOES_OUT[batch.name] or now_ms >= batch.stop_ms:
+        return False
+    write(db, batch, row_logic.intended(batch.status, index), batch.reason)
+    return True
+
+
+def settle(
+    db: Connection,
+    lease: Lease,
+    reported: row_logic.Columns,
+    first_ms: int | None,
+    last_ms: int | None,
+    not_before_ms: int,
+    moved: Sequence[NewBatch],
+) -> None:
+    """Merge a report and end the lease, or take the good news out of a late one."""
+    (batch,) = find(db, "WHERE b.id = ?", lease.batch)
+    held = batch.stage == LEASED and batch.token == lease.token
+    stored = (batch.status, batch.reason)
+    status, reason = row_logic.settled(stored, reported, held=held, stop=batch.stop)
+    if not held and np.array_equal(status, batch.status):
+        return
+    batch.first_ms = min((ms for ms in (batch.first_ms, first_ms) if ms is not None), default=None)
+    batch.last_ms = max((ms for ms in (batch.last_ms, last_ms) if ms is not None), default=None)
+    if not row_logic.has_open(status):
+        batch.stage = DONE
+    elif held:
+        batch.stage, batch.due_ms, batch.attempt = READY, not_before_ms, batch.attempt + 1
+        if batch.state == "paused":
+            batch.stage = HELD
+    write(db, batch, status, reason)
+    if held and moved and batch.stop is None:
+        insert(db, batch.action, batch.phase, batch.lane, moved, held=batch.state == "paused")
+
+
+# --- counting and reading -------------------------------------------------------------------------------------------
+
+
+def counts(db: Connection, action: int) -> list[BatchCounts]:
+    """Counts by batch, from the small columns alone."""
+    found = db.execute(
+        "SELECT phase, channel, tally, first_ms, last_ms FROM batches WHERE action = ? "
+        "ORDER BY phase, seq, channel, id",
+        (action,),
+    ).fetchall()
+    return [
+        BatchCounts(
+            phase=phase,
+            channel=channel,
+            states=tuple(np.frombuffer(tally[:_SPLIT], np.uint32).tolist()),
+            reasons=tuple(np.frombuffer(tally[_SPLIT:], np.uint32).tolist()),
+            first_ms=first_ms,
+            last_ms=last_ms,
+        )
+        for phase, channel, tally, first_ms, last_ms in found
+    ]
+
+
+def views(db: Connection, action: int) -> list[BatchView]:
+    """Every batch of an action with its rows, in the order in which people were told."""
+    found = db.execute(
+        "SELECT b.id, b.phase, b.channel, b.language, b.seq, c.rows, c.generations, m.status, m.reason, "
+        "b.first_ms, b.last_ms FROM batches b JOIN contents c ON c.batch = b.id JOIN marks m ON m.batch = b.id "
+        "WHERE b.action = ? ORDER BY b.phase, b.seq, b.channel, b.id",
+        (action,),
+    ).fetchall()
+    return [
+        BatchView(
+            batch=number,
+            phase=phase,
+            channel=channel,
+            language=language,
+            seq=seq,
+            rows=np.frombuffer(rows, np.uint32),
+            generations=np.frombuffer(generations, np.uint16),
+            status=np.frombuffer(status, np.uint8),
+            reason=np.frombuffer(reason, np.uint8),
+            first_ms=first_ms,
+            last_ms=last_ms,
+        )
+        for number, phase, channel, language, seq, rows, generations, status, reason, first_ms, last_ms in found
+    ]
+
+
+# --- receipts -------------------------------------------------------------------------------------------------------
+
+
+class Directory(msgspec.Struct, frozen=True):
+    """Where each row of one (action, phase, channel) is: rows never change their batch, so it may be kept.
+
+    `rows` uint32[n] sorted; `batch` int64[n]; `place` uint32[n], the index inside the batch; `batches`: how many.
+    """
+
+    rows: NDArray[np.uint32]
+    batch: NDArray[np.int64]
+    place: NDArray[np.uint32]
+    batches: int
+
+
+def count_batches(db: Connection, key: tuple[int, int, int]) -> int:
+    """How many batches an (action, phase, channel) has: a directory of fewer is out of date."""
+    (found,) = db.execute("SELECT count(*) FROM batches WHERE action = ? AND phase = ? AND channel = ?", key).fetchone()
+    return int(found)
+
+
+def directory(db: Connection, key: tuple[int, int, int]) -> Directory:
+    """Read the rows of an (action, phase, channel), once for many receipts."""
+    found = db.execute(
+        "SELECT b.id, c.rows FROM batches b JOIN contents c ON c.batch = b.id "
+        "WHERE b.action = ? AND b.phase = ? AND b.channel = ? ORDER BY b.id",
+        key,
+    ).fetchall()
+    parts = [np.frombuffer(blob, np.uint32) for _, blob in found]
+    rows = np.concatenate([np.empty(0, np.uint32), *parts])
+    sizes = [len(part) for part in parts]
+    batch = np.repeat(np.array([number for number, _ in found], np.int64), sizes)
+    place = np.concatenate([np.empty(0, np.uint32), *(np.arange(size, dtype=np.uint32) for size in sizes)])
+    order = np.argsort(rows, kind="stable")
+    return Directory(rows[order], batch[order], place[order].astype(np.uint32), len(found))
+
+
+def receive(db: Connection, where: Directory, rows: NDArray[np.uint32], delivered: NDArray[np.bool_]) -> int:
+    """Apply receipts; rows that are not in the directory are passed over."""
+    spot = np.searchsorted(where.rows, rows)
+    spot[spot == len(where.rows)] = 0
+    known = where.rows[spot] == rows if len(where.rows) else np.zeros(len(rows), np.bool_)
+    spot, delivered = spot[known], delivered[known]
+    changed = 0
+    for number in np.unique(where.batch[spot]).tolist():
+        mine = where.batch[spot] == number
+        (batch,) = find(db, "WHERE b.id = ?", number)
+        status, reason = row_logic.received(
+            (batch.status, batch.reason), where.place[spot[mine]].astype(np.intp), delivered[mine]
+        )
+        moved = int((status != batch.status).sum())
+        if moved:
+            write(db, batch, status, reason)
+            changed += moved
+    return changed

@@ -1,0 +1,164 @@
+"""Group commit: many tasks write at once, and what arrives during one commit shares the next.
+
+A commit costs a disk flush, whether it holds one call or fifty. `Writer.run` queues a call, one thread takes whatever
+is queued into one `store.group()`, and each caller is woken when *its* commit is on the disk. Alone, a call waits for
+nothing but its own commit.
+
+Rules:
+
+1. What `run` returns is durable.
+2. A call that fails fails alone: it raises in its caller, and the others of its group are committed.
+3. If the commit itself fails, every caller of the group gets that error, and nothing of the group was written.
+4. At most `STORE_CALLS_QUEUED_MAX` calls wait; further callers wait for room, first come first served.
+
+Why a task and trio's threads, not a thread and a queue of our own: cancellation, errors and the end of the program are
+then those of a nursery, and a crash in here cannot go unseen.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+import msgspec
+import trio
+
+from fanout import limits
+from fanout.errors import Refused
+from fanout.store.protocol import Store
+
+T = TypeVar("T")
+
+
+class WriterStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """`calls` and `commits` so far; `queued`: calls that wait for a commit now; `largest`: calls in one commit."""
+
+    calls: int
+    commits: int
+    queued: int
+    largest: int
+
+
+class _Call:
+    """One call on its way: waiting, then taken into a group, then done."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self.call = call
+        self.done = trio.Event()
+        self.result: Any = None
+        self.error: BaseException | None = None
+
+    def attempt(self) -> None:
+        """Run it in the writer's thread; what it raises is its caller's."""
+        try:
+            self.result = self.call()
+        except Exception as error:
+            self.error = error
+
+    def unwrap(self) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+
+class Writer:
+    """Made by `open_writer`; `run` may be called by many tasks at once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: deque[_Call] = deque()
+        self._room = trio.Semaphore(limits.STORE_CALLS_QUEUED_MAX)
+        self._bell = trio.Event()
+        self._thread = trio.CapacityLimiter(1)
+        self._closed = False
+        self._calls = self._commits = self._largest = 0
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return f"<Writer {state}: {len(self._waiting)} waiting, {self._calls} calls in {self._commits} commits>"
+
+    def statistics(self) -> WriterStatistics:
+        """What it has done so far."""
+        return WriterStatistics(
+            calls=self._calls, commits=self._commits, queued=len(self._waiting), largest=self._largest
+        )
+
+    async def run(self, call: Callable[..., T], *args: Any) -> T:
+        """Run `call(*args)`, a call of the store or several, in the next commit; returns what it returned.
+
+        Errors: whatever `call` raises; `Refused("store_unavailable")` if the commit failed; `trio.ClosedResourceError`
+        after the end of `open_writer`.
+
+        Cancellation: while it waits, the call is withdrawn and nothing of it is written. Once its commit has begun it
+        cannot be stopped: then this returns what it wrote, and the cancellation is delivered at the next checkpoint.
+        """
+        await self._room.acquire()
+        mine = _Call(partial(call, *args))
+        try:
+            if self._closed:
+                raise trio.ClosedResourceError("the writer is closed")
+            self._waiting.append(mine)
+            self._bell.set()
+            try:
+                await mine.done.wait()
+            except trio.Cancelled:
+                if mine in self._waiting:
+                    self._waiting.remove(mine)
+                    raise
+                with trio.CancelScope(shield=True):
+                    await mine.done.wait()
+            result: T = mine.unwrap()
+            return result
+        finally:
+            self._room.release()
+
+    async def work(self) -> None:
+        """Commit group after group until closed and empty. Cancellation: none, since callers rely on their commits."""
+        with trio.CancelScope(shield=True):
+            while not self._closed or self._waiting:
+                await self._bell.wait()
+                self._bell = trio.Event()
+                while self._waiting:
+                    await self._group()
+
+    async def _group(self) -> None:
+        size = min(len(self._waiting), limits.STORE_CALLS_PER_COMMIT_MAX)
+        group = [self._waiting.popleft() for _ in range(size)]
+        await trio.to_thread.run_sync(self._commit, group, limiter=self._thread)
+        self._calls += size
+        self._commits += 1
+        self._largest = max(self._largest, size)
+        for call in group:
+            call.done.set()
+
+    def _commit(self, group: list[_Call]) -> None:
+        try:
+            with self._store.group():
+                for call in group:
+                    call.attempt()
+        except Refused as error:
+            for call in group:
+                call.error = call.error or error
+
+    def close(self) -> None:
+        """Take no more calls; `work` ends when those that wait are committed."""
+        self._closed = True
+        self._bell.set()
+
+
+@asynccontextmanager
+async def open_writer(store: Store) -> AsyncIterator[Writer]:
+    """A writer for the time of the block. At its end no new calls are taken, and those that wait are committed.
+
+    Cancellation: the same; the calls that wait are withdrawn by their own callers, if these are cancelled too.
+    """
+    writer = Writer(store)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer.work)
+        try:
+            yield writer
+        finally:
+            writer.close()
