@@ -51,6 +51,7 @@ CATALOGUE: Final[dict[str, Entry]] = {
     "area_too_large": Entry(403, "The area has {area_km2:.0f} km2; this key may address at most {limit_km2:.0f} km2."),
     "area_outside_competence": Entry(403, "The area reaches outside the area of competence of this key."),
     "area_unknown": Entry(404, "No area {kind!r} named {name!r} is loaded."),
+    "areas_unreadable": Entry(422, "The file cannot be read as GeoJSON or TopoJSON: {detail}."),
     "area_too_deep": Entry(422, "Areas may be nested {limit} deep."),
     # --- the action -------------------------------------------------------------------------------------------------
     "kind_unknown": Entry(422, "No kind of action is called {kind!r}; known are {known}."),

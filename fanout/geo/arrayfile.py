@@ -3,17 +3,18 @@
     bytes 0-7      magic `FANOUT\\r\\n` (a transfer that translates line ends breaks it, and is found out)
     bytes 8-11     format version, uint32
     bytes 12-15    length of the header's JSON, uint32
-    bytes 16-      JSON: {"what", "meta", "sections": [{"name", "dtype", "count", "offset", "crc"}]}, CRC-32 of it (uint32)
-    bytes 4096-    sections, each beginning at a multiple of 64 bytes
+    bytes 16-      JSON: {"what", "meta", "sections": [{"name", "dtype", "count", "offset", "crc"}]}, CRC-32 of it
+    (uint32) bytes 4096-    sections, each beginning at a multiple of 64 bytes
 
 Rules:
 
 1. A file is written under another name, synced, and renamed: whoever sees the name sees a whole file.
-2. Everything is checked before anything is used, each with its own error: magic, version, what it holds, dtype, count, sum.
+2. Everything is checked before anything is used, each with its own error: magic, version, what it holds, dtype, count,
+   sum.
 3. A mapped array is read-only.
 
-Why not `.npy` or Arrow: one file with several arrays, checksums, structured dtypes and 64-byte alignment for `mmap`; and
-the sections may be streamed, so that contacts of a million people never stand in memory.
+Why not `.npy` or Arrow: one file with several arrays, checksums, structured dtypes and 64-byte alignment for `mmap`;
+and the sections may be streamed, so that contacts of a million people never stand in memory.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Streamed:
 def write(
     path: Path, what: str, sections: Mapping[str, Array | Streamed], *, meta: Mapping[str, Any], mode: int = 0o644
 ) -> None:
-    """Write arrays (one-dimensional) to `path`, whole or not at all, synced to disk; the folder's entry is synced too."""
+    """Write flat arrays to `path`, whole or not at all, synced to disk with the folder's entry."""
     partial = path.with_name(path.name + ".partial")
     entries: list[dict[str, Any]] = []
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
@@ -63,7 +64,7 @@ def write(
             crc = count = 0
             dtype = section.dtype if isinstance(section, Streamed) else _descriptor(section.dtype)
             for piece in _pieces(section):
-                data = memoryview(np.ascontiguousarray(piece)).cast("B") if piece.size else memoryview(b"")
+                data = _octets(piece)
                 crc = zlib.crc32(data, crc)
                 count += piece.size
                 _write_all(file.fileno(), data)
@@ -146,6 +147,10 @@ def _pieces(section: Array | Streamed) -> Iterator[Array]:
     step = max(1, _CHUNK_BYTES // max(1, section.dtype.itemsize))
     for start in range(0, section.size, step):
         yield section[start : start + step]
+
+
+def _octets(piece: Array) -> memoryview:
+    return memoryview(np.ascontiguousarray(piece).view(np.uint8)) if piece.size else memoryview(b"")  # type: ignore[arg-type]
 
 
 def _descriptor(dtype: np.dtype[Any]) -> Any:

@@ -6,7 +6,8 @@ Rules:
    room of a float. Longitude -180 and 180 are one meridian, stored as -180.
 2. Conversion rounds to nearest, ties to even, as `numpy.rint` does; it is done once, where a coordinate comes in.
 3. Metres are great-circle metres on the sphere of the mean earth radius (IUGG: 6,371,008.8 m). The ellipsoid differs by
-   at most 0.56 %; operators draw circles by thumb, and a sphere has one formula that holds at the poles and the antimeridian.
+   at most 0.56 %; operators draw circles by thumb, and a sphere has one formula that holds at the poles and the
+   antimeridian.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ _ALL_KEPT: Final = (1, 1, 1)
 
 
 def shift_for(points: int) -> int:
-    """The band height, as a power of two of fixed-point units, for so many points: about 60 points a band, if spread."""
+    """The band height for so many points, as a power of two of fixed-point units: 60 points a band, if spread."""
     shift = _SHIFT_MAX
     while shift > _SHIFT_MIN and (2 * LAT_MAX >> shift) * 60 < points:
         shift -= 1
@@ -79,8 +79,8 @@ class PlaceIndex:
 
     @classmethod
     def build_ordered(cls, lon: ArrayLike, lat: ArrayLike, rows: Rows | None = None) -> tuple[PlaceIndex, Rows]:
-        """As `build`, with rows of the caller's naming; also returns `order` uint32[n]: which input each position has."""
-        lons, lats = to_fixed(lon, lat)
+        """As `build`, with rows of the caller's naming; and `order` uint32[n]: which input each position has."""
+        lons, lats = (np.require(column, np.int32, ["C", "W"]) for column in to_fixed(lon, lat))
         shift = shift_for(lons.size)
         offsets = np.empty((2 * LAT_MAX >> shift) + 2, np.uint32)
         order = np.empty(lons.size, np.uint32)

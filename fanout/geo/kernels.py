@@ -127,7 +127,7 @@ def _radix_by_longitude(keys, spare, counts):
 
 @_jit
 def _emit(runs, count, start, end):
-    """Append a run, or lengthen the last one; returns (runs, count): `runs` int64[capacity, 2] may have been replaced."""
+    """Append a run, or lengthen the last; returns (runs, count): `runs` int64[capacity, 2] may be a new array."""
     if start >= end:
         return runs, count
     if count and runs[count - 1, 1] == start:
@@ -207,7 +207,7 @@ def _first_not_below(lon, start, end, x):
 
 
 @_jit
-def _wrap(dlon):
+def wrap(dlon):
     """A difference of longitudes, the short way round."""
     if dlon > _LON_MAX:
         return dlon - _TURN
@@ -217,7 +217,7 @@ def _wrap(dlon):
 
 
 @_jit
-def _haversine(dlon, lat0_rad, lat_rad):
+def haversine(dlon, lat0_rad, lat_rad):
     """sin^2 of half the central angle."""
     s = math.sin(0.5 * (lat_rad - lat0_rad))
     t = math.sin(0.5 * dlon)
@@ -233,8 +233,8 @@ def _half_sine(x):
 
 
 @_jit
-def _haversine_near(dlon, dlat, sin0, cos0):
-    """As `_haversine`, for differences up to `_NEAR_RAD` (radians): no library calls."""
+def haversine_near(dlon, dlat, sin0, cos0):
+    """As `haversine`, for differences up to `_NEAR_RAD` (radians): no library calls."""
     s = _half_sine(dlat)
     t = _half_sine(dlon)
     q = s * s
@@ -245,7 +245,7 @@ def _haversine_near(dlon, dlat, sin0, cos0):
 @_jit
 def distance_m(lon0, lat0, lon, lat):
     """Great-circle metres between two points in fixed-point degrees."""
-    a = _haversine(_wrap(np.int64(lon) - lon0) * _RAD, lat0 * _RAD, lat * _RAD)
+    a = haversine(wrap(np.int64(lon) - lon0) * _RAD, lat0 * _RAD, lat * _RAD)
     return 2.0 * _EARTH_M * math.asin(min(1.0, math.sqrt(a)))
 
 
@@ -346,7 +346,7 @@ def _circle_window(lon, lat, start, end, lon0, lat0, narrow, hav, sin0, cos0, fa
     sure_in, sure_out = hav * (1.0 - 1e-11), hav * (1.0 + 1e-11)
     i = start
     while i < end:
-        dlon = _wrap(lon[i] - lon0)
+        dlon = wrap(lon[i] - lon0)
         if abs(dlon) <= narrow:
             # the rest of the sure stretch, unless the antimeridian or a full turn cuts it: then it is met again
             last = lon[i] - dlon + narrow
@@ -355,9 +355,9 @@ def _circle_window(lon, lat, start, end, lon0, lat0, narrow, hav, sin0, cos0, fa
             i = stop
             continue
         dlat = (np.int64(lat[i]) - lat0) * _RAD
-        a = _haversine_near(dlon * _RAD, dlat, sin0, cos0) if fast else -1.0
+        a = haversine_near(dlon * _RAD, dlat, sin0, cos0) if fast else -1.0
         if not fast or (sure_in < a <= sure_out):
-            a = _haversine(dlon * _RAD, lat0 * _RAD, lat[i] * _RAD)
+            a = haversine(dlon * _RAD, lat0 * _RAD, lat[i] * _RAD)
         if a <= hav:
             runs, count = _emit(runs, count, i, i + 1)
         i += 1
@@ -503,7 +503,7 @@ def _inside_stretch(x, y, edges, active, order, first, last, inside):
 
 @_jit
 def _arc_distance(px, py, pz, ax, ay, az, bx, by, bz):
-    """Central angle between a point and a great-circle arc, all unit vectors (cross-track, clipped to the arc's ends)."""
+    """Central angle between a point and a great-circle arc: cross-track, clipped to its ends; unit vectors."""
     nx, ny, nz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
     length = math.sqrt(nx * nx + ny * ny + nz * nz)
     to_a = _angle(px, py, pz, ax, ay, az)

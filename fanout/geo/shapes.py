@@ -4,11 +4,13 @@ A shape is immutable and knows nothing of people. Longitudes of polygons are *un
 antimeridian goes on past 180 degrees, and a ring round a pole is closed along that pole, so that every ring is an
 ordinary ring in the plane and kernels need no special case; an index asks once per full turn that the box reaches.
 
-Whoever makes a shape by hand (tests, benchmarks) uses `circle`, `polygon`, `corridor`; requests come through `areas.shape_of`.
+Whoever makes a shape by hand (tests, benchmarks) uses `circle`, `polygon`, `corridor`; requests come through
+`areas.shape_of`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 
 from fanout import limits
 from fanout.errors import Refused
-from fanout.geo.fixed import LON_MAX, SCALE, TURN, to_fixed
+from fanout.geo.fixed import EARTH_RADIUS_M, LON_MAX, SCALE, TURN, to_fixed
 
 Edges = NDArray[np.int64]
 Ring = NDArray[np.int64]
@@ -32,6 +34,11 @@ class Circle:
     lon: int
     lat: int
     radius_m: float
+
+    @property
+    def area_km2(self) -> float:
+        """Size on the sphere."""
+        return _EARTH_KM2 / 2 * (1 - math.cos(min(math.pi, self.radius_m / EARTH_RADIUS_M)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,11 @@ class Polygon:
 class Everyone:
     """The whole world."""
 
+    @property
+    def area_km2(self) -> float:
+        """All of it."""
+        return _EARTH_KM2
+
 
 @dataclass(frozen=True, slots=True)
 class Nearest:
@@ -60,6 +72,11 @@ class Nearest:
     lon: int
     lat: int
     count: int
+
+    @property
+    def area_km2(self) -> float:
+        """None: its bound is a number of people."""
+        return 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +87,13 @@ class Corridor:
     vectors: NDArray[np.float64] = field(repr=False)
     radius_m: float
 
+    @property
+    def area_km2(self) -> float:
+        """Of the strip and its round ends; where the line doubles back, counted twice."""
+        chords = np.linalg.norm(self.vectors[1:] - self.vectors[:-1], axis=1)
+        length_m = float(2 * np.arcsin(np.minimum(1, chords / 2)).sum()) * EARTH_RADIUS_M
+        return (2 * length_m * self.radius_m + math.pi * self.radius_m**2) / 1e6
+
 
 @dataclass(frozen=True, slots=True)
 class Union:
@@ -77,12 +101,22 @@ class Union:
 
     of: tuple[Shape, ...]
 
+    @property
+    def area_km2(self) -> float:
+        """At most: the sum of its parts."""
+        return sum(part.area_km2 for part in self.of)
+
 
 @dataclass(frozen=True, slots=True)
 class Intersection:
     """In all of these."""
 
     of: tuple[Shape, ...]
+
+    @property
+    def area_km2(self) -> float:
+        """At most: the smallest of its parts."""
+        return min(part.area_km2 for part in self.of)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +126,16 @@ class Difference:
     of: Shape
     without: Shape
 
+    @property
+    def area_km2(self) -> float:
+        """At most: what it is taken from."""
+        return self.of.area_km2
+
 
 Shape: TypeAlias = Circle | Polygon | Everyone | Nearest | Corridor | Union | Intersection | Difference
 
 EVERYONE: Final = Everyone()
+_EARTH_KM2: Final = 4 * math.pi * (EARTH_RADIUS_M / 1000) ** 2
 
 
 def fixed_point(lon: float, lat: float, where: str) -> tuple[int, int]:
@@ -121,7 +161,7 @@ def circle(lon: float, lat: float, radius_m: float) -> Circle:
 
 
 def corridor(line: Sequence[tuple[float, float]], radius_m: float) -> Corridor:
-    """A line with a width: points in degrees, joined by great-circle arcs; `radius_m` to either side and round the ends."""
+    """A line with a width: points in degrees, joined by great-circle arcs; `radius_m` to all sides."""
     points = np.array([fixed_point(lon, lat, f"line[{at}]") for at, (lon, lat) in enumerate(line)], np.int64)
     radians = np.radians(points / SCALE)
     lons, lats = radians[:, 0], radians[:, 1]
@@ -153,12 +193,19 @@ def _passes(west: int, east: int) -> tuple[tuple[int, ...], ...]:
     return (tuple(turns),)
 
 
-def depth(shape: Shape) -> int:
-    """How deep shapes are nested; a plain one is 1."""
+def centre_of(shape: Shape) -> tuple[int, int] | None:
+    """The point, fixed-point, from which a shape's people are ordered; None if it suggests none.
+
+    Of a polygon the middle of its box; of a union or a difference that of its first part.
+    """
     match shape:
+        case Circle(lon=lon, lat=lat) | Nearest(lon=lon, lat=lat):
+            return lon, lat
+        case Polygon(box=(west, south, east, north)):
+            return ((west + east) // 2 + LON_MAX) % TURN - LON_MAX, (south + north) // 2
         case Union(of=parts) | Intersection(of=parts):
-            return 1 + max(depth(part) for part in parts)
-        case Difference(of=of, without=without):
-            return 1 + max(depth(of), depth(without))
-        case _:
-            return 1
+            return next(filter(None, map(centre_of, parts)), None)
+        case Difference(of=of):
+            return centre_of(of)
+        case Everyone() | Corridor():
+            return None

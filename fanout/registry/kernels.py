@@ -1,0 +1,117 @@
+"""Kernels of the registry: packed strings and the table that finds a row by its id. The only numba of this package.
+
+The table is open addressing with linear probing (Knuth 6.4 L), at most half full: uint32 slots that hold a row + 1, the
+key itself stays in the packed ids. Hashing is FNV-1a over 8 bytes at a time with a final mix (Steele et al., SplitMix);
+ids come from outside, so lookups are bounded by the table's size and a flood of collisions is slow, not wrong.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+_jit = njit(cache=True, nogil=True)
+
+NONE = -1
+
+
+@_jit
+def gather(data, offsets, rows, out_offsets, out):
+    """Copy the strings of `rows` int64[n] (below 0: none) to `out` uint8[], laid out by `out_offsets` int64[n + 1]."""
+    for i in range(rows.size):
+        row = rows[i]
+        if row < 0:
+            continue
+        at, start = out_offsets[i], offsets[row]
+        for b in range(offsets[row + 1] - start):
+            out[at + b] = data[start + b]
+
+
+@_jit
+def overlay(base, base_offsets, values, value_offsets, pick, offsets, first, last, out):
+    """Rows `first` to `last` of a packed column with replacements: `pick[row]` is a row of `values`, or -1: of base."""
+    shift = offsets[first]
+    for row in range(first, last):
+        at = offsets[row] - shift
+        length = offsets[row + 1] - offsets[row]
+        if pick[row] < 0:
+            if length:
+                start = base_offsets[row]
+                out[at : at + length] = base[start : start + length]
+        else:
+            start = value_offsets[pick[row]]
+            out[at : at + length] = values[start : start + length]
+
+
+@_jit
+def _hash(data, start, end):
+    h = np.uint64(0xCBF29CE484222325)
+    for i in range(start, end):
+        h = (h ^ np.uint64(data[i])) * np.uint64(0x100000001B3)
+    h ^= h >> np.uint64(31)
+    h *= np.uint64(0xBF58476D1CE4E5B9)
+    return h ^ (h >> np.uint64(29))
+
+
+@_jit
+def _equal(data, start, length, other, other_start):
+    for i in range(length):
+        if data[start + i] != other[other_start + i]:
+            break
+    else:
+        return True
+    return False
+
+
+@_jit
+def insert_ids(data, offsets, table, twice):
+    """Fill `table` uint32[2**k] (zeros) with rows; `twice` int64[n]: an earlier row of the same id, or -1."""
+    mask = np.uint64(table.size - 1)
+    for row in range(offsets.size - 1):
+        twice[row] = NONE
+        start, end = offsets[row], offsets[row + 1]
+        if start == end:
+            continue
+        slot = _hash(data, start, end) & mask
+        while table[slot]:
+            other = np.int64(table[slot]) - 1
+            if offsets[other + 1] - offsets[other] == end - start and _equal(
+                data, start, end - start, data, offsets[other]
+            ):
+                twice[row] = other
+                break
+            slot = (slot + np.uint64(1)) & mask
+        if twice[row] == NONE:
+            table[slot] = row + 1
+
+
+@_jit
+def find_ids(data, offsets, table, wanted, wanted_offsets, out):
+    """`out` int64[n]: the row of each wanted id, or -1."""
+    mask = np.uint64(table.size - 1)
+    for i in range(wanted_offsets.size - 1):
+        out[i] = NONE
+        start, end = wanted_offsets[i], wanted_offsets[i + 1]
+        if start == end:
+            continue
+        slot = _hash(wanted, start, end) & mask
+        while table[slot]:
+            row = np.int64(table[slot]) - 1
+            if offsets[row + 1] - offsets[row] == end - start and _equal(
+                wanted, start, end - start, data, offsets[row]
+            ):
+                out[i] = row
+                break
+            slot = (slot + np.uint64(1)) & mask
+
+
+@_jit
+def addresses(generation, erased, base_offsets, rows, generations, out):
+    """`out` int64[n]: the row whose address may be used, or -1 (erased, of another generation, or without one)."""
+    for i in range(rows.size):
+        row = np.int64(rows[i])
+        known = row < base_offsets.size - 1 and row < generation.size
+        if known and generation[row] == generations[i] and not erased[row] & 1:
+            out[i] = row
+        else:
+            out[i] = NONE

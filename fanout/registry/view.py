@@ -1,0 +1,285 @@
+"""What readers hold: one immutable state of the registry, taken by reference, true for as long as they hold it.
+
+A view is a large *base* and a small *delta*, each with its own columns, ids and index of places. Somebody changed since
+the base was made lives in the delta and is `stale` in the base; somebody erased is in the delta without places. So a
+reader asks both and nobody is met twice, a change costs a new delta (never a copy of the base), and a rebuild is two
+parts merged into one, while readers go on with the parts they have.
+
+Rows are stable for as long as anyone may refer to them; a row given to somebody else has another generation. Nothing
+here is ever written after it was made; the arrays may be mapped from a snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fanout.geo.fixed import to_degrees
+from fanout.geo.index import PlaceIndex
+from fanout.registry import kernels, packed
+from fanout.registry.columns import ERASED, PERSON, Columns, Names
+from fanout.registry.packed import Packed
+
+Rows = NDArray[np.uint32]
+
+
+class Ids:
+    """Ids of n people and the table that finds them; an empty id is nobody's."""
+
+    __slots__ = ("packed", "table")
+
+    def __init__(self, values: Packed) -> None:
+        self.packed = values
+        self.table = np.zeros(1 << max(4, (2 * values.rows - 1).bit_length()), np.uint32)
+        kernels.insert_ids(values.data, values.offsets, self.table, np.empty(values.rows, np.int64))
+
+    def find(self, wanted: Packed) -> NDArray[np.int64]:
+        """int64[n]: where each id stands, -1 if nowhere."""
+        out = np.empty(wanted.rows, np.int64)
+        kernels.find_ids(self.packed.data, self.packed.offsets, self.table, wanted.data, wanted.offsets, out)
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """People and their places. `rows` uint32[n] ascending: the row of each person; None: 0 … n-1.
+
+    `people` PERSON[n]; `index` over places, its rows are person numbers of this part; `hours` uint16[places] in the
+    index's order. `single`: nobody has two places, so nobody can be met twice.
+    """
+
+    rows: Rows | None
+    people: NDArray[np.void]
+    ids: Ids
+    index: PlaceIndex
+    hours: NDArray[np.uint16]
+    single: bool
+
+    @property
+    def size(self) -> int:
+        """People, erased ones included."""
+        return int(self.people.size)
+
+
+def make_part(
+    rows: Rows | None,
+    people: NDArray[np.void],
+    ids: Packed,
+    person: NDArray[np.uint32],
+    lon: NDArray[np.int32],
+    lat: NDArray[np.int32],
+    hours: NDArray[np.uint16],
+) -> Part:
+    """Index a part: `person`, `lon`, `lat`, `hours` are its m places."""
+    index, order = PlaceIndex.build_ordered(lon, lat, person)
+    single = index.rows.size == 0 or int(np.bincount(index.rows, minlength=1).max()) <= 1
+    hours = hours[order]
+    for array in (people, hours) if rows is None else (people, hours, rows):
+        array.setflags(write=False)
+    return Part(rows, people, Ids(ids), index, hours, single)
+
+
+def empty_part(rows: Rows | None = None) -> Part:
+    """Nobody."""
+    none = np.empty(0, np.int32)
+    return make_part(
+        rows, np.empty(0, PERSON), packed.empty(), none.astype(np.uint32), none, none, none.astype(np.uint16)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One state of the registry.
+
+    `version` grows with every change. `rows`: rows given out so far, the upper bound of any row. `people`: participants
+    there are. `stale` uint8[base.size], not 0: look in the delta.
+    """
+
+    version: int
+    people: int
+    rows: int
+    names: Names
+    base: Part
+    delta: Part
+    stale: NDArray[np.uint8] = field(repr=False)
+    live: Any = None
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Names of languages by number."""
+        return self.names.languages
+
+    def take(self, column: str, rows: NDArray[Any]) -> NDArray[Any]:
+        """The values of a column of `PERSON` for any rows, same shape and order; rows not given out read 0."""
+        out = np.zeros(rows.shape, PERSON[column])
+        here = rows < self.base.size
+        if here.all():
+            out[...] = self.base.people[column][rows]
+        else:
+            out[here] = self.base.people[column][rows[here]]
+        slots = self._slots(rows)
+        changed = slots >= 0
+        if changed.any():
+            out[changed] = self.delta.people[column][slots[changed]]
+        return out
+
+    def row_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """int64[n]: the row of each id, -1 if it is not registered."""
+        return self.rows_of(packed.of_texts(ids))
+
+    def rows_of(self, ids: Packed) -> NDArray[np.int64]:
+        """As `row_of`, of packed ids."""
+        base = self.base.ids.find(ids)
+        gone = base >= 0
+        gone[gone] = self.stale[base[gone]] != 0
+        base[gone] = -1
+        delta = self.delta.ids.find(ids)
+        assert self.delta.rows is not None, "a delta names its rows"
+        there = delta >= 0
+        base[there] = self.delta.rows[delta[there]]
+        return base
+
+    def id_of(self, rows: NDArray[Any]) -> list[str]:
+        """The id of each row; empty for an erased one."""
+        slots = self._slots(rows)
+        in_base = np.where((slots < 0) & (rows < self.base.size), rows.astype(np.int64), -1)
+        base, delta = self.base.ids.packed.take(in_base).texts(), self.delta.ids.packed.take(slots).texts()
+        return [one or other for one, other in zip(base, delta, strict=True)]
+
+    def homes(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Longitude and latitude, degrees, float64[rows] each, of one place of every row; NaN where none is."""
+        lon, lat = np.full(self.rows, np.nan), np.full(self.rows, np.nan)
+        assert self.delta.rows is not None, "a delta names its rows"
+        there = self.stale[self.base.index.rows] == 0
+        for rows, places, kept in (
+            (self.base.index.rows[there], self.base.index, there),
+            (self.delta.rows[self.delta.index.rows], self.delta.index, np.ones(len(self.delta.index), np.bool_)),
+        ):
+            lon[rows], lat[rows] = to_degrees(places.lon[kept]), to_degrees(places.lat[kept])
+        return lon, lat
+
+    def _slots(self, rows: NDArray[Any]) -> NDArray[np.int64]:
+        """int64, shape of rows: where a row stands in the delta, -1 if it does not."""
+        changed = self.delta.rows
+        assert changed is not None, "a delta names its rows"
+        if changed.size == 0:
+            return np.full(rows.shape, -1, np.int64)
+        slots = np.minimum(np.searchsorted(changed, rows), changed.size - 1)
+        return np.where(changed[slots] == rows, slots, -1)
+
+
+# --- the next view ----------------------------------------------------------------------------------------------------
+
+
+def changed(
+    view: View, rows: Rows, generations: NDArray[np.uint16], columns: Columns, names: Names, version: int
+) -> View:
+    """The view after an upsert: `columns` are the people that `rows` (each once) now hold."""
+    order = np.argsort(rows, kind="stable")
+    rank = np.empty(rows.size, np.uint32)
+    rank[order] = np.arange(rows.size, dtype=np.uint32)
+    people = columns.people[order].copy()
+    people["generation"] = generations[order]
+    person = rank[columns.place_person]
+    fresh = make_part(rows[order], people, columns.ids.take(order), person, columns.lon, columns.lat, columns.hours)
+    return _with_delta(view, fresh, names, version)
+
+
+def erased(view: View, rows: Rows, version: int) -> View:
+    """The view after an erasure of rows (each once)."""
+    rows = np.sort(rows)
+    people = np.zeros(rows.size, PERSON)
+    people["generation"] = view.take("generation", rows)
+    people["flags"] = ERASED
+    none = np.empty(0, np.int32)
+    fresh = make_part(rows, people, packed.empty(rows.size), none.astype(np.uint32), none, none, none.astype(np.uint16))
+    return _with_delta(view, fresh, view.names, version)
+
+
+def _with_delta(view: View, fresh: Part, names: Names, version: int) -> View:
+    assert fresh.rows is not None, "what changed names its rows"
+    before = int((view.take("flags", fresh.rows)[_given_out(view, fresh.rows)] & ERASED == 0).sum())
+    after = int((fresh.people["flags"] & ERASED == 0).sum())
+    stale = view.stale.copy()
+    stale[fresh.rows[fresh.rows < view.base.size]] = 1
+    delta = fresh if view.delta.size == 0 else _over(view.delta, fresh)
+    rows = max(view.rows, int(fresh.rows[-1]) + 1) if fresh.size else view.rows
+    stale.setflags(write=False)
+    return View(version, view.people + after - before, rows, names, view.base, delta, stale, view.live)
+
+
+def _given_out(view: View, rows: Rows) -> NDArray[np.bool_]:
+    there: NDArray[np.bool_] = rows < view.rows
+    return there
+
+
+def _over(under: Part, over: Part) -> Part:
+    """Two deltas as one: who is in both is as in `over`."""
+    assert under.rows is not None
+    assert over.rows is not None
+    kept = np.flatnonzero(~np.isin(under.rows, over.rows))
+    rows = np.concatenate([under.rows[kept], over.rows])
+    order = np.argsort(rows, kind="stable")
+    rank = np.empty(rows.size, np.uint32)
+    rank[order] = np.arange(rows.size, dtype=np.uint32)
+    number = np.full(under.size, np.iinfo(np.uint32).max, np.uint32)
+    number[kept] = rank[: kept.size]
+    person = number[under.index.rows]
+    there = person != np.iinfo(np.uint32).max
+    ids = packed.concatenate([under.ids.packed.take(kept), over.ids.packed]).take(order)
+    return make_part(
+        rows[order],
+        np.concatenate([under.people[kept], over.people])[order],
+        ids,
+        np.concatenate([person[there], rank[kept.size :][over.index.rows]]),
+        np.concatenate([under.index.lon[there], over.index.lon]),
+        np.concatenate([under.index.lat[there], over.index.lat]),
+        np.concatenate([under.hours[there], over.hours]),
+    )
+
+
+def merged(view: View) -> Part:
+    """Base and delta as one base: what a rebuild makes. O(n), reads only the view."""
+    base, delta = view.base, view.delta
+    assert delta.rows is not None
+    people = np.zeros(view.rows, PERSON)
+    people[: base.size] = base.people
+    people[delta.rows] = delta.people
+    there = view.stale[base.index.rows] == 0
+    return make_part(
+        None,
+        people,
+        packed.Overlay(base.ids.packed, view.rows, delta.rows, delta.ids.packed).whole(),
+        np.concatenate([base.index.rows[there], delta.rows[delta.index.rows]]),
+        np.concatenate([base.index.lon[there], delta.index.lon]),
+        np.concatenate([base.index.lat[there], delta.index.lat]),
+        np.concatenate([base.hours[there], delta.hours]),
+    )
+
+
+def rebased(now: View, base: Part, written: Rows) -> View:
+    """`now` on a new base made from an earlier view: the delta keeps the rows `written` since that view, no others."""
+    assert now.delta.rows is not None
+    delta = _only(now.delta, np.isin(now.delta.rows, written))
+    assert delta.rows is not None
+    stale = np.zeros(base.size, np.uint8)
+    stale[delta.rows[delta.rows < base.size]] = 1
+    stale.setflags(write=False)
+    return View(now.version, now.people, now.rows, now.names, base, delta, stale, now.live)
+
+
+def _only(part: Part, keep: NDArray[np.bool_]) -> Part:
+    assert part.rows is not None
+    kept = np.flatnonzero(keep)
+    number = np.full(part.size, np.iinfo(np.uint32).max, np.uint32)
+    number[kept] = np.arange(kept.size, dtype=np.uint32)
+    person = number[part.index.rows]
+    there = person != np.iinfo(np.uint32).max
+    return make_part(
+        part.rows[kept], part.people[kept], part.ids.packed.take(kept), person[there],
+        part.index.lon[there], part.index.lat[there], part.hours[there],
+    )  # fmt: skip

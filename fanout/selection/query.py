@@ -1,0 +1,106 @@
+"""What is asked of the registry, and its translation into the numbers a kernel compares.
+
+A `Query` speaks in names; which bit a kind has is the view's business, so the same query may be asked of any view.
+Names a view does not know select those who want everything, and no one else.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fanout.geo import shapes
+from fanout.geo.fixed import EARTH_RADIUS_M
+from fanout.registry import hours
+from fanout.registry.columns import AGE_GROUPS, ALL
+from fanout.registry.view import Rows, View
+
+EVERY_CHANNEL: Final = 0xFF
+_NOWHERE: Final = (0, 2_000_000_000)  # a latitude that no place has: distances are 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """Who is wanted.
+
+    `channels`: a bit per channel that may be used; people without one of them are not selected. `kind`, `tenant`: empty
+    means any. `at_ms`: the moment whose hours count. `languages`, `age_groups`: names; None: all. `centre`: longitude
+    and latitude in degrees from which "nearest first" counts; None: what the shape suggests. `exclude`: rows that have
+    it. `live`: positions of phones not older than `live_fresh_ms` are left aside, count beside a person's places, or
+    instead of them.
+    """
+
+    shape: shapes.Shape
+    kind: str = ""
+    at_ms: int = 0
+    channels: int = EVERY_CHANNEL
+    tenant: str = ""
+    languages: tuple[str, ...] | None = None
+    age_groups: tuple[str, ...] | None = None
+    centre: tuple[float, float] | None = None
+    exclude: Rows | None = None
+    live: Literal["ignore", "beside", "instead"] = "ignore"
+    live_fresh_ms: int = 5 * 60_000
+
+
+class Filters(NamedTuple):
+    """A query against one view, as kernels take it (see `kernels.choose_places`)."""
+
+    in_force: NDArray[np.uint8]
+    channels: np.uint8
+    kinds: np.uint32
+    tenants: np.uint32
+    languages: NDArray[np.uint8]
+    age_groups: np.uint8
+    excluded: NDArray[np.uint8]
+    lon0: np.int64
+    lat0: np.int64
+    line: NDArray[np.float64]
+
+
+def filters_of(query: Query, view: View) -> Filters:
+    """Translate a query for a view."""
+    names = view.names
+    languages = np.zeros(256, np.uint8)
+    for number, name in enumerate(names.languages):
+        languages[number] = query.languages is None or name in query.languages
+    groups = sum(1 << number for number, name in enumerate(AGE_GROUPS)
+                 if query.age_groups is None or name in query.age_groups)  # fmt: skip
+    excluded = np.zeros(0, np.uint8)
+    if query.exclude is not None and query.exclude.size:
+        excluded = np.zeros(view.rows, np.uint8)
+        excluded[query.exclude[query.exclude < view.rows]] = 1
+    (lon0, lat0), line = _centre(query)
+    return Filters(
+        hours.in_force(query.at_ms, names.timezones, names.hours), np.uint8(query.channels),
+        _bit(query.kind, names.kinds), _bit(query.tenant, names.tenants), languages, np.uint8(groups), excluded,
+        np.int64(lon0), np.int64(lat0), line,
+    )  # fmt: skip
+
+
+def _bit(name: str, names: tuple[str, ...]) -> np.uint32:
+    """The bit a record must have. The highest bit stands for a name not known here: only "all" has it for sure."""
+    if not name:
+        return np.uint32(ALL)
+    return np.uint32(1 << (names.index(name) if name in names else 31))
+
+
+def _centre(query: Query) -> tuple[tuple[int, int], NDArray[np.float64]]:
+    none = np.empty((0, 3), np.float64)
+    if query.centre is not None:
+        return shapes.fixed_point(*query.centre, "centre"), none
+    match query.shape:
+        case shapes.Corridor(vectors=vectors):
+            return _NOWHERE, vectors
+        case shape:
+            found = shapes.centre_of(shape)
+            return (_NOWHERE if found is None else found), none
+
+
+def whole_world(radius_m: float) -> bool:
+    """Whether a circle of this radius has everybody in it."""
+    return radius_m >= math.pi * EARTH_RADIUS_M
