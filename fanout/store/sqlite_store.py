@@ -455,9 +455,11 @@ class SqliteStore:
                 "SELECT b.id FROM batches b JOIN actions a ON a.id = b.action "
                 "WHERE a.state IN ('open', 'paused', 'closing') UNION SELECT id FROM batches WHERE stage < 2)"
             ).fetchall()
-        return np.unique(
-            np.concatenate([np.empty(0, np.uint32), *(np.frombuffer(blob, np.uint32) for (blob,) in found)])
-        )
+        parts = [np.frombuffer(blob, np.uint32) for (blob,) in found]
+        named = np.zeros(max((int(part.max()) for part in parts if len(part)), default=-1) + 1, np.bool_)
+        for part in parts:
+            named[part] = True
+        return np.flatnonzero(named).astype(np.uint32)
 
     # --- logs and documents -----------------------------------------------------------------------------------------
 
