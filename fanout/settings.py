@@ -95,7 +95,7 @@ class FcmSettings(Section, frozen=True, kw_only=True):
 
     enabled: bool
     url: Url
-    ca_file: str
+    ca: str
     project: str
     service_account: str
     rate_per_s: Annotated[float, Meta(gt=0)]
@@ -107,7 +107,7 @@ class ApnsSettings(Section, frozen=True, kw_only=True):
 
     enabled: bool
     url: Url
-    ca_file: str
+    ca: str
     topic: str
     key_file: str
     key_id: str
@@ -121,7 +121,7 @@ class SmsSettings(Section, frozen=True, kw_only=True):
 
     enabled: bool
     url: Url
-    ca_file: str
+    ca: str
     product_token: str
     sender: Annotated[str, Meta(pattern=r"^([A-Za-z0-9 ]{1,11}|\+?[0-9]{1,16})$")]
     parts_max: Annotated[int, Meta(ge=1, le=8)]
@@ -150,6 +150,34 @@ class DispatchSettings(Section, frozen=True, kw_only=True):
     pause_most_s: Seconds
 
 
+class SignageSettings(Section, frozen=True, kw_only=True):
+    """[signage]"""
+
+    brokers: list[Url]
+    embedded: Literal["auto", "mosquitto", "amqtt"]
+    embedded_port: Port
+    client_id: Annotated[str, Meta(min_length=1, max_length=64)]
+    username: str
+    password: str
+    ca: str
+    certificate: str
+    key: str
+    protocol: Literal["auto", "5", "3.1.1"]
+    window: Annotated[int, Meta(ge=1, le=60_000)]
+    keepalive_s: Annotated[int, Meta(ge=5, le=600)]
+    lag_s: Seconds
+    grace_s: Seconds
+    result_show_s: Seconds
+    rank_search: Annotated[int, Meta(ge=1, le=99)]
+    rank_information: Annotated[int, Meta(ge=1, le=99)]
+    rank_result: Annotated[int, Meta(ge=1, le=99)]
+    on_comm_loss: Literal["blank", "hold"]
+    comm_loss_s: Annotated[int, Meta(ge=10, le=86_400)]
+    page_seconds_min: Seconds
+    characters_per_second: Annotated[float, Meta(gt=0, le=100)]
+    signing_key: str
+
+
 class KindSettings(Section, frozen=True, kw_only=True):
     """[kinds.NAME]: one kind of action."""
 
@@ -175,6 +203,7 @@ class Settings(Section, frozen=True, kw_only=True):
     registry: RegistrySettings
     providers: ProvidersSettings
     dispatch: DispatchSettings
+    signage: SignageSettings
     kinds: dict[str, KindSettings]
     tenants: dict[str, TenantSettings]
 

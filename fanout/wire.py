@@ -313,10 +313,15 @@ class UnfitBoards(Output, frozen=True, kw_only=True):
 
 
 class BoardPlan(Output, frozen=True, kw_only=True):
-    """Boards in the area: how many show the action, and which models cannot."""
+    """Boards in the area: how many show the action, which models cannot, and which only without some language.
+
+    `reason`: why no board was asked at all, empty if they were.
+    """
 
     boards: int = 0
     unfit: list[UnfitBoards] = []
+    partial: list[UnfitBoards] = []
+    reason: str = ""
 
 
 class ActionAccepted(Output, frozen=True, kw_only=True):

@@ -1,0 +1,492 @@
+"""One MQTT connection that is kept alive: paho 2 on trio. The only import of paho outside simulators, tests and
+benches.
+
+Rules:
+
+1. **The link pulls.** It owns no queue of messages. Whenever its window has room it asks its `Source` for the next
+   packet, so a document is encoded at the moment it goes out, a newer one replaces an older one by itself, and nothing
+   is held in memory for a broker that is down. That is the back-pressure: who publishes faster than the broker
+   acknowledges simply is not asked.
+2. **Each connection starts clean.** A new paho client per connection and a clean session: paho's own queue is never
+   replayed, packets in flight are given back to the source (`lost`), and the source publishes from its state on `up`.
+3. **Nothing blocks the loop.** Name look-up, TCP and TLS are done by trio with one time-out; paho gets a socket that is
+   connected already and reads and writes memory (`_Wire`), so one system call carries many packets. Inbound work is
+   cut into pieces of `READ_BYTES`, with a checkpoint after each.
+4. Brokers are a list: the next is tried when one fails, with back-off that doubles to a ceiling and is spread by the
+   client's id, not by chance. MQTT 5 is tried first; a broker that refuses it is spoken to in 3.1.1 from then on.
+5. What the link will *not* do: keep time-outs for acknowledgements (MQTT resends on reconnect only, never on a timer).
+   Whether a board lags is the shadow's business.
+
+Why not paho's own loop: its thread would hand every message across threads, its window is found by walking all
+messages in flight at each acknowledgement, and its connect blocks. Why not write the protocol: paho knows it.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import math
+import socket
+import ssl
+import zlib
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
+
+import msgspec
+import paho.mqtt.client as paho
+import trio
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from fanout.errors import Refused
+
+_log = logging.getLogger(__name__)
+
+READ_BYTES: Final = 16 * 1024  # one read: at most some 150 messages, 5 ms of work between two checkpoints
+SEND_BYTES_MAX: Final = 256 * 1024  # above this the pump waits for the socket before it asks for more packets
+CONNECT_TIMEOUT_S: Final = 10.0
+
+
+class Packet(msgspec.Struct, frozen=True):
+    """One message to be published at QoS 1. `expiry_s` counts on MQTT 5 only; `token` comes back in `sent` or `lost`."""
+
+    topic: str
+    payload: bytes
+    retain: bool = True
+    expiry_s: int | None = None
+    content_type: str | None = None
+    token: Any = None
+
+
+class Source(Protocol):
+    """What the link asks and tells. All calls come from the link's own task and must not block."""
+
+    def take(self) -> Packet | None:
+        """The next packet to publish, or None when there is none now (then `Link.kick` says when there is)."""
+
+    def sent(self, packet: Packet, heard: bool) -> None:
+        """The broker has it. `heard` is False when it said that nobody subscribes (MQTT 5, reason 0x10)."""
+
+    def lost(self, packets: Sequence[Packet]) -> None:
+        """The connection ended before the broker acknowledged these."""
+
+    def received(self, topic: str, payload: bytes, retained: bool) -> None:
+        """A message of one of the subscriptions."""
+
+    def up(self) -> None:
+        """Connected and subscribed; everything may have been missed since `down`."""
+
+    def down(self, reason: str) -> None:
+        """Not connected any more, or could not connect."""
+
+
+class LinkOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Where and how to connect. `brokers`: `mqtt://host:port` or `mqtts://host:port`, tried in turn."""
+
+    brokers: list[str]
+    client_id: str
+    subscriptions: list[str]
+    username: str = ""
+    password: str = ""
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    protocol: str = "auto"  # auto · 5 · 3.1.1
+    window: int = 2_000
+    keepalive_s: int = 30
+    backoff_min_s: float = 0.25
+    backoff_max_s: float = 15.0
+
+
+class Statistics(msgspec.Struct, kw_only=True):
+    """What the link did so far; `in_flight` packets wait for the broker."""
+
+    connected: bool = False
+    broker: str = ""
+    protocol: str = ""
+    connections: int = 0
+    failures: int = 0
+    published: int = 0
+    acknowledged: int = 0
+    unheard: int = 0
+    received: int = 0
+    in_flight: int = 0
+
+
+class _Down(Exception):
+    """The connection ended; the reason is the argument."""
+
+
+class _Wire:
+    """What paho takes for its socket: bytes in memory, moved by the link's tasks."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.incoming = bytearray()
+        self.position = 0
+        self.outgoing = bytearray()
+        self.closed = False
+
+    def recv(self, size: int) -> bytes:
+        piece = bytes(self.incoming[self.position : self.position + size])
+        if not piece:
+            if self.closed:
+                return b""
+            raise BlockingIOError(errno.EAGAIN, "nothing here yet")
+        self.position += len(piece)
+        return piece
+
+    def send(self, data: bytes | bytearray) -> int:
+        self.outgoing += data
+        return len(data)
+
+    def fill(self) -> None:
+        """Read once from the socket; `_Down` at its end. Blocking is an exception, as sockets have it."""
+        data = self.sock.recv(READ_BYTES)
+        if not data:
+            raise _Down("the broker closed the connection")
+        del self.incoming[: self.position]
+        self.position = 0
+        self.incoming += data
+
+    @property
+    def unread(self) -> bool:
+        return self.position < len(self.incoming)
+
+    def flush(self) -> None:
+        while self.outgoing:
+            count = self.sock.send(self.outgoing)
+            del self.outgoing[:count]
+
+    def setblocking(self, flag: bool) -> None:
+        assert not flag
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class _Client(paho.Client):
+    """paho with a wire that is connected already. The one private method it overrides makes the socket."""
+
+    wire: _Wire
+
+    def _create_socket(self) -> Any:
+        return self.wire
+
+
+class _Expiring(Properties):
+    """Properties of a PUBLISH, packed once: paho packs them for every message, at 30 us each."""
+
+    def __init__(self, expiry_s: int | None, content_type: str | None) -> None:
+        super().__init__(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        if expiry_s is not None:
+            self.MessageExpiryInterval = expiry_s
+        if content_type is not None:
+            self.ContentType = content_type
+        packed = super().pack()  # type: ignore[no-untyped-call]
+        object.__setattr__(self, "pack", lambda: packed)
+
+
+def parse_broker(address: str) -> tuple[str, int, bool]:
+    """Host, port, TLS of `mqtt://host[:port]` or `mqtts://host[:port]`; `Refused("settings_invalid")` else."""
+    parts = urlsplit(address)
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or port == -1 or parts.path not in ("", "/"):
+        problem = f"  signage.brokers: {address!r} is not mqtt://host:port or mqtts://host:port"
+        raise Refused("settings_invalid", "signage.brokers", count=1, problems=problem)
+    tls = parts.scheme == "mqtts"
+    return parts.hostname, port or (8883 if tls else 1883), tls
+
+
+def _tls_context(options: LinkOptions) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=options.ca_file or None)
+    if options.cert_file:
+        context.load_cert_chain(options.cert_file, options.key_file or None)
+    return context
+
+
+class Link:
+    """One connection, kept alive by `run`. `kick()` says that the source has packets; `statistics()` what happened."""
+
+    def __init__(self, options: LinkOptions, source: Source) -> None:
+        assert options.brokers, "a link needs at least one broker"
+        assert 0 < options.window <= 60_000, "message ids are 16 bit"
+        self._options = options
+        self._source = source
+        self._addresses = [parse_broker(address) for address in options.brokers]
+        self._context = _tls_context(options) if any(tls for _, _, tls in self._addresses) else None
+        self._old = dict.fromkeys(options.brokers, options.protocol == "3.1.1")
+        self._flight: dict[int, Packet] = {}
+        self._properties: dict[tuple[int | None, str | None], _Expiring] = {}
+        self._work = trio.Event()
+        self._up = trio.Event()
+        self._ended = ""
+        self._stats = Statistics()
+
+    def statistics(self) -> Statistics:
+        return msgspec.structs.replace(self._stats, in_flight=len(self._flight))
+
+    @property
+    def connected(self) -> bool:
+        return self._stats.connected
+
+    def kick(self) -> None:
+        """Packets are there to be taken."""
+        self._work.set()
+
+    async def wait_up(self) -> None:
+        """Wait until connected and subscribed. *Cancellation*: harmless."""
+        await self._up.wait()
+
+    async def run(self) -> None:
+        """Connect and stay connected, for ever. Ends by cancellation only; then says goodbye to the broker."""
+        attempt = 0
+        spread = 1.0 + (zlib.crc32(self._options.client_id.encode()) % 1000) / 2000.0
+        while True:
+            index = attempt % len(self._addresses)
+            name = self._options.brokers[index]
+            before = self._stats.connections
+            try:
+                await self._session(name, *self._addresses[index])
+            except _Down as down:
+                reason = str(down)
+            except (OSError, ssl.SSLError, trio.TooSlowError) as error:
+                reason = f"{type(error).__name__}: {error}".rstrip(": ")
+            self._stats.failures += 1
+            attempt = 1 if self._stats.connections > before else attempt + 1
+            rounds = (attempt - 1) // len(self._addresses)
+            self._source.down(f"{name}: {reason}")
+            await trio.sleep(
+                min(self._options.backoff_max_s, self._options.backoff_min_s * 2.0 ** min(rounds, 16)) * spread
+            )
+
+    async def _session(self, name: str, host: str, port: int, tls: bool) -> None:
+        """One connection, from name look-up to its end; raises `_Down`, `OSError`, `ssl.SSLError` or `TooSlowError`."""
+        with trio.fail_after(CONNECT_TIMEOUT_S):
+            sock = await _open(host, port, self._context if tls else None)
+        old = self._old[name]
+        client = self._client(old)
+        client.wire = wire = _Wire(sock)
+        self._ended = ""
+        try:
+            client.connect_async(host, port, keepalive=self._options.keepalive_s)
+            client.reconnect()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._tick, client)
+                nursery.start_soon(self._write, client, wire)
+                await self._read(name, client, wire)
+        except* _Down as group:
+            if not self._stats.connected and self._options.protocol == "auto" and not old:
+                self._old[name] = True  # never got as far as CONNACK: it may not know MQTT 5
+            raise _Down(self._ended or str(group.exceptions[0])) from None
+        finally:
+            await self._close(client, wire)
+
+    def _client(self, old: bool) -> _Client:
+        options = self._options
+        client = _Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=options.client_id,
+            protocol=MQTTProtocolVersion.MQTTv311 if old else MQTTProtocolVersion.MQTTv5,
+            reconnect_on_failure=False,
+            clean_session=True if old else None,
+        )
+        client.max_inflight_messages_set(0)  # the window is ours; paho would walk all messages at each acknowledgement
+        client.max_queued_messages_set(0)
+        client.suppress_exceptions = False
+        if options.username:
+            client.username_pw_set(options.username, options.password or None)
+        client.on_connect = self._on_connect
+        client.on_subscribe = self._on_subscribe
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.on_message = self._on_message
+        client.on_socket_register_write = self._on_register_write
+        self._stats.protocol = "3.1.1" if old else "5"
+        return client
+
+    # --- the three tasks of a connection ------------------------------------------------------------------------------
+
+    async def _read(self, name: str, client: _Client, wire: _Wire) -> None:
+        self._stats.broker = name
+        while True:
+            try:
+                wire.fill()
+            except (BlockingIOError, ssl.SSLWantReadError):
+                await trio.lowlevel.wait_readable(wire.sock)
+                continue
+            while wire.unread and not wire.closed:
+                code = client.loop_read()
+                if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                    break
+                if not _more(wire):
+                    break
+            if wire.closed:
+                raise _Down(self._ended or "the connection ended")
+            if self._source_has_room():
+                self._work.set()
+            await trio.lowlevel.checkpoint()
+
+    def _source_has_room(self) -> bool:
+        return len(self._flight) < self._options.window
+
+    async def _write(self, client: _Client, wire: _Wire) -> None:
+        while True:
+            await self._work.wait()
+            self._work = trio.Event()
+            if self._stats.connected:
+                self._pump(client, wire)
+            client.loop_write()
+            if wire.closed:
+                raise _Down(self._ended or "the connection ended")
+            while wire.outgoing:
+                try:
+                    wire.flush()
+                except (BlockingIOError, ssl.SSLWantWriteError):
+                    await trio.lowlevel.wait_writable(wire.sock)
+            if self._stats.connected and self._source_has_room() and self._more_to_take:
+                self._work.set()
+                await trio.lowlevel.checkpoint()
+
+    _more_to_take = False
+
+    def _pump(self, client: _Client, wire: _Wire) -> None:
+        """Take packets while the window and the wire have room."""
+        flight, window = self._flight, self._options.window
+        self._more_to_take = True
+        taken = 0
+        while len(flight) < window and len(wire.outgoing) < SEND_BYTES_MAX and taken < 200:
+            packet = self._source.take()
+            if packet is None:
+                self._more_to_take = False
+                return
+            taken += 1
+            info = client.publish(
+                packet.topic, packet.payload, qos=1, retain=packet.retain, properties=self._props(packet)
+            )
+            flight[info.mid] = packet
+            self._stats.published += 1
+            client.loop_write()
+
+    def _props(self, packet: Packet) -> Properties | None:
+        if self._stats.protocol != "5" or (packet.expiry_s is None and packet.content_type is None):
+            return None
+        key = (packet.expiry_s, packet.content_type)
+        found = self._properties.get(key)
+        if found is None:
+            if len(self._properties) > 256:
+                self._properties.clear()
+            found = self._properties[key] = _Expiring(*key)
+        return found
+
+    async def _tick(self, client: _Client) -> None:
+        """paho's keep-alive; and a broker that takes the connection but never answers is given up."""
+        started = trio.current_time()
+        while True:
+            await trio.sleep(1.0)
+            client.loop_misc()
+            self._work.set()
+            if not self._stats.connected and trio.current_time() - started > CONNECT_TIMEOUT_S:
+                raise _Down("no answer to CONNECT")
+
+    async def _close(self, client: _Client, wire: _Wire) -> None:
+        """Say goodbye if that is possible without waiting, give back what was in flight, close the socket."""
+        was_up = self._stats.connected
+        self._stats.connected = False
+        self._up = trio.Event()
+        if was_up and not wire.closed:
+            client.disconnect()
+            client.loop_write()
+            try:
+                wire.flush()
+            except OSError:
+                _log.debug("the broker was gone before goodbye")
+        wire.sock.close()
+        lost = list(self._flight.values())
+        self._flight.clear()
+        if lost:
+            self._source.lost(lost)
+
+    # --- paho's callbacks, called from within loop_read and loop_write ------------------------------------------------
+
+    def _on_connect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if reason.is_failure:
+            self._ended = f"refused: {reason}"
+            if self._options.protocol == "auto" and "rotocol" in str(reason):
+                self._old[self._stats.broker] = True
+            return
+        client.subscribe([(topic, 1) for topic in self._options.subscriptions])
+
+    def _on_subscribe(self, client: Any, userdata: Any, mid: int, reasons: Any, properties: Any) -> None:
+        refused = [str(reason) for reason in reasons if reason.is_failure]
+        if refused:
+            _log.error("the broker refuses %d of our subscriptions: %s", len(refused), refused[0])
+        self._stats.connected = True
+        self._stats.connections += 1
+        self._source.up()
+        self._up.set()
+        self._work.set()
+
+    def _on_disconnect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        self._ended = self._ended or f"{reason}"
+
+    def _on_publish(self, client: Any, userdata: Any, mid: int, reason: Any, properties: Any) -> None:
+        packet = self._flight.pop(mid, None)
+        if packet is None:
+            return
+        self._stats.acknowledged += 1
+        heard = reason.value != 0x10
+        self._stats.unheard += not heard
+        self._source.sent(packet, heard)
+
+    def _on_message(self, client: Any, userdata: Any, message: Any) -> None:
+        self._stats.received += 1
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            return
+        self._source.received(topic, message.payload, bool(message.retain))
+
+    def _on_register_write(self, client: Any, userdata: Any, sock: Any) -> None:
+        self._work.set()
+
+
+def _more(wire: _Wire) -> bool:
+    """Whether a further `loop_read` could make progress: paho consumes all bytes it is given, packet or not."""
+    return wire.unread
+
+
+async def _open(host: str, port: int, context: ssl.SSLContext | None) -> socket.socket:
+    """A connected, non-blocking socket; TLS done, name checked."""
+    stream = await trio.open_tcp_stream(host, port)
+    sock = socket.socket(fileno=stream.socket.detach())
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if context is None:
+        return sock
+    secure = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+    try:
+        while True:
+            try:
+                secure.do_handshake()
+                return secure
+            except ssl.SSLWantReadError:
+                await trio.lowlevel.wait_readable(secure)
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(secure)
+    except BaseException:
+        secure.close()
+        raise
+
+
+def expiry_s(end_ms: int, now_ms: int) -> int:
+    """Seconds until the end, at least 1, at most what MQTT 5 can say: for `Packet.expiry_s`."""
+    return max(1, min(2**32 - 1, math.ceil((end_ms - now_ms) / 1000)))

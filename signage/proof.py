@@ -1,0 +1,109 @@
+"""What is known of one action on each of its boards: when it was published, received, shown, ended. Columns, and
+counts.
+
+Rules:
+
+1. Times are the engine's, at the moment it learnt of it: boards have wrong clocks.
+2. *Shown* is read back from a report that shows the action's own message, line by line where the board gives lines.
+   *Ended* is a report of a board that has the document which takes the message down, and shows it no more; a result in
+   its place counts as ended, since the message itself is gone.
+3. The first time counts; what comes again later changes nothing.
+4. Columns are int64 milliseconds, 0 for never, one place a board in the order of `boards`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from fanout.wire import BoardCounts
+
+LAGGARDS_NAMED_MAX: Final = 50  # names in an answer; the number tells the rest
+COLUMNS: Final = ("published", "received", "shown", "ended")
+
+
+class _Stored(msgspec.Struct, frozen=True, kw_only=True):
+    boards: list[str]
+    published: bytes
+    received: bytes
+    shown: bytes
+    ended: bytes
+
+
+class BoardProof(msgspec.Struct, frozen=True, kw_only=True):
+    """One board of an action. Milliseconds since 1970, None for never."""
+
+    board: str
+    published_ms: int | None
+    received_ms: int | None
+    shown_ms: int | None
+    ended_ms: int | None
+
+
+class Proof:
+    """Columns of one action. `place` tells the place of a board."""
+
+    def __init__(self, boards: list[str]) -> None:
+        self.boards = boards
+        self.place = {board: at for at, board in enumerate(boards)}
+        self.columns: dict[str, NDArray[np.int64]] = {name: np.zeros(len(boards), np.int64) for name in COLUMNS}
+        self.dirty = False
+
+    def add(self, board: str) -> None:
+        """One board more: it appeared, or drove into the area."""
+        self.place[board] = len(self.boards)
+        self.boards.append(board)
+        for name, column in self.columns.items():
+            self.columns[name] = np.append(column, np.int64(0))
+
+    def mark(self, column: str, board: str, now_ms: int) -> bool:
+        """Record the first time; whether it was the first."""
+        at = self.place.get(board)
+        if at is None or self.columns[column][at]:
+            return False
+        self.columns[column][at] = now_ms
+        self.dirty = True
+        return True
+
+    def unended(self) -> int:
+        return int((self.columns["ended"] == 0).sum())
+
+    def rows(self) -> list[BoardProof]:
+        """Everything known, board by board."""
+        return [
+            BoardProof(
+                board=board,
+                published_ms=int(self.columns["published"][at]) or None,
+                received_ms=int(self.columns["received"][at]) or None,
+                shown_ms=int(self.columns["shown"][at]) or None,
+                ended_ms=int(self.columns["ended"][at]) or None,
+            )
+            for at, board in enumerate(self.boards)
+        ]
+
+    def counts(self, start_ms: int, ended_ms: int | None) -> BoardCounts:
+        """How many of how many. `ended_ms`: when the action was over, None while it is on; then laggards are to clear."""
+        shown, ended = self.columns["shown"], self.columns["ended"]
+        late = np.flatnonzero((shown if ended_ms is None else ended) == 0)[:LAGGARDS_NAMED_MAX]
+        return BoardCounts(
+            selected=len(self.boards),
+            shown=int((shown > 0).sum()),
+            cleared=int((ended > 0).sum()),
+            last_ms=int(shown.max()) - start_ms if shown.any() else None,
+            cleared_last_ms=int(ended.max()) - ended_ms if ended_ms is not None and ended.any() else None,
+            laggards=[self.boards[at] for at in late.tolist()],
+        )
+
+    def encode(self) -> bytes:
+        columns = {name: column.astype("<i8").tobytes() for name, column in self.columns.items()}
+        return msgspec.msgpack.encode(_Stored(boards=self.boards, **columns))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Proof:
+        stored = msgspec.msgpack.decode(data, type=_Stored)
+        proof = cls(stored.boards)
+        proof.columns = {name: np.frombuffer(getattr(stored, name), "<i8").astype(np.int64) for name in COLUMNS}
+        return proof

@@ -1,0 +1,555 @@
+"""The heart of the boards' side: actions in, documents out, reports in. No trio, no socket, no store: driven by its
+shell.
+
+Rules:
+
+1. What a board must show is composed from the actions that chose it, when its document is taken to the wire, never
+   before: ten changes in a row are one document. Boards of one model with the same actions share their items, encoded
+   once.
+2. Versions of one board's document grow: the clock's milliseconds, and always above what we gave and what it reported.
+3. Boards that are there go first; the retained documents of the others follow.
+4. What a board says is checked before it counts. What is invalid is noted for ops on that board, and nothing else
+   happens.
+5. `remember` holds what the shell must make durable; `tick(now)` does all that time does. Every method is quick and
+   returns.
+
+The shell (`service`) owes: one caller at a time, a tick every second or so, what `remember` holds written before an
+action is called accepted. It implements `mqtt.Source`, so a link can pull from it as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from fanout import limits
+from fanout.errors import Refused
+from fanout.geo import PlaceIndex, shapes
+from fanout.settings import SignageSettings
+from fanout.wire import BoardCounts, BoardView
+from signage import shadow
+from signage.arbitration import arbitrate
+from signage.boards import Board, Boards, widened
+from signage.dialects import native
+from signage.dialects.native import Caps, Item, Reported
+from signage.layout import Model, Pace
+from signage.mqtt import Packet, expiry_s
+from signage.proof import Proof
+from signage.shadow import Effect, Event, State
+from signage.showing import Record, Showing
+
+_log = logging.getLogger(__name__)
+
+LAG_DOUBLINGS_MAX: Final = 4  # a board that never confirms is asked again after 16 times the lag, for ever
+EARLY_MAX: Final = 4_096  # boards of which a report came before the birth document: a burst at connection, no more
+GRACE_EVERY_TICKS: Final = 10
+SAME_ID_BOOTS: Final = 4  # so many new boot ids within a minute: two boards share an id, or one is in a boot loop
+CAPS, ACTIONS, PROOF, COUNTS = "boards.caps", "boards.actions", "boards.proof", "boards.counts"
+
+Sign = Callable[[bytes], bytes]
+_Composed = tuple[tuple[Item, ...], dict[str, bytes]]
+
+
+class Reconciler:
+    """All boards and all actions on them. See the module."""
+
+    def __init__(
+        self, settings: SignageSettings, clock_ms: Callable[[], int], *, key: str = "", sign: Sign | None = None
+    ) -> None:
+        self._settings = settings
+        self._clock_ms = clock_ms
+        self._key = key
+        self._sign = sign
+        self.pace = Pace(
+            seconds_page_min=settings.page_seconds_min, characters_per_second=settings.characters_per_second
+        )
+        self.boards = Boards()
+        self.remember: dict[tuple[str, str], bytes | None] = {}
+        self.changed: Callable[[int], None] = lambda action: None
+        self._kick: Callable[[], None] = lambda: None
+        self._showings: dict[int, Showing] = {}
+        self._proofs: dict[int, Proof] = {}
+        self._shapes: dict[int, shapes.Shape] = {}
+        self._outside: dict[int, set[str]] = {}
+        self._past: dict[int, BoardCounts] = {}
+        self._first: dict[Board, None] = {}
+        self._later: dict[Board, None] = {}
+        self._stale: set[Board] = set()
+        self._open: dict[Board, None] = {}
+        self._held: dict[Board, None] = {}
+        self._composed: dict[tuple[Model, int, tuple[int, ...]], _Composed] = {}
+        self._early: dict[str, dict[str, bytes]] = {}
+        self._ticked_ms = 0
+        self._ticks = 0
+
+    def on_work(self, kick: Callable[[], None]) -> None:
+        """`kick` is called when documents are to be taken."""
+        self._kick = kick
+
+    # --- what is remembered -------------------------------------------------------------------------------------------
+
+    def restore(
+        self,
+        caps: Iterable[tuple[str, bytes]],
+        actions: Iterable[tuple[str, bytes]],
+        proofs: Iterable[tuple[str, bytes]],
+        counts: Iterable[tuple[str, bytes]],
+        shape_of: Callable[[Record], shapes.Shape | None],
+    ) -> None:
+        """Take up what was remembered, as (key, value) of the four spaces. Everything is due again."""
+        for key, value in caps:
+            self.boards.put(native.read_caps(key, value))
+        for key, value in counts:
+            self._past[int(key)] = msgspec.msgpack.decode(value, type=BoardCounts)
+        known = {int(key): Proof.decode(value) for key, value in proofs}
+        for key, value in actions:
+            record = msgspec.msgpack.decode(value, type=Record)
+            self._showings[record.action] = Showing(record, self.pace)
+            self._proofs[record.action] = _proof_for(record, known.get(int(key)))
+            shape = shape_of(record)
+            if shape is not None:
+                self._shapes[record.action] = shape
+            for name in record.boards:
+                board = self.boards.get(name)
+                if board is not None:
+                    self._attach(board, record)
+
+    def drain(self) -> dict[str, list[tuple[str, bytes | None]]]:
+        """What must be made durable since the last call, by space; columns of proof included."""
+        for action, proof in self._proofs.items():
+            if proof.dirty:
+                proof.dirty = False
+                self.remember[PROOF, str(action)] = proof.encode()
+        spaces: dict[str, list[tuple[str, bytes | None]]] = {}
+        for (space, key), value in self.remember.items():
+            spaces.setdefault(space, []).append((key, value))
+        self.remember.clear()
+        return spaces
+
+    # --- actions ------------------------------------------------------------------------------------------------------
+
+    def has(self, action: int) -> bool:
+        return action in self._showings or action in self._past
+
+    def add(self, record: Record, shape: shapes.Shape) -> None:
+        """Show an action on the boards of its record."""
+        self._showings[record.action] = Showing(record, self.pace)
+        self._proofs[record.action] = Proof(list(record.boards))
+        self._shapes[record.action] = shape
+        self._remember(record)
+        for name in record.boards:
+            board = self.boards.get(name)
+            assert board is not None, "an action is put on boards that are known"
+            self._attach(board, record)
+        self._kick()
+
+    def end(self, action: int, texts: dict[str, str], now_ms: int, reason: str) -> None:
+        """Take an action down, or put its result in its place for a while. Again: nothing."""
+        showing = self._showings.get(action)
+        if showing is None or showing.record.stage != "start":
+            return
+        ended_ms = min(now_ms, showing.record.end_ms)
+        if texts:
+            until = now_ms + int(self._settings.result_show_s * 1000)
+            showing.replace(stage="result", result_texts=texts, result_end_ms=until, ended_ms=ended_ms, reason=reason)
+        else:
+            showing.replace(stage="over", ended_ms=ended_ms, reason=reason)
+        self._restage(showing)
+
+    def showing(self) -> list[int]:
+        """Actions that a board still has to show, or may still show."""
+        return [
+            action
+            for action, showing in self._showings.items()
+            if showing.record.stage != "over" or self._proofs[action].unended()
+        ]
+
+    def counts(self, action: int) -> BoardCounts:
+        showing = self._showings.get(action)
+        if showing is None:
+            return self._past.get(action, BoardCounts())
+        return self._proofs[action].counts(showing.record.start_ms, showing.record.ended_ms)
+
+    def proof(self, action: int) -> Proof | None:
+        """Board by board, while the action is remembered."""
+        return self._proofs.get(action)
+
+    # --- the link: `mqtt.Source` --------------------------------------------------------------------------------------
+
+    def take(self) -> Packet | None:
+        """The next document to the wire: composed, signed and encoded now."""
+        while self._first or self._later:
+            queue = self._first or self._later
+            board = next(iter(queue))
+            del queue[board]
+            if board.state is State.FORGETTING:
+                self._step(board, Event.TAKEN)
+                return Packet(native.desired_topic(board.id), b"", token=(board, board.version))
+            if board.state is State.DUE:
+                return self._document(board)
+        return None
+
+    def sent(self, packet: Packet, heard: bool) -> None:
+        board, version = packet.token
+        if version != board.version:
+            return
+        if not packet.payload:
+            if board.state is State.FORGETTING:
+                self._step(board, Event.STORED)
+            return
+        self._step(board, Event.STORED)
+        now_ms = self._clock_ms()
+        for action in board.showings:
+            self._proofs[action].mark("published", board.id, now_ms)
+
+    def lost(self, packets: Sequence[Packet]) -> None:
+        for packet in packets:
+            self._step(packet.token[0], Event.CUT)
+
+    def up(self) -> None:
+        """Connected: the broker may have lost everything, so everything held is due."""
+        for board in list(self._held):
+            self._step(board, Event.CUT)
+        self._kick()
+
+    def down(self, reason: str) -> None:
+        _log.warning("no broker: %s", reason)
+
+    def received(self, topic: str, payload: bytes, retained: bool) -> None:
+        """A message of a board. Whatever it holds, nothing but that board is touched."""
+        heard = native.read_topic(topic)
+        if heard is None or not payload:
+            return
+        board = self.boards.get(heard.board)
+        try:
+            if heard.leaf == "caps":
+                self._born(native.read_caps(heard.board, payload))
+            elif board is None:
+                self._keep_early(heard, payload)
+            elif heard.leaf == "reported":
+                self._reported(board, native.read_reported(heard.board, payload), retained)
+            elif heard.leaf == "state":
+                self._present(board, native.read_state(heard.board, payload))
+            elif heard.leaf == "ack":
+                self._acknowledged(board, native.read_acks(heard.board, payload))
+        except Refused as refused:
+            _log.warning("%s", refused.message)
+            if board is not None:
+                board.note(refused.message)
+
+    # --- what boards say ----------------------------------------------------------------------------------------------
+
+    def _born(self, caps: Caps) -> None:
+        board, new = self.boards.put(caps)
+        if new:
+            self.remember[CAPS, board.id] = native.encode(caps)
+            for action in board.showings:
+                why = self._showings[action].why_unfit(board.model)
+                if self._item(self._showings[action], board.model) is None and why:
+                    board.note(f"action {action} does not fit model {board.model.name}: {why}")
+            if board.showings:
+                self._desire(board)
+            self._consider(board)
+        for leaf, payload in self._early.pop(caps.board, {}).items():
+            self.received(native.board_topic(caps.board, leaf), payload, True)
+
+    def _keep_early(self, heard: native.Heard, payload: bytes) -> None:
+        if heard.leaf in ("state", "reported") and len(self._early) < EARLY_MAX:
+            self._early.setdefault(heard.board, {})[heard.leaf] = payload
+
+    def _present(self, board: Board, state: native.State) -> None:
+        if state.state == "lost" and board.boot and state.boot != board.boot:
+            return  # the will of a session that was over before this one began
+        now_ms = self._clock_ms()
+        if state.state != "lost" and state.boot != board.boot:
+            board.boots_ms = [at for at in board.boots_ms if now_ms - at < 60_000] + [now_ms]
+            if len(board.boots_ms) >= SAME_ID_BOOTS:
+                board.note("it started four times in a minute: two boards with this id, or one that cannot stay up")
+            board.boot = state.boot
+        board.presence = state.state
+        board.clock_offset_ms = state.clock_offset_ms
+        board.heard_ms = now_ms
+        if abs(state.clock_offset_ms) > limits.BOARD_CLOCK_OFFSET_MS_MAX:
+            board.note(f"its clock is off by {state.clock_offset_ms / 1000:.0f} s")
+
+    def _acknowledged(self, board: Board, acks: list[native.Ack]) -> None:
+        now_ms = self._clock_ms()
+        for ack in acks:
+            if ack.what == "rejected" and ack.version == board.version:
+                board.note(f"it rejected version {ack.version}: {ack.reason or 'no reason given'}")
+                self._step(board, Event.REJECT)
+            elif ack.what in ("received", "shown") and ack.version == board.version:
+                for action in board.showings:
+                    self._proofs[action].mark("received", board.id, now_ms)
+
+    def _reported(self, board: Board, report: Reported, retained: bool) -> None:
+        now_ms = self._clock_ms()
+        board.report = report
+        board.heard_ms = now_ms
+        if not retained and board.presence in ("unknown", "lost"):
+            board.presence = "ready"
+        for error in report.errors:
+            board.note(f"it reports: {error}")
+        if board.caps.mobile and report.lon is not None and report.lat is not None:
+            moved = self.boards.move(board, report.lon, report.lat)
+            if moved:
+                self._consider(board)
+        event = self._compare(board, now_ms)
+        if event is None:
+            return
+        current = event in (Event.AGREES, Event.DIFFERS) and board not in self._stale
+        self._step(board, event)
+        on_board = {entry.action for entry in report.shown if entry.stage != "result"}
+        for action in board.showings:
+            record = self._showings[action].record
+            if record.stage == "start" and action in on_board and not (current and event is Event.DIFFERS):
+                self._mark("shown", action, board, now_ms)
+            elif record.stage != "start" and action not in on_board and current:
+                self._mark("ended", action, board, now_ms)
+
+    def _compare(self, board: Board, now_ms: int) -> Event | None:
+        """What the board's last report means now; None: nothing."""
+        report = board.report
+        if report is None:
+            return None
+        if board.state in (State.CLEAR, State.FORGETTING):
+            return Event.DIFFERS if report.shown else None
+        return shadow.compare(board.version, board.items, report, now_ms)
+
+    def _mark(self, column: str, action: int, board: Board, now_ms: int) -> None:
+        if self._proofs[action].mark(column, board.id, now_ms):
+            self.changed(action)
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def tick(self, now_ms: int) -> None:
+        """Ends, results that stood long enough, starts, boards that lag, topics to be forgotten."""
+        for showing in list(self._showings.values()):
+            record = showing.record
+            if record.stage == "start" and record.end_ms <= now_ms:
+                showing.replace(stage="over", ended_ms=record.end_ms, reason="its end has passed")
+                self._restage(showing)
+            elif record.stage == "result" and record.result_end_ms <= now_ms:
+                showing.replace(stage="over")
+                self._restage(showing)
+            elif record.stage == "start" and self._ticked_ms < record.start_ms <= now_ms:
+                self._recompare(showing, now_ms)
+            if record.stage == "over" and showing.last_end_ms + self._grace_ms <= now_ms:
+                self._forget(showing)
+        for board in list(self._open):
+            self._chase(board, now_ms)
+        self._ticks += 1
+        if self._ticks % GRACE_EVERY_TICKS == 0:
+            for board in list(self._held):
+                if not board.showings and 0 < board.last_end_ms + self._grace_ms <= now_ms:
+                    self._step(board, Event.GRACE)
+        self._ticked_ms = now_ms
+        if self._first or self._later:
+            self._kick()
+
+    @property
+    def _grace_ms(self) -> int:
+        return int(self._settings.grace_s * 1000)
+
+    def _recompare(self, showing: Showing, now_ms: int) -> None:
+        for name in showing.record.boards:
+            board = self.boards.get(name)
+            event = self._compare(board, now_ms) if board is not None else None
+            if board is not None and event is not None and board.state is State.AGREED:
+                self._step(board, event)
+
+    def _chase(self, board: Board, now_ms: int) -> None:
+        """Ask a board again that is there and does not agree; it may agree by now, as time has changed what is
+        expected.
+        """
+        if board.state in (State.DUE, State.CLEAR) or board.presence not in ("ready", "unknown"):
+            return
+        wait_ms = self._settings.lag_s * 1000 * 2 ** min(board.tries, LAG_DOUBLINGS_MAX)
+        if now_ms - board.sent_ms < wait_ms:
+            return
+        if board.state is State.DEVIANT and self._compare(board, now_ms) is Event.AGREES:
+            self._step(board, Event.AGREES)
+            return
+        board.tries += 1
+        self._step(board, Event.LATE)
+
+    def _forget(self, showing: Showing) -> None:
+        """An action whose every document is over: its counts stay, board by board it is gone."""
+        action = showing.record.action
+        self._past[action] = counts = self.counts(action)
+        self.remember[COUNTS, str(action)] = msgspec.msgpack.encode(counts)
+        self.remember[ACTIONS, str(action)] = None
+        self.remember[PROOF, str(action)] = None
+        for name in showing.record.boards:
+            board = self.boards.get(name)
+            if board is not None and action in board.showings:
+                board.showings.remove(action)
+        del self._showings[action], self._proofs[action]
+        self._shapes.pop(action, None)
+        self._outside.pop(action, None)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _attach(self, board: Board, record: Record) -> None:
+        if record.action not in board.showings:
+            board.showings.append(record.action)
+        board.last_end_ms = max(board.last_end_ms, record.end_ms, record.result_end_ms)
+        self._desire(board)
+
+    def _consider(self, board: Board) -> None:
+        """A board that is new, or somewhere else: put it on the actions whose area it is in, take it off the others."""
+        if board.lon is None or board.lat is None:
+            return
+        here: PlaceIndex | None = None
+        for action, shape in self._shapes.items():
+            showing = self._showings[action]
+            if showing.record.stage != "start" or isinstance(shape, shapes.Nearest):
+                continue
+            here = here or PlaceIndex.build(np.array([board.lon]), np.array([board.lat]))
+            inside = here.count(widened(shape, showing.record.request.boards.margin_m)) > 0
+            member = action in board.showings
+            if inside and not member and self._item(showing, board.model) is not None:
+                showing.record.boards.append(board.id)
+                self._proofs[action].add(board.id)
+                self._remember(showing.record)
+                self._attach(board, showing.record)
+            elif member and board.caps.mobile and inside == (board.id in self._outside.get(action, ())):
+                outside = self._outside.setdefault(action, set())
+                outside.symmetric_difference_update({board.id})
+                self._desire(board)
+        self._kick()
+
+    def _restage(self, showing: Showing) -> None:
+        self._composed.clear()
+        self._remember(showing.record)
+        for name in showing.record.boards:
+            board = self.boards.get(name)
+            if board is not None:
+                board.last_end_ms = max(board.last_end_ms, showing.last_end_ms)
+                self._desire(board)
+        self._kick()
+        self.changed(showing.record.action)
+
+    def _remember(self, record: Record) -> None:
+        self.remember[ACTIONS, str(record.action)] = encode_record(record)
+
+    def _desire(self, board: Board) -> None:
+        board.tries = 0
+        self._step(board, Event.DESIRE)
+
+    def _step(self, board: Board, event: Event) -> None:
+        """Advance one board by the table and do what it says."""
+        before = board.state
+        board.state, effects = shadow.step(before, event)
+        if event is Event.DESIRE:
+            self._stale.add(board)
+        for effect in effects:
+            if effect is Effect.RAISE:
+                self._stale.add(board)
+            if effect is not Effect.NOTE:
+                self._later.pop(board, None)
+                queue = self._first if board.presence == "ready" else self._later
+                queue[board] = None
+        if board.state is before:
+            return
+        if board.state in shadow.OPEN:
+            self._open[board] = None
+        else:
+            self._open.pop(board, None)
+            board.tries = 0
+        if before not in shadow.OPEN and board.state in shadow.OPEN:
+            board.lag_since_ms = self._clock_ms()
+        if board.state is State.CLEAR:
+            self._held.pop(board, None)
+            board.items, board.last_end_ms = (), 0
+        else:
+            self._held[board] = None
+
+    def _item(self, showing: Showing, model: Model) -> Item | None:
+        return showing.item(model, self._settings.rank_result)
+
+    def _compose(self, board: Board, now_ms: int) -> None:
+        """The document's items, shared by all boards of the model that have the same actions."""
+        actions = tuple(action for action in board.showings if board.id not in self._outside.get(action, ()))
+        key = (board.model, board.caps.items, actions)
+        found = self._composed.get(key)
+        if found is None:
+            items = [self._item(self._showings[action], board.model) for action in actions]
+            verdicts = arbitrate([item for item in items if item is not None], now_ms, board.caps.items)
+            if len(self._composed) > 10_000:
+                self._composed.clear()
+            found = self._composed[key] = (tuple(verdict.item for verdict in verdicts if verdict.sent), {})
+        board.items, board.item_bytes = found
+        reported = board.report.version if board.report is not None else 0
+        board.version = max(now_ms, board.version + 1, reported + 1)
+
+    def _document(self, board: Board) -> Packet:
+        now_ms = self._clock_ms()
+        if board in self._stale:
+            self._stale.discard(board)
+            self._compose(board, now_ms)
+        if not board.last_end_ms:  # something of ours is on it that we do not know: it may last as long as any
+            board.last_end_ms = now_ms + limits.ACTION_HOURS_MAX * 3_600_000
+        form = board.caps.form
+        items = board.item_bytes.get(form)
+        if items is None:
+            items = board.item_bytes[form] = native.encode_items(board.items, form)
+        body = native.encode_body(
+            board=board.id,
+            version=board.version,
+            on_comm_loss=self._settings.on_comm_loss,
+            comm_loss_s=self._settings.comm_loss_s,
+            items=items,
+            form=form,
+        )
+        signature = self._sign(body) if self._sign is not None else b""
+        payload = native.encode_envelope(body, form, key=self._key, signature=signature)
+        self._step(board, Event.TAKEN)
+        board.sent_ms = now_ms
+        return Packet(
+            native.desired_topic(board.id),
+            payload,
+            expiry_s=expiry_s(board.last_end_ms + self._grace_ms, now_ms),
+            content_type=native.CONTENT_TYPE[form],
+            token=(board, board.version),
+        )
+
+    # --- for the API --------------------------------------------------------------------------------------------------
+
+    def view(self, board: Board) -> BoardView:
+        report = board.report
+        lagging = board.state in shadow.OPEN
+        return BoardView(
+            id=board.id,
+            dialect=board.dialect,
+            model=board.model.name,
+            place=board.caps.place,
+            lon=board.lon,
+            lat=board.lat,
+            state=board.presence,
+            desired_version=board.version,
+            reported_version=report.version if report is not None else 0,
+            lag_ms=self._clock_ms() - board.lag_since_ms if lagging else None,
+            desired=[item.action for item in board.items],
+            shown=list(report.lines) if report is not None else [],
+            why=report.why if report is not None else "",
+            problems=list(board.problems),
+        )
+
+
+def encode_record(record: Record) -> bytes:
+    """A record as it is remembered in the space `ACTIONS`, under its action's id."""
+    return msgspec.msgpack.encode(record)
+
+
+def _proof_for(record: Record, stored: Proof | None) -> Proof:
+    """The stored columns, grown to the boards of the record."""
+    proof = stored or Proof([])
+    for name in record.boards:
+        if name not in proof.place:
+            proof.add(name)
+    return proof

@@ -1,0 +1,283 @@
+"""Boards for the engine: an action goes in, boards show it, and what they confirm comes out. The trio shell of
+`reconcile`.
+
+    async with open_signage(settings.signage, store, clock_ms, folder=folder, kinds=settings.kinds) as signage:
+        plan = await signage.plan(action, shape, kind)          # without effect; models that cannot show it are named
+        await signage.show(action_id, action, shape, lane, now_ms)   # durable when it returns; boards follow
+        await signage.result(action_id, texts, now_ms)          # the result in its place for a while; {}: down at once
+        signage.counts(action_id)
+
+Rules:
+
+1. What an action shall show is durable before `show` and `result` return; publishing goes on in the background,
+   whether or not a broker is there. Without one, actions are accepted, and boards catch up when it comes back.
+2. After a restart everything is taken from memory and published again; boards ignore what they have. Reports are
+   retained at the broker and come in by themselves.
+3. No brokers in the settings: one is started as a child process, on loopback, in the folder. `broker_address` tells
+   where.
+4. Memory is handed in (`Memory`, the document part of a store); it blocks, so it is called in a thread, a batch a call.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Final, Protocol
+
+import trio
+
+from fanout import wire
+from fanout.errors import Refused
+from fanout.geo import shapes
+from fanout.geo.gate import shape_of
+from fanout.settings import KindSettings, SignageSettings
+from signage import reconcile
+from signage.boards import Board
+from signage.broker import open_broker
+from signage.dialects import native
+from signage.layout import Model, Unfit, lay_out
+from signage.mqtt import Link, LinkOptions, Statistics
+from signage.proof import BoardProof
+from signage.reconcile import Reconciler
+from signage.showing import Record, forms_of, priority_of
+from signage.signing import Signer, load_signer
+
+_log = logging.getLogger(__name__)
+
+TICK_S: Final = 0.5
+
+
+class Memory(Protocol):
+    """Where signage remembers: small values by (space, key). Calls block; a writing one is durable when it returns."""
+
+    def put(self, space: str, values: Iterable[tuple[str, bytes | None]]) -> None: ...
+
+    def scan(self, space: str) -> list[tuple[str, bytes]]: ...
+
+
+class Signage:
+    """See the module. Made by `open_signage`; methods may be called by many tasks of the same trio run."""
+
+    def __init__(
+        self,
+        settings: SignageSettings,
+        memory: Memory,
+        clock_ms: Callable[[], int],
+        core: Reconciler,
+        link: Link,
+        kinds: Mapping[str, KindSettings] | None,
+        broker_address: str,
+    ) -> None:
+        self._settings = settings
+        self._memory = memory
+        self._clock_ms = clock_ms
+        self._core = core
+        self._link = link
+        self._kinds = kinds
+        self._writing = trio.Lock()
+        self.broker_address = broker_address
+
+    def __repr__(self) -> str:
+        return f"<Signage: {len(self._core.boards)} boards, {len(self._core.showing())} actions, {self._link.statistics()}>"
+
+    def on_change(self, changed: Callable[[int], None]) -> None:
+        """`changed(action)` is called whenever a board of the action confirms something. It must not block."""
+        self._core.changed = changed
+
+    def statistics(self) -> Statistics:
+        """What the connection to the broker did so far."""
+        return self._link.statistics()
+
+    # --- what the engine asks -----------------------------------------------------------------------------------------
+
+    async def plan(self, action: wire.Action, shape: shapes.Shape, kind: KindSettings) -> wire.BoardPlan:
+        """Boards that would show the action, and the models that cannot, with the reason. Without effect."""
+        if not kind.boards:
+            return wire.BoardPlan(reason=f"actions of kind {action.kind!r} may not be shown on public boards")
+        if not action.boards.show:
+            return wire.BoardPlan(reason="boards were not asked for")
+        _, plan = self._choose(action, shape)
+        await trio.lowlevel.checkpoint()
+        return plan
+
+    async def show(self, action_id: int, action: wire.Action, shape: shapes.Shape, lane: int, now_ms: int) -> None:
+        """Put an action on the boards of its area that can show it. Again: nothing.
+
+        *Cancellation*: may be cancelled; the action may then be on boards or not. *Errors*: what the memory raises, and
+        then nothing was published.
+        """
+        if self._core.has(action_id) or not action.boards.show:
+            return
+        kind = self._kinds.get(action.kind) if self._kinds is not None else None
+        if kind is not None and not kind.boards:
+            return
+        chosen, _ = self._choose(action, shape)
+        record = Record(
+            action=action_id,
+            request=action,
+            priority=priority_of(lane, self._settings.rank_search, self._settings.rank_information),
+            start_ms=now_ms,
+            end_ms=action.end_ms,
+            boards=[board.id for board in chosen],
+        )
+        await self._write({reconcile.ACTIONS: [(str(action_id), reconcile.encode_record(record))]})
+        if not self._core.has(action_id):
+            self._core.add(record, shape)
+
+    async def result(self, action_id: int, texts: dict[str, str], now_ms: int) -> None:
+        """Take an action down: its result in its place for a while, or nothing. Again, or unknown: nothing.
+
+        Taken down first and made durable after, since an engine that dies between the two is asked again by its caller.
+        """
+        self._core.end(action_id, texts, now_ms, "closed")
+        await self._flush()
+
+    def counts(self, action_id: int) -> wire.BoardCounts:
+        """Chosen, confirmed shown, confirmed gone; laggards by name."""
+        return self._core.counts(action_id)
+
+    def proof(self, action_id: int) -> list[BoardProof]:
+        """Board by board: published, received, shown, ended."""
+        proof = self._core.proof(action_id)
+        return proof.rows() if proof is not None else []
+
+    def showing(self) -> list[int]:
+        """Every action that is not yet confirmed gone from all its boards."""
+        return self._core.showing()
+
+    def views(self) -> list[wire.BoardView]:
+        return [self._core.view(board) for board in self._core.boards]
+
+    def view(self, board: str) -> wire.BoardView | None:
+        found = self._core.boards.get(board)
+        return self._core.view(found) if found is not None else None
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _choose(self, action: wire.Action, shape: shapes.Shape) -> tuple[list[Board], wire.BoardPlan]:
+        """The boards of the area whose model can show the text, and the plan that says so."""
+        forms = forms_of(action.texts, action.boards.texts)
+        by_model: dict[Model, list[Board]] = {}
+        for board in self._core.boards.within(shape, action.boards.margin_m):
+            by_model.setdefault(board.model, []).append(board)
+        chosen: list[Board] = []
+        unfit: list[wire.UnfitBoards] = []
+        partial: list[wire.UnfitBoards] = []
+        for model, boards in by_model.items():
+            try:
+                layout = lay_out(forms, model, self._core.pace)
+            except Unfit as refusal:
+                unfit.append(wire.UnfitBoards(model=model.name, boards=len(boards), why=str(refusal)))
+                continue
+            chosen.extend(boards)
+            if layout.left_out:
+                why = f"no room for {', '.join(layout.left_out)} beside {layout.languages[0]}"
+                partial.append(wire.UnfitBoards(model=model.name, boards=len(boards), why=why))
+        return chosen, wire.BoardPlan(boards=len(chosen), unfit=unfit, partial=partial)
+
+    async def _write(self, spaces: dict[str, list[tuple[str, bytes | None]]]) -> None:
+        """Make durable, in the order of the calls; a write that was begun is finished."""
+        if not spaces:
+            return
+        async with self._writing:
+            with trio.CancelScope(shield=True):
+                await trio.to_thread.run_sync(_put_all, self._memory, spaces)
+
+    async def _flush(self) -> None:
+        await self._write(self._core.drain())
+
+    async def run_ticks(self) -> None:
+        """Everything time does, and what was learnt made durable."""
+        while True:
+            self._core.tick(self._clock_ms())
+            try:
+                await self._flush()
+            except Refused as refused:
+                _log.error("boards: %s", refused.message)
+            await trio.sleep(TICK_S)
+
+    async def restore(self) -> None:
+        """Take up what was remembered."""
+        spaces = (reconcile.CAPS, reconcile.ACTIONS, reconcile.PROOF, reconcile.COUNTS)
+        caps, actions, proofs, counts = await trio.to_thread.run_sync(
+            lambda: [self._memory.scan(space) for space in spaces]
+        )
+        self._core.restore(caps, actions, proofs, counts, _shape_of)
+
+
+def _put_all(memory: Memory, spaces: dict[str, list[tuple[str, bytes | None]]]) -> None:
+    for space, values in spaces.items():
+        memory.put(space, values)
+
+
+def _shape_of(record: Record) -> shapes.Shape | None:
+    """The area of a remembered action, for boards that appear later; None for areas that only the engine can name."""
+    try:
+        return shape_of(record.request.area)
+    except Refused:
+        return None
+
+
+def link_options(settings: SignageSettings, brokers: list[str], protocol: str) -> LinkOptions:
+    return LinkOptions(
+        brokers=brokers,
+        client_id=settings.client_id,
+        subscriptions=native.SUBSCRIPTIONS,
+        username=settings.username,
+        password=settings.password,
+        ca_file=settings.ca,
+        cert_file=settings.certificate,
+        key_file=settings.key,
+        protocol=protocol,
+        window=settings.window,
+        keepalive_s=settings.keepalive_s,
+    )
+
+
+def _signer(settings: SignageSettings) -> Signer | None:
+    return load_signer(Path(settings.signing_key)) if settings.signing_key else None
+
+
+@asynccontextmanager
+async def open_signage(
+    settings: SignageSettings,
+    memory: Memory,
+    clock_ms: Callable[[], int],
+    *,
+    folder: Path,
+    kinds: Mapping[str, KindSettings] | None = None,
+) -> AsyncIterator[Signage]:
+    """The running service. `kinds` lets `show` hold the policy by itself; `folder` is for a broker of our own.
+
+    *Errors*: `Refused("broker_unavailable")` when that broker cannot start; a broker elsewhere may be away.
+    """
+    async with AsyncExitStack() as stack:
+        brokers: list[str] = list(settings.brokers)
+        protocol: str = settings.protocol
+        if not brokers:
+            own = await stack.enter_async_context(
+                open_broker(folder, port=settings.embedded_port, kind=settings.embedded)
+            )
+            brokers, protocol = [own.address], own.protocol if protocol == "auto" else protocol
+        signer = await trio.to_thread.run_sync(_signer, settings)
+        core = Reconciler(
+            settings,
+            clock_ms,
+            key=signer.key_id if signer is not None else "",
+            sign=signer.sign if signer is not None else None,
+        )
+        link = Link(link_options(settings, brokers, protocol), core)
+        core.on_work(link.kick)
+        signage = Signage(settings, memory, clock_ms, core, link, kinds, brokers[0])
+        await signage.restore()
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        nursery.start_soon(link.run)
+        nursery.start_soon(signage.run_ticks)
+        try:
+            yield signage
+        finally:
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                await signage._flush()

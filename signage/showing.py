@@ -1,0 +1,128 @@
+"""One action as boards see it: its texts, its times, its stage; and the item it makes for each model.
+
+Rules:
+
+1. Forms of the text: the action's own, then the short forms for boards, the longest first; a language with fewer short
+   forms keeps its shortest. The layout takes the longest form that fits the model.
+2. The lane gives the priority: life at risk is an emergency, the others have a rank of the settings. A result is never
+   an emergency: it must not displace one that is still on.
+3. A result takes the action's place for a while, under the same action id; without text, or on a model that cannot
+   show it, the action is taken down at once.
+4. A record is what must be remembered: it is durable before anything is published.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from fanout import wire
+from signage.dialects.native import EMERGENCY, Item, Stage
+from signage.layout import Layout, Model, Pace, Unfit, lay_out
+
+Forms = tuple[tuple[tuple[str, str], ...], ...]
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """An action on boards, as remembered. `stage`: `start` while it is on, `result`, then `over`."""
+
+    action: int
+    request: wire.Action
+    priority: int
+    start_ms: int
+    end_ms: int
+    boards: list[str]
+    stage: Literal["start", "result", "over"] = "start"
+    ended_ms: int | None = None  # when the action's own message had to be gone
+    result_texts: dict[str, str] = {}
+    result_end_ms: int = 0
+    reason: str = ""
+
+
+def forms_of(texts: dict[str, str], short: dict[str, list[str]]) -> Forms:
+    """Texts of the action, then its short forms, each as pairs in the order of the action's languages."""
+    ranked = {language: sorted(short.get(language, []), key=len, reverse=True) for language in texts}
+    depth = max((len(forms) for forms in ranked.values()), default=0)
+    forms = [tuple(texts.items())]
+    for at in range(depth):
+        form = tuple(
+            (language, own[min(at, len(own) - 1)] if (own := ranked[language]) else text)
+            for language, text in texts.items()
+        )
+        if form != forms[-1]:
+            forms.append(form)
+    return tuple(forms)
+
+
+class Showing:
+    """A record with its layouts. `item(model)` is None where the model cannot show it, or shows nothing any more."""
+
+    def __init__(self, record: Record, pace: Pace) -> None:
+        self.record = record
+        self._pace = pace
+        self._items: dict[Model, Item | None] = {}
+        self._why: dict[Model, str] = {}
+
+    def replace(self, **changes: object) -> None:
+        """Change the record; items are made anew."""
+        self.record = msgspec.structs.replace(self.record, **changes)
+        self._items.clear()
+        self._why.clear()
+
+    @property
+    def last_end_ms(self) -> int:
+        """When everything this action ever put on a board is over by its own end."""
+        return max(self.record.end_ms, self.record.result_end_ms)
+
+    def item(self, model: Model, result_rank: int) -> Item | None:
+        """The item of the present stage for a model."""
+        if model not in self._items:
+            self._items[model] = self._make(model, result_rank)
+        return self._items[model]
+
+    def why_unfit(self, model: Model) -> str:
+        return self._why.get(model, "")
+
+    def _make(self, model: Model, result_rank: int) -> Item | None:
+        record = self.record
+        if record.stage == "over":
+            return None
+        if record.stage == "result":
+            forms = forms_of(record.result_texts, {})
+            start_ms, end_ms, stage, priority = record.ended_ms or 0, record.result_end_ms, "result", result_rank
+        else:
+            forms = forms_of(record.request.texts, record.request.boards.texts)
+            start_ms, end_ms, stage, priority = record.start_ms, record.end_ms, "start", record.priority
+        try:
+            layout = lay_out(forms, model, self._pace)
+        except Unfit as unfit:
+            self._why[model] = str(unfit)
+            return None
+        return item_of(record.action, _stage(stage), priority, layout, start_ms, end_ms, record.start_ms)
+
+
+def _stage(name: str) -> Stage:
+    return "result" if name == "result" else "start"
+
+
+def item_of(
+    action: int, stage: Stage, priority: int, layout: Layout, start_ms: int, end_ms: int, received_ms: int
+) -> Item:
+    """A laid-out text as an item of a document."""
+    return Item(
+        action=action,
+        stage=stage,
+        priority=priority,
+        behaviour=layout.behaviour,
+        pages=list(layout.pages),
+        font=layout.font,
+        start_ms=start_ms,
+        end_ms=end_ms,
+        received_ms=received_ms,
+    )
+
+
+def priority_of(lane: int, rank_search: int, rank_information: int) -> int:
+    """Lanes of `wire.LANES`: life is an emergency, then by the settings."""
+    return (EMERGENCY, rank_search, rank_information)[lane]
