@@ -46,7 +46,10 @@ Pieces: TypeAlias = tuple[bytes | int, ...]
 
 
 class Column(NamedTuple):
-    """Packed byte strings. `data` uint8[bytes], `offsets` int64[n + 1]: row `i` is `data[offsets[i]:offsets[i + 1]]`."""
+    """Byte strings end to end: row i begins at `offsets[i]` and ends at `offsets[i + 1]`.
+
+    `data` uint8[bytes], `offsets` int64[n + 1].
+    """
 
     data: NDArray[np.uint8]
     offsets: NDArray[np.int64]

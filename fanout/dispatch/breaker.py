@@ -1,0 +1,104 @@
+"""Whether a provider is worth asking: closed, open, or half open.
+
+    closed --TRIP--> open --COOLED--> half open --GOOD--> closed
+                       ^                  |
+                       +-------BAD--------+
+
+Rules:
+
+1. It trips when, of the answers of the last two spans of `SPAN_S`, at least `LEAST` and at least half were the
+   provider's failure (no connection, no answer, 5xx). Refusals of single rows are the provider working.
+2. Open, nothing is sent: batches stay in the ledger, where the deadline and other senders see them.
+3. After `cool_s` it is half open: one small batch may go. Good closes it; bad opens it again for twice as long, at
+   most `COOL_S_MAX`.
+4. An event that makes no sense in a state changes nothing.
+
+Two spans of counts, not a list of answers: 35,000 answers a second would make a long list. Pure: `now_s` is given.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final
+
+SPAN_S: Final = 5.0
+LEAST: Final = 20  # answers; fewer say nothing about a provider
+COOL_S_FIRST: Final = 1.0
+COOL_S_MAX: Final = 30.0
+
+
+class Is(IntEnum):
+    """State of a breaker."""
+
+    CLOSED = 0
+    OPEN = 1
+    HALF_OPEN = 2
+
+
+class On(IntEnum):
+    """What can happen to it."""
+
+    TRIP = 0
+    COOLED = 1
+    GOOD = 2
+    BAD = 3
+
+
+TABLE: Final[dict[Is, dict[On, Is]]] = {
+    Is.CLOSED: {On.TRIP: Is.OPEN},
+    Is.OPEN: {On.COOLED: Is.HALF_OPEN},
+    Is.HALF_OPEN: {On.GOOD: Is.CLOSED, On.BAD: Is.OPEN},
+}
+
+
+class Breaker:
+    """The breaker of one provider in one process."""
+
+    def __init__(self, *, now_s: float) -> None:
+        self.state = Is.CLOSED
+        self._span_s = now_s
+        self._now = [0, 0]  # good, bad of this span
+        self._before = [0, 0]
+        self._cool_s = COOL_S_FIRST
+        self._open_until_s = now_s
+        self._probing = False
+
+    def __repr__(self) -> str:
+        return f"<Breaker {self.state.name.lower()}, good {self._now[0]}, bad {self._now[1]}>"
+
+    def allows(self, now_s: float) -> int:
+        """Batches that may go now: 0, 1 (half open), or as many as there are (a large number)."""
+        if self.state is Is.OPEN and now_s >= self._open_until_s:
+            self._step(On.COOLED)
+            self._probing = False
+        if self.state is Is.OPEN or (self.state is Is.HALF_OPEN and self._probing):
+            return 0
+        return 1 if self.state is Is.HALF_OPEN else 1_000_000
+
+    def probe(self) -> None:
+        """A batch went out while half open; no other goes before its answer."""
+        self._probing = True
+
+    def answered(self, good: int, bad: int, now_s: float) -> None:
+        """So many rows were answered, well or badly."""
+        if self.state is Is.HALF_OPEN:
+            self._probing = False
+            if good + bad:
+                self._step(On.GOOD if good >= bad else On.BAD)
+                self._cool_s = COOL_S_FIRST if good >= bad else min(COOL_S_MAX, 2 * self._cool_s)
+                self._open_until_s = now_s + self._cool_s
+                self._now, self._before = [0, 0], [0, 0]
+            return
+        if now_s - self._span_s >= SPAN_S:
+            fresh = now_s - self._span_s < 2 * SPAN_S
+            self._before, self._now, self._span_s = (self._now if fresh else [0, 0]), [0, 0], now_s
+        self._now[0] += good
+        self._now[1] += bad
+        failed, whole = self._now[1] + self._before[1], sum(self._now) + sum(self._before)
+        if whole >= LEAST and 2 * failed >= whole and self.state is Is.CLOSED:
+            self._step(On.TRIP)
+            self._open_until_s = now_s + self._cool_s
+            self._now, self._before = [0, 0], [0, 0]
+
+    def _step(self, event: On) -> None:
+        self.state = TABLE[self.state].get(event, self.state)

@@ -1,0 +1,94 @@
+"""Single calls by httpx: SMS batches, voice, social posts, tokens. Everything that is not one request a row.
+
+Rules:
+
+1. A call is made once. No retries, no redirects, no proxy out of the environment, no second connection attempt: what
+   rings twice goes this way, and the ledger decides what is sent again.
+2. Each way of failing has its code: no connection is `NO_CONNECTION` (certainly not taken), all that comes after the
+   first byte went out is `NO_ANSWER`, an answer that is no HTTP or has no end is `GARBAGE`.
+3. An answer is read up to a limit and within one time-out for the whole call, not one per read: a provider that sends
+   a byte a second holds nobody.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import Final, Protocol
+
+import httpx
+import trio
+
+from fanout.channels.protocol import GARBAGE, NO_ANSWER, NO_CONNECTION, Answer, Call
+
+ANSWER_BYTES_MAX: Final = 1_000_000  # 1,000 statuses of an SMS call are 250 kB
+
+
+class Caller(Protocol):
+    """A way to the wire for single calls. Simulations bring their own."""
+
+    async def call(self, call: Call) -> Answer: ...
+
+
+class HttpCaller:
+    """One provider's connections in one process. Close with `aclose`."""
+
+    def __init__(self, *, ca: str, timeout_s: float, connections: int) -> None:
+        self._timeout_s = timeout_s
+        self._client = httpx.AsyncClient(
+            verify=ssl.create_default_context(cafile=ca or None),
+            http1=True,
+            http2=True,
+            trust_env=False,
+            follow_redirects=False,
+            timeout=httpx.Timeout(timeout_s),
+            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+            headers={"user-agent": "fanout", "accept-encoding": "identity"},
+        )
+
+    async def call(self, call: Call) -> Answer:
+        """Make the call. *Errors*: none of the outside world; each has its code. *Cancellation*: the call may have
+        arrived."""
+        gone = False
+
+        async def trace(event: str, _info: object) -> None:
+            nonlocal gone
+            gone = gone or event.endswith("send_request_headers.started")
+
+        answer = Answer(code=NO_ANSWER)
+        with trio.move_on_after(self._timeout_s) as scope:
+            answer = await self._exchange(call, {"trace": trace})
+        if (scope.cancelled_caught or answer.code == NO_ANSWER) and not gone:
+            return Answer(code=NO_CONNECTION)
+        return answer
+
+    async def warm(self, url: str) -> bool:
+        """Open a connection before the first action; True if the provider answered."""
+        with trio.move_on_after(self._timeout_s):
+            try:
+                await self._client.head(url)
+            except httpx.HTTPError:
+                return False
+            return True
+        return False
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    async def _exchange(self, call: Call, extensions: dict[str, object]) -> Answer:
+        try:
+            async with self._client.stream(
+                call.method, call.url, headers=dict(call.headers), content=call.body, extensions=extensions
+            ) as response:
+                body = bytearray()
+                async for chunk in response.aiter_raw():
+                    body += chunk
+                    if len(body) > ANSWER_BYTES_MAX:
+                        return Answer(code=GARBAGE)
+                return Answer(code=response.status_code, headers=dict(response.headers), body=bytes(body))
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout):
+            return Answer(code=NO_CONNECTION)
+        except httpx.RemoteProtocolError as error:
+            # "Server disconnected without sending a response" is silence, everything else is nonsense.
+            return Answer(code=NO_ANSWER if "disconnected" in str(error) else GARBAGE)
+        except httpx.TransportError:
+            return Answer(code=NO_ANSWER)

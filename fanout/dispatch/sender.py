@@ -1,0 +1,382 @@
+"""The sender: claims batches, puts them on the wire, records what came back. One process, one task a channel.
+
+The way of a batch, and its rules:
+
+1. Claim -> addresses -> intent in the ledger -> wire -> result in the ledger. Addresses are read at the last moment, so
+   who was erased meanwhile gets nothing; intent is refused when the action is closed, over, or the lease lost.
+2. Every row leaves with a definite state: `outcomes.py` says which, this module only carries arrays.
+3. Channels are bulkheads: each has its own tasks, places, quota and breaker. One that hangs holds nobody else.
+4. Capacity is kept free for lane 0: `batches_in_hand` batches of any lane, and as many again for lane 0 only. So a
+   local life-at-risk action is claimed while a national one has all ordinary places, and its rows go first.
+5. A close or an end is noticed twice: by `intend`, and by the watch that looks at the ledger when it changed and makes
+   the lane stop between rows.
+6. On `stop` nothing more is claimed, what is on the wire is finished and settled. A cancelled sender does the same, for
+   as long as a request may take; what it could not settle by then is resolved by the ledger as after a crash.
+
+The store blocks. Readings and claims go through `ask`, a thread by default; results through the group commit of
+`store/writer.py`, so that channels share a flush. A simulation hands in one `ask` for both, and calls directly.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Any, Final, Protocol
+
+import numpy as np
+import trio
+from numpy.typing import NDArray
+
+from fanout.channels import channels as channels_of
+from fanout.channels.protocol import NO_ANSWER, NO_CONNECTION, NOT_SENT, Column, Message, Outcome
+from fanout.dispatch.breaker import Breaker
+from fanout.dispatch.outcomes import verdict
+from fanout.dispatch.retry import pause_s
+from fanout.dispatch.routes import Delivered, Route, open_routes
+from fanout.settings import Settings
+from fanout.store.protocol import ActionRecord, Generations, Lease, PhaseRecord, Rows, Store
+from fanout.store.states import Event, Reason, State
+from fanout.store.writer import Writer, open_writer
+from fanout.wire import LANES
+
+log = logging.getLogger("fanout.dispatch")
+
+Ask = Callable[..., Awaitable[Any]]
+
+CLAIM_EVERY_S: Final = 0.25  # without news: for retries whose time has come and leases that ran out
+LOOK_EVERY_S: Final = 0.02  # how often, at most, the ledger is asked whether actions in hand were closed
+ALL_LANES: Final = tuple(range(len(LANES)))
+STOPPED_BY: Final = {"paused": Event.RETRY, "expired": Event.END}
+"""What a state of an action other than `open` means for rows not sent; all others close it."""
+
+
+class Addresses(Protocol):
+    """What the sender needs of the registry's replica."""
+
+    def refresh(self) -> bool: ...
+
+    def addresses(
+        self, channel: int, rows: Rows, generations: Generations, /
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]: ...
+
+
+class Counters:
+    """What a sender did, for metrics: rows by (channel, event) and (channel, reason), batches by channel."""
+
+    def __init__(self) -> None:
+        self.events: Counter[tuple[str, str]] = Counter()
+        self.reasons: Counter[tuple[str, str]] = Counter()
+        self.batches: Counter[str] = Counter()
+        self.in_hand: Counter[str] = Counter()
+
+    def count(self, channel: str, outcome: Outcome) -> None:
+        for value, rows in enumerate(np.bincount(outcome.event, minlength=len(Event)).tolist()):
+            if rows:
+                self.events[channel, Event(value).name.lower()] += rows
+        for value, rows in enumerate(np.bincount(outcome.reason, minlength=len(Reason)).tolist()):
+            if rows and value != Reason.NONE:
+                self.reasons[channel, Reason(value).name.lower()] += rows
+
+
+async def in_thread(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Ask in a worker thread."""
+    return await trio.to_thread.run_sync(partial(call, *args, **options))
+
+
+async def run_sender(
+    store: Store,
+    replica: Addresses,
+    settings: Settings,
+    *,
+    owner: str,
+    clock_ms: Callable[[], int],
+    stop: trio.Event,
+    on_warm: Callable[[], None] = lambda: None,
+    ask: Ask | None = None,
+    routes: Mapping[str, Route] | None = None,
+    counters: Counters | None = None,
+) -> None:
+    """Send until `stop`. `on_warm` is called once connections stand; `routes` replaces the ways to the wire."""
+    async with trio.open_nursery() as lanes, AsyncExitStack() as stack:
+        if routes is None:
+            routes = await open_routes(channels_of(settings), settings, clock_ms, lanes)
+        write = ask
+        if write is None:
+            writer = await stack.enter_async_context(open_writer(store))
+            write = partial(_written, writer)
+        sender = _Sender(
+            store, replica, settings, owner, clock_ms, stop, ask or in_thread, write, counters or Counters()
+        )
+        on_warm()
+        try:
+            await sender.run(routes)
+        finally:
+            with trio.CancelScope(shield=True):
+                for route in routes.values():
+                    await route.close()
+                await write(store.release, owner)
+
+
+async def _written(writer: Writer, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Write in the next group commit."""
+    return await writer.run(partial(call, *args, **options))
+
+
+class _Sender:
+    """The state of one sender: what it has in hand, and what it knows of the actions in hand."""
+
+    def __init__(
+        self,
+        store: Store,
+        replica: Addresses,
+        settings: Settings,
+        owner: str,
+        clock_ms: Callable[[], int],
+        stop: trio.Event,
+        ask: Ask,
+        write: Ask,
+        counters: Counters,
+    ) -> None:
+        self.store, self.replica, self.settings = store, replica, settings
+        self.owner, self.clock_ms, self.stop = owner, clock_ms, stop
+        self.ask, self.write, self.counters = ask, write, counters
+        self.lease_ms = int(settings.senders.lease_s * 1000)
+        self.hand = settings.dispatch.batches_in_hand + 1
+        self.grace_s = settings.dispatch.request_timeout_s + 1.0
+        self.leases: dict[int, Lease] = {}
+        self.stopped: dict[int, Event] = {}
+        self.messages: dict[tuple[int, int, str], Message] = {}
+        self.holding: set[trio.CancelScope] = set()
+        self.registry = trio.Lock()
+        self.news: dict[str, trio.Event] = {}
+
+    async def run(self, routes: Mapping[str, Route]) -> None:
+        """Serve all channels until `stop`."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.watch)
+            nursery.start_soon(self.keep_leases)
+            nursery.start_soon(self.hurry)
+            async with trio.open_nursery() as channels:
+                for route in routes.values():
+                    channels.start_soon(self.serve, route)
+            nursery.cancel_scope.cancel()
+
+    # --- what all channels share --------------------------------------------------------------------------------
+
+    async def watch(self) -> None:
+        """Wake the channels when the ledger changed, and learn which actions in hand may not go on."""
+        while True:
+            await self.ask(self.store.wait, CLAIM_EVERY_S)
+            for event in self.news.values():
+                event.set()
+            await self.look()
+            await trio.sleep(LOOK_EVERY_S)
+
+    async def look(self) -> None:
+        """Ask the ledger about the actions in hand."""
+        in_hand = {lease.action for lease in self.leases.values()}
+        for action in in_hand:
+            record = await self.ask(self.store.action, action)
+            if record is None or record.state != "open":
+                self.stopped[action] = STOPPED_BY.get(record.state if record else "", Event.CLOSE)
+            else:
+                self.stopped.pop(action, None)
+        for action in self.stopped.keys() - in_hand:
+            del self.stopped[action]
+        live = {(lease.action, lease.phase, lease.language) for lease in self.leases.values()}
+        for key in self.messages.keys() - live:
+            del self.messages[key]
+
+    async def hurry(self) -> None:
+        """Once the sender is cancelled, leave the batches on the wire the time of one request."""
+        try:
+            await trio.sleep_forever()
+        finally:
+            for scope in self.holding:
+                scope.deadline = trio.current_time() + self.grace_s
+
+    async def keep_leases(self) -> None:
+        """Renew what is in hand, three times as often as needed."""
+        while True:
+            await trio.sleep(self.lease_ms / 3000)
+            if self.leases:
+                until_ms = self.clock_ms() + self.lease_ms
+                await self.write(self.store.renew, list(self.leases.values()), until_ms=until_ms)
+
+    # --- one channel ----------------------------------------------------------------------------------------------
+
+    async def serve(self, route: Route) -> None:
+        """Claim and deliver the batches of one channel until `stop`."""
+        name = route.channel.name
+        async with trio.open_nursery() as batches:
+            while not self.stop.is_set():
+                news = self.news[name] = trio.Event()
+                for lease in await self.claim(route):
+                    self.leases[lease.batch] = lease
+                    self.counters.in_hand[name] += 1
+                    batches.start_soon(self.hold, route, lease)
+                with trio.move_on_after(CLAIM_EVERY_S):
+                    await news.wait()
+
+    async def claim(self, route: Route) -> list[Lease]:
+        """As many batches as there is room for: of all lanes, or when those are full, of lane 0 only."""
+        in_hand = self.counters.in_hand[route.channel.name]
+        allowed = route.breaker.allows(trio.current_time())
+        lanes, room = (ALL_LANES, self.hand - in_hand) if in_hand < self.hand else ((0,), 2 * self.hand - in_hand)
+        most = min(room, allowed)
+        if most <= 0:
+            return []
+        if allowed == 1:
+            route.breaker.probe()
+        found: list[Lease] = await self.ask(
+            self.store.claim,
+            self.owner,
+            channels=(route.channel.number,),
+            lanes=lanes,
+            now_ms=self.clock_ms(),
+            lease_ms=self.lease_ms,
+            most=most,
+        )
+        if not found and allowed == 1:
+            route.breaker.answered(0, 0, trio.current_time())
+        return found
+
+    async def hold(self, route: Route, lease: Lease) -> None:
+        """Deliver one batch, and have it in hand meanwhile; cancellation waits for it (see `hurry`)."""
+        name = route.channel.name
+        scope = trio.CancelScope(shield=True)
+        self.holding.add(scope)
+        try:
+            with scope:
+                await self.deliver(route, lease)
+        finally:
+            self.holding.discard(scope)
+            self.leases.pop(lease.batch, None)
+            route.breaker.answered(0, 0, trio.current_time())
+            self.counters.in_hand[name] -= 1
+            self.counters.batches[name] += 1
+            self.news[name].set()
+
+    async def deliver(self, route: Route, lease: Lease) -> None:
+        """The way of one batch."""
+        message = await self.message(lease)
+        wanted = np.flatnonzero(np.isin(lease.status, (State.PENDING, State.AGAIN)))
+        addresses = await self.addresses(lease, wanted)
+        batch = route.render(message, addresses, lease, wanted, now_ms=self.clock_ms())
+        index = wanted[batch.usable]
+        status, reason = lease.status.copy(), lease.reason.copy()
+        refused = wanted[~batch.usable]
+        gone = np.diff(addresses.offsets)[~batch.usable] == 0
+        status[refused] = State.FAILED
+        reason[refused] = np.where(gone, np.uint8(Reason.ERASED), np.uint8(Reason.TOKEN_INVALID))
+        if len(index) and not await self.write(self.store.intend, lease, index, now_ms=self.clock_ms()):
+            # closed, paused, over, or somebody else's by now: nothing of it went out
+            await self.write(
+                self.store.settle,
+                lease,
+                status=lease.status,
+                reason=lease.reason,
+                first_ms=None,
+                last_ms=None,
+                done=False,
+                not_before_ms=self.clock_ms(),
+            )
+            return
+        delivered = await route.deliver(batch, lease, index, partial(self.may_go, lease, message))
+        await self.settle(route, lease, message, status, reason, index, delivered)
+
+    async def settle(
+        self,
+        route: Route,
+        lease: Lease,
+        message: Message,
+        status: NDArray[np.uint8],
+        reason: NDArray[np.uint8],
+        index: NDArray[np.intp],
+        delivered: Delivered,
+    ) -> None:
+        """Record what came back, and when to try again what was not taken."""
+        dispatch, now_ms = self.settings.dispatch, self.clock_ms()
+        self.counters.count(route.channel.name, delivered.outcome)
+        _tell(route.breaker, delivered.codes)
+        if delivered.asked_s:
+            route.bucket.shut(trio.current_time() + delivered.asked_s)
+        found = verdict(
+            status,
+            reason,
+            index,
+            delivered.codes,
+            delivered.outcome,
+            channel=lease.channel,
+            stop=self.stopping(lease, message),
+            last_attempt=lease.attempt + 1 >= dispatch.attempts_max,
+        )
+        wait_s = pause_s(
+            lease.batch,
+            lease.attempt + 1,
+            first_s=dispatch.pause_first_s,
+            most_s=dispatch.pause_most_s,
+            asked_s=delivered.asked_s,
+        )
+        only_stopped = bool((delivered.codes == NOT_SENT).all())
+        await self.write(
+            self.store.settle,
+            lease,
+            status=found.status,
+            reason=found.reason,
+            first_ms=delivered.first_ms,
+            last_ms=delivered.last_ms,
+            done=found.done,
+            not_before_ms=now_ms + (0 if only_stopped else int(1000 * wait_s)),
+        )
+
+    # --- small questions ------------------------------------------------------------------------------------------
+
+    async def addresses(self, lease: Lease, wanted: NDArray[np.intp]) -> Column:
+        """Where the rows at `wanted` are reached now; empty where they no longer are."""
+
+        def read() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+            self.replica.refresh()
+            return self.replica.addresses(lease.channel, lease.rows[wanted], lease.generations[wanted])
+
+        async with self.registry:  # the replica is one object, and threads are several
+            return Column(*await self.ask(read))
+
+    async def message(self, lease: Lease) -> Message:
+        """What the batch says."""
+        key = (lease.action, lease.phase, lease.language)
+        if key not in self.messages:
+            record: ActionRecord = await self.ask(self.store.action, lease.action)
+            phases: list[PhaseRecord] = await self.ask(self.store.phases, lease.action)
+            phase = next(phase for phase in phases if phase.phase == lease.phase)
+            self.messages[key] = Message(
+                action=lease.action,
+                phase=lease.phase,
+                name=phase.name,
+                kind=record.kind,
+                lane=lease.lane,
+                language=lease.language,
+                title=phase.titles.get(lease.language, ""),
+                text=phase.texts[lease.language],
+                end_ms=phase.end_ms,
+            )
+        return self.messages[key]
+
+    def may_go(self, lease: Lease, message: Message) -> bool:
+        """Asked just before rows go to the wire."""
+        return self.stopping(lease, message) is None
+
+    def stopping(self, lease: Lease, message: Message) -> Event | None:
+        """What keeps the rows of a batch back, if anything. A result goes out although its action is closed."""
+        if self.clock_ms() >= message.end_ms:
+            return Event.END
+        return None if message.name == "result" else self.stopped.get(lease.action)
+
+
+def _tell(breaker: Breaker, codes: NDArray[np.int16]) -> None:
+    bad = int(((codes == NO_CONNECTION) | (codes == NO_ANSWER) | (codes >= 500)).sum())
+    sent = int((codes != NOT_SENT).sum())
+    breaker.answered(sent - bad, bad, trio.current_time())

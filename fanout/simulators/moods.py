@@ -1,0 +1,63 @@
+"""How a simulated provider behaves: per channel, changed at run time by `PUT /_moods`, decided per delivery.
+
+A mood is a rule with a share: `{"fcm": {"storm": 0.2}}` answers a fifth of FCM's requests with 503. Which requests
+those are follows from a sum, not from chance, so a run can be repeated: every request adds the share, and each time the
+sum passes a whole number one is hit.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Mood(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """One channel's behaviour. All shares 0 and quota 0: an obedient provider."""
+
+    quota_per_s: Annotated[float, Meta(ge=0)] = 0.0  # rows a second; above it 429; 0: no quota
+    retry_after_s: Annotated[int, Meta(ge=0, le=3_600)] = 1  # what a 429 or 503 asks for
+    storm: Share = 0.0  # 503 with Retry-After
+    broken: Share = 0.0  # 500
+    slow: Share = 0.0  # answered after slow_ms
+    slow_ms: Annotated[int, Meta(ge=0, le=600_000)] = 2_000
+    hang: Share = 0.0  # taken, and never answered
+    lost: Share = 0.0  # taken, and the connection's answer is an empty 200 for what wants a body
+    garbage: Share = 0.0  # 200 with nonsense
+    redirect: Share = 0.0  # 302 to elsewhere
+    refuse: Share = 0.0  # refused as a dead token
+
+
+class Moods(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """All channels' behaviour."""
+
+    fcm: Mood = msgspec.field(default_factory=Mood)
+    apns: Mood = msgspec.field(default_factory=Mood)
+    sms: Mood = msgspec.field(default_factory=Mood)
+
+
+class Dice:
+    """Spreads shares evenly and repeatably, and counts a quota."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._window_s = 0.0
+        self._used = 0
+
+    def hit(self, name: str, share: float) -> bool:
+        """Whether this one is among the share."""
+        total = self._sums.get(name, 0.0) + share
+        self._sums[name] = total - int(total)
+        return total >= 1.0
+
+    def over(self, quota_per_s: float, now_s: float, rows: int = 1) -> bool:
+        """Whether so many rows more are over the quota of this second; those over it do not count."""
+        if now_s - self._window_s >= 1.0:
+            self._window_s, self._used = now_s, 0
+        if self._used + rows > quota_per_s:
+            return True
+        self._used += rows
+        return False

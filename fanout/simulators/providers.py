@@ -1,0 +1,378 @@
+"""Providers that answer like the real ones, over HTTP/2 and TLS on one port: FCM, APNs, and SMS in CM.com's shape.
+
+    python -m fanout.simulators.providers --port 8443 --folder certificates
+
+makes an authority and a certificate in the folder (`tls.py`), so that clients verify TLS as they do in production.
+Paths, bodies, statuses and limits are the providers' own (FCM HTTP v1, APNs, CM.com v1.0); any host name will do. How
+they behave is a matter of the address and of the mood:
+
+* FCM and APNs tokens that start with `dead` are gone (404 UNREGISTERED, 410 Unregistered), with `bad0` are malformed
+  (400), with `510e` are slow. SMS numbers that end in 999 are refused within a call whose others are taken.
+* `GET /_seen?action=7[&phase=0][&tokens=1]`: what was delivered. `GET /_actions`, `DELETE /_seen`.
+* `GET /_moods`, `PUT /_moods`: behaviour per channel (`moods.py`), at run time. `GET /_totals`: requests per channel.
+
+One worker process serves all, because it must count right: what each citizen's phone got is known in one place. It
+takes tens of thousands of requests a second on one core (granian in Rust, this application in Python).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import parse_qs
+
+import msgspec
+import typer
+
+from fanout.simulators import tls
+from fanout.simulators.moods import Dice, Mood, Moods
+from fanout.simulators.seen import Record, Seen
+
+BODY_BYTES_MAX: Final = 4 * 1024 * 1024
+MESSAGES_PER_CALL_MAX: Final = 1_000
+PAYLOAD_BYTES_MAX: Final = 4_096
+FOLDER_VARIABLE: Final = "FANOUT_SIMULATOR_FOLDER"
+
+Headers = list[tuple[str, str]]
+Reply = tuple[int, Headers, bytes]
+
+_JSON: Final[Headers] = [("content-type", "application/json; charset=UTF-8")]
+_NONE: Final[Headers] = []
+
+
+class _FcmData(msgspec.Struct):
+    action: str = ""
+    phase: str = "0"
+
+
+class _FcmMessage(msgspec.Struct):
+    token: str
+    data: _FcmData = msgspec.field(default_factory=_FcmData)
+
+
+class _FcmBody(msgspec.Struct):
+    message: _FcmMessage
+
+
+class _ApnsData(msgspec.Struct):
+    action: str = ""
+    phase: str = "0"
+
+
+class _ApnsBody(msgspec.Struct):
+    aps: dict[str, Any]
+    fanout: _ApnsData = msgspec.field(default_factory=_ApnsData)
+
+
+class _Number(msgspec.Struct):
+    number: str
+
+
+class _SmsMessage(msgspec.Struct):
+    to: list[_Number]
+    reference: str = ""
+
+
+class _SmsMessages(msgspec.Struct):
+    msg: list[_SmsMessage]
+
+
+class _SmsBody(msgspec.Struct):
+    messages: _SmsMessages
+
+
+_FCM: Final = msgspec.json.Decoder(_FcmBody)
+_APNS: Final = msgspec.json.Decoder(_ApnsBody)
+_SMS: Final = msgspec.json.Decoder(_SmsBody)
+_MOODS: Final = msgspec.json.Decoder(Moods)
+
+
+class Providers:
+    """The RSGI application: one object, one process, one count."""
+
+    def __init__(self) -> None:
+        self.seen = Seen()
+        self.moods = Moods()
+        self.totals: Counter[str] = Counter()
+        self._dice = {"fcm": Dice(), "apns": Dice(), "sms": Dice()}
+        self._obedient = True
+        self._records: dict[tuple[str, str], Record] = {}
+        self._apns_seen: dict[bytes, tuple[Record, int]] = {}
+
+    async def __rsgi__(self, scope: Any, protocol: Any) -> None:
+        path: str = scope.path
+        if scope.method == "POST":
+            body: bytes = await protocol()
+            if path.startswith("/3/device/"):
+                reply = self.apns(path[10:].encode(), body)
+            elif path.endswith("/messages:send"):
+                reply = self.fcm(body)
+            elif path == "/v1.0/message":
+                reply = self.sms(body, scope.headers.get("x-cm-producttoken") or "")
+            else:
+                reply = 404, _NONE, b""
+        else:
+            reply = self._ask(
+                scope.method, path, scope.query_string, b"" if scope.method == "GET" else await protocol()
+            )
+        if reply[0] < 0:
+            await self._late(protocol, reply)
+        elif reply[2]:
+            protocol.response_bytes(*reply)
+        else:
+            protocol.response_empty(reply[0], reply[1])
+
+    # --- push -----------------------------------------------------------------------------------------------------
+
+    def fcm(self, body: bytes) -> Reply:
+        """One message of FCM HTTP v1."""
+        self.totals["fcm"] += 1
+        try:
+            message = _FCM.decode(body).message
+            phase = int(message.data.phase)
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+            return _fcm_error(400, "INVALID_ARGUMENT", "Invalid JSON payload received.", "message")
+        if len(body) > PAYLOAD_BYTES_MAX + len(message.token):
+            return _fcm_error(400, "INVALID_ARGUMENT", "Android message is too big", "message.android")
+        token = message.token.encode()
+        mark = token[:4]
+        if mark == b"dead":
+            return _fcm_error(404, "UNREGISTERED", "Requested entity was not found.", "")
+        if mark == b"bad0" or not token:
+            return _fcm_error(400, "INVALID_ARGUMENT", "The registration token is not valid.", "message.token")
+        reply = _FCM_TAKEN
+        if not self._obedient or mark == b"510e":
+            reply, taken = self._moody("fcm", self.moods.fcm, mark == b"510e", reply)
+            if not taken:
+                return reply
+        self._record(message.data.action, "fcm").add(token, phase, time.time_ns() // 1_000_000)
+        return reply
+
+    def apns(self, token: bytes, body: bytes) -> Reply:
+        """One notification of APNs."""
+        self.totals["apns"] += 1
+        known = self._apns_seen.get(body)
+        if known is None:
+            try:
+                read = _APNS.decode(body).fanout
+                known = self._record(read.action, "apns"), int(read.phase)
+            except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+                return _apns_error(400, "PayloadEmpty" if not body else "BadMessageId")
+            if len(body) > PAYLOAD_BYTES_MAX:
+                return _apns_error(413, "PayloadTooLarge")
+            if len(self._apns_seen) >= 1_000:
+                self._apns_seen.clear()
+            self._apns_seen[body] = known
+        mark = token[:4]
+        if mark == b"dead":
+            return _apns_error(410, "Unregistered")
+        if mark == b"bad0" or not token:
+            return _apns_error(400, "BadDeviceToken")
+        reply: Reply = _APNS_TAKEN
+        if not self._obedient or mark == b"510e":
+            reply, taken = self._moody("apns", self.moods.apns, mark == b"510e", reply)
+            if not taken:
+                return reply
+        known[0].add(token, known[1], time.time_ns() // 1_000_000)
+        return reply
+
+    def _moody(self, channel: str, mood: Mood, slow: bool, reply: Reply) -> tuple[Reply, bool]:
+        """What a mood makes of a delivery: the reply, and whether it was delivered all the same."""
+        dice = self._dice[channel]
+        asked = [*_JSON, ("retry-after", str(mood.retry_after_s))]
+        if mood.quota_per_s and dice.over(mood.quota_per_s, time.monotonic()):
+            return (429, asked, _refusal(channel, 429, "QUOTA_EXCEEDED", "TooManyRequests")), False
+        if dice.hit("storm", mood.storm):
+            return (503, asked, _refusal(channel, 503, "UNAVAILABLE", "ServiceUnavailable")), False
+        if dice.hit("broken", mood.broken):
+            return (500, _JSON, _refusal(channel, 500, "INTERNAL", "InternalServerError")), False
+        if dice.hit("redirect", mood.redirect):
+            return (302, [("location", "https://example.invalid/")], b""), False
+        if dice.hit("refuse", mood.refuse):
+            gone = (404, "UNREGISTERED") if channel == "fcm" else (410, "Unregistered")
+            return (gone[0], _JSON, _refusal(channel, gone[0], gone[1], gone[1])), False
+        if dice.hit("garbage", mood.garbage):
+            return (200, _JSON, b"\x00\xff not json {"), True
+        if dice.hit("hang", mood.hang):
+            return (-1, _NONE, b""), True
+        if slow or dice.hit("slow", mood.slow):
+            return (-mood.slow_ms - 1, reply[1], reply[2]), True
+        return reply, True
+
+    async def _late(self, protocol: Any, reply: Reply) -> None:
+        """Answer after a while, with 200; -1 is never."""
+        if reply[0] == -1:
+            await asyncio.sleep(3_600)
+        await asyncio.sleep((-reply[0] - 1) / 1000)
+        protocol.response_bytes(200, reply[1], reply[2])
+
+    # --- SMS ------------------------------------------------------------------------------------------------------
+
+    def sms(self, body: bytes, product_token: str) -> Reply:
+        """One call with up to 1,000 messages; a status for each recipient."""
+        self.totals["sms"] += 1
+        if not product_token:
+            return 401, _JSON, b'{"details":"Authentication failed","errorCode":101,"messages":[]}'
+        try:
+            messages = _SMS.decode(body).messages.msg
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return 400, _JSON, b'{"details":"Malformed","errorCode":202,"messages":[]}'
+        if len(messages) > MESSAGES_PER_CALL_MAX:
+            return 400, _JSON, b'{"details":"Too many messages","errorCode":202,"messages":[]}'
+        mood, dice = self.moods.sms, self._dice["sms"]
+        reply: Reply = (200, _JSON, b"")
+        taken = True
+        if not self._obedient:
+            reply, taken = self._moody("sms", mood, False, reply)
+        if not taken:
+            return reply
+        now_ms = time.time_ns() // 1_000_000
+        statuses, refused = [], 0
+        for message in messages:
+            action, phase = _reference(message.reference)
+            for to in message.to:
+                bad = to.number.endswith("999") or not to.number.isdigit() or dice.hit("partial", mood.refuse)
+                refused += bad
+                if not bad:
+                    self._record(action, "sms").add(to.number.encode(), phase, now_ms)
+                statuses.append(
+                    {
+                        "to": to.number,
+                        "status": "Rejected" if bad else "Accepted",
+                        "reference": message.reference,
+                        "parts": 1,
+                        "messageDetails": "Invalid recipient" if bad else None,
+                        "messageErrorCode": 302 if bad else 0,
+                    }
+                )
+        if reply[2]:  # the mood's nonsense
+            return reply
+        whole = {
+            "details": f"Created {len(statuses) - refused} message(s)",
+            "errorCode": 201 if refused else 0,
+            "messages": statuses,
+        }
+        status = reply[0] if reply[0] < 0 else (400 if refused == len(statuses) else 200)
+        return status, _JSON, msgspec.json.encode(whole)
+
+    # --- questions ------------------------------------------------------------------------------------------------
+
+    def _record(self, action: str, channel: str) -> Record:
+        found = self._records.get((action, channel))
+        if found is None:
+            found = self._records[action, channel] = self.seen.record(action, channel)
+        return found
+
+    def _ask(self, method: str, path: str, query: str, body: bytes) -> Reply:
+        """The questions and orders of tests and load runs."""
+        asked = parse_qs(query)
+        match method, path:
+            case "GET", "/_seen":
+                phase = asked.get("phase", [""])[0]
+                answer = self.seen.answer(
+                    asked.get("action", [""])[0],
+                    phase=int(phase) if phase.isdigit() else None,
+                    tokens=asked.get("tokens") == ["1"],
+                )
+                return 200, _JSON, msgspec.json.encode(answer)
+            case "DELETE", "/_seen":
+                self.seen.clear()
+                self._records.clear()
+                self._apns_seen.clear()
+                self.totals.clear()
+                return 204, _NONE, b""
+            case "GET", "/_actions":
+                return 200, _JSON, msgspec.json.encode(self.seen.actions())
+            case "GET", "/_totals":
+                return 200, _JSON, msgspec.json.encode(dict(self.totals))
+            case "GET", "/_moods":
+                return 200, _JSON, msgspec.json.encode(self.moods)
+            case "PUT", "/_moods":
+                try:
+                    self.moods = _MOODS.decode(body)
+                except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                    return 422, _JSON, msgspec.json.encode({"message": str(error)})
+                self._obedient = self.moods == Moods()
+                return 204, _NONE, b""
+        return 404, _NONE, b""
+
+
+def _reference(reference: str) -> tuple[str, int]:
+    """(action, phase) of `action-phase-row`."""
+    action, _, rest = reference.partition("-")
+    phase = rest.partition("-")[0]
+    return action, int(phase) if phase.isdigit() else 0
+
+
+def _fcm_error(code: int, error: str, message: str, field: str) -> Reply:
+    details: list[dict[str, object]] = [
+        {"@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError", "errorCode": error}
+    ]
+    if field:
+        violation = {"field": field, "description": message}
+        details.append({"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": [violation]})
+    status = "NOT_FOUND" if code == 404 else error
+    whole = {"error": {"code": code, "message": message, "status": status, "details": details}}
+    return code, _JSON, msgspec.json.encode(whole)
+
+
+def _apns_error(code: int, reason: str) -> Reply:
+    whole: dict[str, object] = {"reason": reason}
+    if code == 410:
+        whole["timestamp"] = time.time_ns() // 1_000_000
+    return code, _JSON, msgspec.json.encode(whole)
+
+
+def _refusal(channel: str, code: int, fcm: str, apns: str) -> bytes:
+    if channel == "fcm":
+        return _fcm_error(code, fcm, fcm, "")[2]
+    return msgspec.json.encode({"reason": apns})
+
+
+_FCM_TAKEN: Final[Reply] = (200, _JSON, b'{"name":"projects/fanout/messages/0:1500415314455276%31bd1c9631bd1c96"}')
+_APNS_TAKEN: Final[Reply] = (200, _NONE, b"")
+
+App = Callable[[Any, Any], Awaitable[None]]
+
+
+def application() -> Providers:
+    """The application of one worker; what granian calls."""
+    return Providers()
+
+
+def main(
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; TLS, HTTP/2 and HTTP/1.1.")] = 8443,
+    folder: Annotated[Path, typer.Option(help="Where ca.pem, cert.pem and key.pem are made.")] = Path("certificates"),
+    streams: Annotated[int, typer.Option(help="Streams a client may have open on one connection.")] = 1_000,
+) -> None:
+    """Simulated FCM, APNs and SMS on one port, until interrupted."""
+    from granian import Granian
+    from granian.constants import Interfaces, Loops, RuntimeModes
+    from granian.http import HTTP2Settings
+
+    files = tls.write(folder, now=datetime.datetime.now(datetime.UTC))
+    server = Granian(
+        "fanout.simulators.providers:application",
+        factory=True,
+        address="127.0.0.1",
+        port=port,
+        interface=Interfaces.RSGI,
+        workers=1,
+        loop=Loops.uvloop,
+        runtime_mode=RuntimeModes.st,
+        http2_settings=HTTP2Settings(max_concurrent_streams=streams),
+        ssl_cert=files.cert,
+        ssl_key=files.key,
+        websockets=False,
+        log_enabled=False,
+    )
+    server.serve()
+
+
+if __name__ == "__main__":
+    typer.run(main)
