@@ -169,7 +169,7 @@ async def _listen(
     if settings.api.client_ca:
         config.ca_certs, config.verify_mode = settings.api.client_ca, ssl.CERT_REQUIRED
     try:
-        await hypercorn_serve(application, config, shutdown_trigger=stop.wait, task_status=task_status)  # type: ignore[arg-type]
+        await hypercorn_serve(application, config, shutdown_trigger=stop.wait, task_status=task_status)
     except OSError as error:
         port = int(settings.api.listen.rpartition(":")[2])
         raise Refused("port_in_use", "api.listen", setting="api.listen", port=port) from error

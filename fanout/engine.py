@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar, TypeVarTuple
 
 import msgspec
 import numpy as np
@@ -34,7 +34,8 @@ from fanout.geo.areas import NamedAreas, Shape, shape_of
 from fanout.plan.batches import cut
 from fanout.plan.eta import seconds_for, seconds_to_share
 from fanout.plan.policy import NO_CHANNEL, first_choice, mask_of, told_in
-from fanout.registry.registry import Registry, View
+from fanout.registry.registry import Registry
+from fanout.registry.view import View
 from fanout.results import tallies
 from fanout.selection.choose import Selection, choose
 from fanout.selection.query import Query
@@ -42,6 +43,9 @@ from fanout.settings import KindSettings, Settings, TenantSettings
 from fanout.store.protocol import ActionRecord, NewBatch, PhaseRecord, Store
 from fanout.store.states import reached
 from fanout.store.writer import Writer
+
+Arguments = TypeVarTuple("Arguments")
+Answer = TypeVar("Answer")
 
 RESULT_HOURS: Final = 24
 """A result is still worth hearing this long after the close; then it expires unsent."""
@@ -126,8 +130,8 @@ class Engine:
             body=wire.encode_msgpack(request),
         )
         phase = _phase(0, "start", now_ms, request.end_ms, request.texts, request.titles)
-        stored = await self._writer.run(self._store.open_action, record, phase, draft.batches)
-        if stored.created_ms != now_ms or stored.digest != digest:
+        stored, new = await self._writer.run(self._store.open_action, record, phase, draft.batches)
+        if not new:
             return self._accepted_again(stored, digest, request.reference)
         if draft.board_plan.boards:
             await self._boards.show(stored.id, request, draft.shape, draft.lane, now_ms)
@@ -372,7 +376,7 @@ class Engine:
             raise Refused("not_found", "id", what="action")
         return record
 
-    async def _blocking(self, call: Callable[..., Any], *args: Any) -> Any:
+    async def _blocking(self, call: Callable[[*Arguments], Answer], *args: *Arguments) -> Answer:
         return await trio.to_thread.run_sync(call, *args, limiter=self._threads)
 
 

@@ -73,7 +73,7 @@ def draw(
 def _colour(share: NDArray[np.float64]) -> NDArray[np.uint8]:
     at = np.clip(share, 0, 1) * (len(COLOURS) - 1)
     low = np.minimum(at.astype(np.int64), len(COLOURS) - 2)
-    mixed = COLOURS[low] + (COLOURS[low + 1] - COLOURS[low]) * (at - low)[:, None]
+    mixed: NDArray[np.float64] = COLOURS[low] + (COLOURS[low + 1] - COLOURS[low]) * (at - low)[:, None]
     return mixed.astype(np.uint8)
 
 

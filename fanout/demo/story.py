@@ -259,9 +259,7 @@ class _Stage:
         accepted = self._engine.start(request)
         self.played.append((act, accepted.id))
         self._console.print(
-            f"[bold]{act.name}[/]: action {accepted.id}, {accepted.people:,} people, "
-            f"{accepted.boards.boards:,} boards; "
-            f"the providers' quotas need {accepted.seconds_to_all:.0f} s for all"
+            f"[bold]{act.name}[/]: action {accepted.id}, {accepted.people:,} people, {accepted.boards.boards:,} boards"
         )
         return accepted
 

@@ -82,13 +82,20 @@ fence = "loopback"
 listen = "127.0.0.1:0"
 [senders]
 processes = {senders}
+# The quotas are raised far above the real ones, so that the demo shows what this machine can do.
 [providers.fcm]
 url = "{providers}"
 ca = "{ca}"
+rate_per_s = 100_000.0
+burst = 100_000
 [providers.apns]
 url = "{providers}"
 ca = "{ca}"
+rate_per_s = 100_000.0
+burst = 100_000
 [providers.sms]
 url = "{providers}"
 ca = "{ca}"
+rate_per_s = 50_000.0
+burst = 50_000
 """

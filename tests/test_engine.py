@@ -1,0 +1,256 @@
+"""The life of an action, on a real ledger and a real registry; boards are recorded, senders are played by the test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import trio
+
+from fanout import wire
+from fanout.engine import Engine
+from fanout.errors import Refused
+from fanout.geo.areas import NamedAreas, Shape
+from fanout.registry.registry import Registry
+from fanout.settings import KindSettings, load
+from fanout.store.sqlite_store import SqliteStore
+from fanout.store.states import Event, State, advance
+from fanout.store.writer import open_writer
+
+HOUR_MS = 3_600_000
+HERE = wire.Circle(lon=5.0, lat=52.0, radius_m=1_000)
+
+
+class RecordedBoards:
+    """Remembers what it was asked. Which boards there are is the business of `signage` and its tests."""
+
+    def __init__(self) -> None:
+        self.shown: dict[int, dict[str, str]] = {}
+        self.taken_down: list[int] = []
+
+    async def plan(self, action: wire.Action, shape: Shape, kind: KindSettings) -> wire.BoardPlan:
+        return wire.BoardPlan(boards=2 if kind.boards else 0)
+
+    async def show(self, action_id: int, action: wire.Action, shape: Shape, lane: int, now_ms: int) -> None:
+        self.shown[action_id] = dict(action.texts)
+
+    async def result(self, action_id: int, texts: dict[str, str], now_ms: int) -> None:
+        self.taken_down.append(action_id)
+        self.shown.pop(action_id, None)
+
+    def counts(self, action_id: int) -> wire.BoardCounts:
+        return wire.BoardCounts(selected=2 if action_id in self.shown else 0)
+
+    def showing(self) -> list[int]:
+        return list(self.shown)
+
+    def views(self) -> list[wire.BoardView]:
+        return []
+
+    def view(self, board: str) -> wire.BoardView | None:
+        return None
+
+
+class Room:
+    """An engine with what it stands on, and a clock that the test moves."""
+
+    def __init__(self, engine: Engine, store: SqliteStore, registry: Registry, boards: RecordedBoards) -> None:
+        self.engine, self.store, self.registry, self.boards = engine, store, registry, boards
+        self.now_ms = 1_790_000_000_000
+
+    def request(self, **changes: Any) -> wire.ActionRequest:
+        fields: dict[str, Any] = {
+            "reference": "case", "kind": "missing_child", "area": HERE, "texts": {"nl": "Vermist.", "en": "Missing."},
+            "end_ms": self.now_ms + HOUR_MS,
+        }  # fmt: skip
+        return wire.ActionRequest(**{**fields, **changes})
+
+    def send(self, events: list[Event], most: int = 100) -> list[int]:
+        """Play a sender: claim everything, give the rows these events in turn; returns rows in the order of claims."""
+        rows: list[int] = []
+        leases = self.store.claim(
+            "test", channels=range(7), lanes=range(3), now_ms=self.now_ms, lease_ms=60_000, most=most
+        )
+        for lease in leases:
+            index = np.flatnonzero(lease.status == State.PENDING)
+            assert self.store.intend(lease, index, now_ms=self.now_ms)
+            rows += lease.rows[index].tolist()
+            event = np.resize(np.array([int(event) for event in events], np.uint8), len(lease.rows))
+            status = advance(np.full(len(lease.rows), State.INTENDED, np.uint8), event)
+            self.store.settle(
+                lease, status=status, reason=np.zeros(len(lease.rows), np.uint8),
+                first_ms=self.now_ms, last_ms=self.now_ms, done=True,
+            )  # fmt: skip
+        return rows
+
+
+def person(number: int, lon: float = 5.0, language: str = "nl") -> wire.Participant:
+    return wire.Participant(
+        id=f"p{number}",
+        places=[wire.Place(lon=lon, lat=52.0)],
+        addresses=[wire.Address(channel="sms", value=f"+3161234{number:04}")],
+        language=language,
+    )
+
+
+@asynccontextmanager
+async def open_room(folder: Path, people: int = 20) -> AsyncIterator[Room]:
+    settings = load(
+        None,
+        {},
+        engine={"data": str(folder)},
+        tenants={"village": {"kinds": ["fire"], "people_max": 3, "area_km2_max": 1.0}},
+    )
+    store = SqliteStore.open(folder / "ledger.db")
+    registry = Registry.open(folder / "registry", store, kinds=tuple(settings.kinds), tenants=tuple(settings.tenants))
+    boards = RecordedBoards()
+    try:
+        async with open_writer(store) as writer:
+            room: Room
+            engine = Engine(
+                settings, store, writer, registry, boards, NamedAreas.open(folder / "areas"), lambda: room.now_ms
+            )
+            room = Room(engine, store, registry, boards)
+            if people:
+                await trio.to_thread.run_sync(registry.upsert, [person(n, 5.0 + n * 1e-4) for n in range(people)])
+            yield room
+    finally:
+        registry.close()
+        store.close_store()
+
+
+async def test_nearest_are_told_first(tmp_path: Path) -> None:
+    async with open_room(tmp_path) as room:
+        accepted = await room.engine.start("police", room.request())
+        assert accepted.people == 20
+        rows = room.send([Event.ACCEPT])
+        assert room.registry.view().id_of(np.array(rows)) == [f"p{n}" for n in range(20)]
+
+
+async def test_the_result_goes_to_those_who_may_have_got_it_and_to_nobody_else(tmp_path: Path) -> None:
+    async with open_room(tmp_path) as room:
+        accepted = await room.engine.start("police", room.request())
+        told = room.send([Event.ACCEPT, Event.REJECT, Event.TIME_OUT])
+        expected = {row for place, row in enumerate(told) if place % 3 != 1}
+        closing = wire.ResultRequest(reference="r", outcome="indirect", texts={"nl": "Gevonden."})
+        view = await room.engine.result("police", accepted.id, closing)
+        assert (view.state, view.outcome) == ("closed", "indirect")
+        assert room.boards.taken_down == [accepted.id]
+        assert set(room.send([Event.ACCEPT])) == expected
+        assert (await room.engine.view("police", accepted.id)).tallies[1].accepted == len(expected)
+
+
+async def test_closing_stops_what_is_unsent(tmp_path: Path) -> None:
+    async with open_room(tmp_path) as room:
+        accepted = await room.engine.start("police", room.request())
+        (lease, *_) = room.store.claim(
+            "slow", channels=range(7), lanes=range(3), now_ms=room.now_ms, lease_ms=9, most=1
+        )
+        await room.engine.cancel("police", accepted.id)
+        assert not room.store.intend(lease, np.arange(len(lease.rows)), now_ms=room.now_ms)
+        tally = (await room.engine.view("police", accepted.id)).tallies[0]
+        assert (tally.cancelled, tally.waiting) == (20, 0)
+        assert room.send([Event.ACCEPT]) == []
+
+
+async def test_many_starts_of_one_reference_are_one_action(tmp_path: Path) -> None:
+    async with open_room(tmp_path) as room:
+        answers: list[wire.ActionAccepted] = []
+
+        async def start() -> None:
+            answers.append(await room.engine.start("police", room.request()))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(30):
+                nursery.start_soon(start)
+        assert len({answer.id for answer in answers}) == 1
+        assert [answer.repeated for answer in answers].count(False) == 1
+        assert {answer.people for answer in answers} == {20}
+        with pytest.raises(Refused, match="reference_conflict"):
+            await room.engine.start("police", room.request(texts={"nl": "Anders."}))
+        room.now_ms += 5_000
+        assert (await room.engine.start("police", room.request(end_ms=room.now_ms - 5_000 + HOUR_MS))).repeated
+
+
+async def test_a_result_that_was_recorded_but_not_planned_is_planned_after_the_crash(tmp_path: Path) -> None:
+    async with open_room(tmp_path) as room:
+        accepted = await room.engine.start("police", room.request())
+        told = room.send([Event.ACCEPT])
+        closing = wire.ResultRequest(reference="r", outcome="none", texts={"en": "Over."})
+        room.store.close(
+            accepted.id, state="closing", now_ms=room.now_ms, outcome="none", result_body=wire.encode_msgpack(closing)
+        )
+    async with open_room(tmp_path, people=0) as room:
+        await room.engine.recover()
+        view = await room.engine.view("police", accepted.id)
+        assert view.state == "closed"
+        assert view.tallies[1].selected == len(told)
+        await room.engine.recover()
+        assert len((await room.engine.view("police", accepted.id)).tallies) == 2
+
+
+async def test_boards_are_made_right_after_a_crash(tmp_path: Path) -> None:
+    async with open_room(tmp_path) as room:
+        live = await room.engine.start("police", room.request(reference="a"))
+        over = await room.engine.start("police", room.request(reference="b"))
+        await room.engine.cancel("police", over.id)
+        room.boards.shown = {over.id: {"nl": "old"}}
+        await room.engine.recover()
+        assert list(room.boards.shown) == [live.id]
+
+
+async def test_an_action_expires_at_its_end(tmp_path: Path) -> None:
+    async with open_room(tmp_path) as room:
+        accepted = await room.engine.start("police", room.request())
+        room.now_ms += HOUR_MS - 1
+        await room.engine.expire()
+        assert (await room.engine.view("police", accepted.id)).state == "open"
+        room.now_ms += 1
+        await room.engine.expire()
+        view = await room.engine.view("police", accepted.id)
+        assert (view.state, view.tallies[0].expired) == ("expired", 20)
+        assert room.boards.taken_down == [accepted.id]
+
+
+@pytest.mark.parametrize(
+    ("tenant", "changes", "code"),
+    [
+        ("nobody", {}, "not_permitted"),
+        ("village", {}, "not_permitted"),
+        ("village", {"kind": "fire"}, "area_too_large"),
+        ("village", {"kind": "fire", "area": wire.Circle(lon=5.0, lat=52.0, radius_m=400)}, "selection_too_large"),
+        ("police", {"kind": "party"}, "kind_unknown"),
+        ("police", {"end_ms": 1}, "end_in_the_past"),
+        ("police", {"channels": ["voice"]}, "text_unfit"),
+        ("police", {"area": wire.Named(kind="municipality", name="Atlantis")}, "area_unknown"),
+    ],
+)
+async def test_what_is_refused_left_nothing(tmp_path: Path, tenant: str, changes: dict[str, Any], code: str) -> None:
+    async with open_room(tmp_path) as room:
+        with pytest.raises(Refused) as caught:
+            await room.engine.start(tenant, room.request(**changes))
+        assert caught.value.code == code
+        assert room.store.actions() == []
+        assert room.boards.shown == {}
+
+
+async def test_nobody_sees_the_action_of_another_tenant(tmp_path: Path) -> None:
+    async with open_room(tmp_path) as room:
+        accepted = await room.engine.start("police", room.request())
+        with pytest.raises(Refused, match="not_found"):
+            await room.engine.view("village", accepted.id)
+        with pytest.raises(Refused, match="not_found"):
+            await room.engine.cancel("village", accepted.id)
+
+
+async def test_each_is_told_in_a_language_of_the_action(tmp_path: Path) -> None:
+    async with open_room(tmp_path, people=0) as room:
+        speakers = [person(0), person(1, language="en"), person(2, language="de"), person(3, language="nl-BE")]
+        await trio.to_thread.run_sync(room.registry.upsert, speakers)
+        accepted = await room.engine.start("police", room.request())
+        told = {batch.language: len(batch.rows) for batch in room.store.batches(accepted.id)}
+        assert told == {"nl": 2, "en": 2}
