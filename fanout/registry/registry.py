@@ -34,7 +34,7 @@ from fanout.errors import Refused
 from fanout.geo.fixed import to_fixed
 from fanout.registry import entries, files, ingest, packed, snapshot
 from fanout.registry import view as views
-from fanout.registry.columns import ERASED, Names, Numbering
+from fanout.registry.columns import ERASED, Names, Numbering, by_place
 from fanout.registry.live import LivePositions
 from fanout.registry.packed import Overlay, Packed
 from fanout.registry.view import Rows, View
@@ -124,7 +124,7 @@ class Registry:
             "rows": view.rows,
             "places": len(view.base.index) + len(view.delta.index),
             "delta": view.delta.size,
-            "live": len(view.live.index) if view.live is not None else 0,
+            "live": len(view.live) if view.live is not None else 0,
             "free_rows": len(self._free),
             "version": view.version,
             "snapshot_version": self._snapshot_version,
@@ -217,6 +217,7 @@ class Registry:
             columns, imported = ingest.columns_of(table, self._numbering, on_bad, row_numbers)
             del table
             tell("placing")
+            columns = by_place(columns)
             rows, generations, free = self._rows_for(columns.ids)
             if columns.people.size == 0:
                 return imported.at(self._view.version, 0)

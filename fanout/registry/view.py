@@ -22,6 +22,7 @@ from fanout.geo.fixed import to_degrees
 from fanout.geo.index import PlaceIndex
 from fanout.registry import kernels, packed
 from fanout.registry.columns import ERASED, PERSON, Columns, Names
+from fanout.registry.live import LiveView
 from fanout.registry.packed import Packed
 
 Rows = NDArray[np.uint32]
@@ -106,7 +107,7 @@ class View:
     base: Part
     delta: Part
     stale: NDArray[np.uint8] = field(repr=False)
-    live: Any = None
+    live: LiveView | None = None
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -125,6 +126,16 @@ class View:
         changed = slots >= 0
         if changed.any():
             out[changed] = self.delta.people[column][slots[changed]]
+        return out
+
+    def records(self, rows: Rows) -> NDArray[np.void]:
+        """PERSON[n]: whole records of rows that were given out."""
+        if self.base.size == 0:
+            return self.delta.people[self._slots(rows)]
+        out = self.base.people[np.minimum(rows, self.base.size - 1)]
+        slots = self._slots(rows)
+        changed = slots >= 0
+        out[changed] = self.delta.people[slots[changed]]
         return out
 
     def row_of(self, ids: Sequence[str]) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ Rules:
 2. Order is by distance (great-circle metres, as float32), then by row. Where a shape suggests no centre and none is
    given, all distances are 0 and the order is by row.
 3. All filters are applied in the one pass over candidates (`kernels`); nothing is selected first and refused later.
+   A candidate's key is 8 bytes, distance above and row below: this is written for little-endian machines.
 4. `Everyone` means people, wherever they are: hours of places do not matter to it.
 5. The GIL is let go of in every part that grows with people. Callers with an event loop run it in a thread.
 """
@@ -21,13 +22,17 @@ from numpy.typing import NDArray
 
 from fanout.geo import kernels as geo_kernels
 from fanout.geo import shapes
+from fanout.registry.live import LiveView
 from fanout.registry.view import Part, Rows, View
 from fanout.selection import kernels
 from fanout.selection.query import Filters, Query, filters_of, whole_world
 
+_RADIX_MIN: Final = 1_024  # below, a comparison sort is quicker
 _NONE8: Final = np.zeros(0, np.uint8)
 _NONE32: Final = np.zeros(0, np.uint32)
-for _none in (_NONE8, _NONE32):
+_NONE64: Final = np.zeros(0, np.int64)
+_NOT_LOCATED: Final = (_NONE64, _NONE8, _NONE32, _NONE64)
+for _none in (_NONE8, _NONE32, _NONE64):
     _none.setflags(write=False)
 
 Keys = NDArray[np.uint64]
@@ -52,14 +57,21 @@ def choose(view: View, query: Query) -> Selection:
     if isinstance(query.shape, shapes.Everyone) and query.centre is None and query.live == "ignore":
         return _everyone(view, filters_of(query, view))
     filters = filters_of(query, view)
-    parts = [_of_part(part, stale, query.shape, filters, _NONE8) for part, stale in _parts(view)]
-    keys = np.concatenate(parts) if parts[1].size else parts[0]
-    keys.sort()
-    if not (view.base.single and view.delta.single):
+    live = view.live if query.live != "ignore" else None
+    since_ms = query.at_ms - query.live_fresh_ms
+    instead = live if query.live == "instead" else None
+    parts = [_of_places(part, stale, query.shape, filters, instead, since_ms) for part, stale in _parts(view)]
+    if live is not None:
+        parts += _of_positions(view, live, query.shape, filters, since_ms)
+    found = [part for part in parts if part.size]
+    keys = found[0] if len(found) == 1 else np.concatenate(parts)
+    if keys.size > _RADIX_MIN:
+        keys = kernels.sort_keys(keys, np.empty(keys.size, np.uint64))
+    else:
+        keys.sort()
+    if not (view.base.single and view.delta.single and live is None):
         keys = keys[: kernels.first_of_each(keys, view.rows)]
-    rows, bits = np.empty(keys.size, np.uint32), np.empty(keys.size, np.uint32)
-    kernels.split(keys, rows, bits)
-    return Selection(rows, bits.view(np.float32), view.version)
+    return Selection(keys.view(np.uint32)[::2].copy(), keys.view(np.float32)[1::2].copy(), view.version)
 
 
 def _everyone(view: View, filters: Filters) -> Selection:
@@ -81,19 +93,41 @@ def _parts(view: View) -> tuple[tuple[Part, NDArray[np.uint8]], ...]:
     return (view.base, view.stale), (view.delta, _NONE8)
 
 
-def _of_part(
-    part: Part, stale: NDArray[np.uint8], shape: shapes.Shape, filters: Filters, located: NDArray[np.uint8]
+def _of_places(
+    part: Part, stale: NDArray[np.uint8], shape: shapes.Shape, filters: Filters, live: LiveView | None, since_ms: int
 ) -> Keys:
-    runs = part.index.runs(shape)
+    """Keys of a part's places; `live`: those who have a fresh position count there instead."""
+    index, runs = part.index, part.index.runs(shape)
     keys = np.empty(geo_kernels.count_runs(runs), np.uint64)
-    index = part.index
+    located = _NOT_LOCATED if live is None else (live.base_at_ms, live.moved, live.delta_rows, live.delta_at_ms)
     written = kernels.choose_places(
         runs, index.lon, index.lat, index.rows, part.hours, part.people, stale,
         _NONE32 if part.rows is None else part.rows, filters.in_force, filters.channels, filters.kinds,
-        filters.tenants, filters.languages, filters.age_groups, filters.excluded, located, filters.lon0,
-        filters.lat0, filters.line, np.empty(1, np.float32), keys,
+        filters.tenants, filters.languages, filters.age_groups, filters.excluded, *located, since_ms, filters.lon0,
+        filters.lat0, filters.line, keys.view(np.uint32), keys.view(np.float32),
     )  # fmt: skip
     return keys[:written]
+
+
+def _of_positions(view: View, live: LiveView, shape: shapes.Shape, filters: Filters, since_ms: int) -> list[Keys]:
+    """Keys of fresh live positions."""
+    found = []
+    for index, at_ms, moved, rows_of in (
+        (live.base, live.base_at_ms, live.moved, None),
+        (live.delta, live.delta_at_ms, _NONE8, live.delta_rows),
+    ):
+        runs = index.runs(shape)
+        at = np.empty(geo_kernels.count_runs(runs), np.int64)
+        at = at[: kernels.fresh_positions(runs, index.rows, at_ms, moved, since_ms, at)]
+        rows = index.rows[at] if rows_of is None else rows_of[index.rows[at]]
+        keys = np.empty(rows.size, np.uint64)
+        written = kernels.choose_positions(
+            index.lon[at], index.lat[at], rows, view.records(rows), filters.channels, filters.kinds, filters.tenants,
+            filters.languages, filters.age_groups, filters.excluded, filters.lon0, filters.lat0, filters.line,
+            keys.view(np.uint32), keys.view(np.float32),
+        )  # fmt: skip
+        found.append(keys[:written])
+    return found
 
 
 def _nearest(view: View, query: Query, shape: shapes.Nearest) -> Selection:

@@ -8,7 +8,9 @@ from fanout.geo import shapes
 from fanout.geo.index import warm as warm_index
 from fanout.registry import packed
 from fanout.registry.columns import PERSON, Names
+from fanout.registry.live import LivePositions
 from fanout.registry.view import View, empty_part, make_part
+from fanout.selection import kernels
 from fanout.selection.choose import choose
 from fanout.selection.query import Query
 
@@ -23,6 +25,9 @@ def warm() -> None:
     base = make_part(None, people, packed.of_texts(["a", "b"]), person, lon, lat, np.zeros(3, np.uint16))
     stale = np.zeros(2, np.uint8)
     stale.setflags(write=False)
-    view = View(1, 2, 2, Names(), base, empty_part(np.empty(0, np.uint32)), stale)
+    live = LivePositions(1_000).update(np.array([0, 1]), lon[:2], lat[:2], np.array([5, 5]), 5)
+    view = View(1, 2, 2, Names(), base, empty_part(np.empty(0, np.uint32)), stale, live)
+    kernels.sort_keys(np.array([2, 1], np.uint64), np.empty(2, np.uint64))
     for shape in (shapes.EVERYONE, shapes.Circle(0, 0, 1e3), shapes.corridor([(0, 0), (0, 1)], 1e3)):
         choose(view, Query(shape=shape, exclude=np.array([1], np.uint32)))
+        choose(view, Query(shape=shape, live="instead"))
