@@ -15,7 +15,8 @@ Rules that `tests/store/kit.py` checks on every store:
    wire.
 6. Batches are claimed in the order (lane, seq): lanes do not wait for lower lanes, and within a lane actions share,
    each nearest first, since `seq` counts from 0 in every phase.
-7. What was in flight when a sender died is resolved at the next claim by `rows`: unknown, or once more.
+7. Rows are on the wire (`INTENDED`) under a lease only. When it ends, by a settle that leaves them so, by a release, or
+   by a claim after its time, they are resolved by `rows.crashed`: unknown, or once more.
 8. A close or an end stops what is unsent and nothing else: rows that are `INTENDED` may be on the wire, so they wait
    for their sender's word, or for the loss of its lease, and until then count as reached.
 9. Whether a lease is held is a matter of its token, not of the clock: one whose time is over stays good until another
@@ -139,10 +140,12 @@ class BatchCounts(msgspec.Struct, frozen=True, kw_only=True):
 class Ledger(Protocol):
     """Actions and deliveries."""
 
-    def open_action(self, action: ActionRecord, phase: PhaseRecord, batches: Sequence[NewBatch]) -> ActionRecord:
-        """Store an action, its first phase and all its batches; returns the record with its id.
+    def open_action(
+        self, action: ActionRecord, phase: PhaseRecord, batches: Sequence[NewBatch]
+    ) -> tuple[ActionRecord, bool]:
+        """Store an action, its first phase and all its batches; returns the record with its id, and True: it is new.
 
-        If (tenant, reference) exists with the same digest, returns the existing record and stores nothing;
+        If (tenant, reference) exists with the same digest, returns the existing record and False, and stores nothing;
         with another digest raises `Refused("reference_conflict")`.
         """
 
@@ -176,8 +179,7 @@ class Ledger(Protocol):
     ) -> list[Lease]:
         """Take up to `most` batches that are ready, or whose lease ran out, in the order (lane, seq).
 
-        Rows left `INTENDED` by a lost lease are resolved first (`AGAIN` or `UNKNOWN` by `REPLACES_IN_PLACE`).
-        Batches of phases whose deadline passed are settled as expired on the way, and not returned.
+        Batches of phases that are over are settled on the way, of all channels and lanes, unless a lease still runs.
         """
 
     def intend(self, lease: Lease, index: NDArray[np.intp], *, now_ms: int) -> bool:
@@ -214,7 +216,7 @@ class Ledger(Protocol):
         """Keep leases that are still held."""
 
     def release(self, owner: str) -> int:
-        """End all leases of an owner that is known to be dead; returns how many."""
+        """End all leases of an owner that is known to be dead, and resolve its rows (rule 7); returns how many."""
 
     def apply_receipts(self, action: int, phase: int, channel: int, rows: Rows, delivered: NDArray[np.bool_]) -> int:
         """Record receipts for rows of one (action, phase, channel); returns how many rows changed."""

@@ -105,16 +105,16 @@ def stopped(status: Bytes8, reason: Bytes8, event: Event) -> Columns:
     return after, np.where(unsent, np.uint8(why), reason)
 
 
-def settled(stored: Columns, reported: Columns, *, held: bool, stop: Event | None) -> Columns:
+def settled(stored: Columns, reported: Columns, *, held: bool, over: bool) -> Columns:
     """A sender's report, merged into what the ledger holds.
 
-    `held`: whether its lease still is. `stop`: `CLOSE` or `END` if nothing more may go out, else None.
+    `held`: whether its lease still is. `over`: whether the action was closed, so that no row moves to another channel.
     """
     status, reason = stored
     said, why = reported
     taken = (HELD if held else LOST)[status, said]
     assert not (taken == _BUG).any(), "a sender reports a row that the ledger never let go"
-    if stop is not None:  # no further channel any more: a row that would have moved has failed
+    if over:
         taken = np.where(taken == State.MOVED, np.uint8(State.FAILED), taken)
     kept = taken == _KEEP
     after = np.where(kept, status, taken)
@@ -123,11 +123,15 @@ def settled(stored: Columns, reported: Columns, *, held: bool, stop: Event | Non
     twice = (status == State.INTENDED) & (reason == Reason.CRASH)
     after = np.where(twice & (after == State.PENDING), np.uint8(State.AGAIN), after)
     after = np.where(twice & np.isin(after, (State.CANCELLED, State.EXPIRED)), np.uint8(State.UNKNOWN), after)
-    because = np.where(twice & np.isin(after, (State.AGAIN, State.INTENDED)), np.uint8(Reason.CRASH), because)
+    because = np.where(after == State.AGAIN, np.uint8(Reason.CRASH), because)
     because = np.where(np.isin(after, (State.ACCEPTED, State.DELIVERED)), np.uint8(Reason.NONE), because)
-    if held and stop is not None:
-        after, because = stopped(after, because, stop)
     return after, because
+
+
+def let_go(status: Bytes8, reason: Bytes8, channel: int, stop: Event | None) -> Columns:
+    """The end of a lease, however it came: no row is on the wire any more that anybody would answer for."""
+    status, reason = crashed(status, reason, channel)
+    return (status, reason) if stop is None else stopped(status, reason, stop)
 
 
 def received(stored: Columns, place: NDArray[np.intp], delivered: NDArray[np.bool_]) -> Columns:

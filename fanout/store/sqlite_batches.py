@@ -142,16 +142,21 @@ def write(db: Connection, batch: Batch, status: Bytes8, reason: Bytes8) -> None:
     )
 
 
-def stop(db: Connection, batch: Batch, event: Event, *, lost: bool) -> None:
-    """Close or end one batch. `lost`: nobody works on it, so that what was on the wire can be resolved."""
-    status, reason = batch.status, batch.reason
-    if lost:
-        status, reason = row_logic.crashed(status, reason, batch.channel)
-    status, reason = row_logic.stopped(status, reason, event)
+def stop(db: Connection, batch: Batch, event: Event) -> None:
+    """Close one batch that a sender may be working on: what is on the wire stays its own."""
+    status, reason = row_logic.stopped(batch.status, batch.reason, event)
     if not row_logic.has_open(status):
         batch.stage = DONE
-    elif lost:
-        batch.stage = READY
+    write(db, batch, status, reason)
+
+
+def let_go(db: Connection, batch: Batch, stored: row_logic.Columns, stop: Event | None) -> None:
+    """End a batch's lease; what is left of it is ready, held, or done."""
+    status, reason = row_logic.let_go(*stored, batch.channel, stop)
+    if not row_logic.has_open(status):
+        batch.stage = DONE
+    else:
+        batch.stage = HELD if batch.state == "paused" else READY
     write(db, batch, status, reason)
 
 
@@ -176,7 +181,7 @@ def sweep(db: Connection, now_ms: int) -> None:
             if batch.stage == LEASED and batch.due_ms > now_ms:
                 left += 1
             else:
-                stop(db, batch, batch.stop or Event.END, lost=True)
+                let_go(db, batch, (batch.status, batch.reason), batch.stop or Event.END)
         if not left:
             db.execute("UPDATE phases SET live = 0 WHERE action = ? AND phase = ?", (action, phase))
 
@@ -205,18 +210,12 @@ def claim(
 
 
 def _lease(db: Connection, batch: Batch, owner: str, until_ms: int) -> Lease | None:
-    status, reason = row_logic.crashed(batch.status, batch.reason, batch.channel)
-    if batch.stop is not None:
-        status, reason = row_logic.stopped(status, reason, batch.stop)
-    if not row_logic.has_open(status):
-        batch.stage = DONE
-    elif batch.state == "paused":
-        batch.stage = HELD
-    else:
-        batch.stage, batch.due_ms, batch.token = LEASED, until_ms, batch.token + 1
-    write(db, batch, status, reason)
-    if batch.stage != LEASED:
+    status, reason = row_logic.let_go(batch.status, batch.reason, batch.channel, batch.stop)
+    if batch.state == "paused" or not row_logic.has_open(status):
+        let_go(db, batch, (batch.status, batch.reason), batch.stop)
         return None
+    batch.stage, batch.due_ms, batch.token = LEASED, until_ms, batch.token + 1
+    write(db, batch, status, reason)
     db.execute("UPDATE batches SET owner = ? WHERE id = ?", (owner, batch.id))
     rows, generations = db.execute("SELECT rows, generations FROM contents WHERE batch = ?", (batch.id,)).fetchone()
     return Lease(
@@ -262,19 +261,19 @@ def settle(
     (batch,) = find(db, "WHERE b.id = ?", lease.batch)
     held = batch.stage == LEASED and batch.token == lease.token
     stored = (batch.status, batch.reason)
-    status, reason = row_logic.settled(stored, reported, held=held, stop=batch.stop)
-    if not held and np.array_equal(status, batch.status):
+    merged = row_logic.settled(stored, reported, held=held, over=batch.stop is not None)
+    if not held and np.array_equal(merged[0], batch.status):
         return
     batch.first_ms = min((ms for ms in (batch.first_ms, first_ms) if ms is not None), default=None)
     batch.last_ms = max((ms for ms in (batch.last_ms, last_ms) if ms is not None), default=None)
-    if not row_logic.has_open(status):
-        batch.stage = DONE
-    elif held:
-        batch.stage, batch.due_ms, batch.attempt = READY, not_before_ms, batch.attempt + 1
-        if batch.state == "paused":
-            batch.stage = HELD
-    write(db, batch, status, reason)
-    if held and moved and batch.stop is None:
+    if not held:
+        if batch.stage != LEASED and not row_logic.has_open(merged[0]):
+            batch.stage = DONE
+        write(db, batch, *merged)
+        return
+    batch.due_ms, batch.attempt = not_before_ms, batch.attempt + 1
+    let_go(db, batch, merged, batch.stop)
+    if moved and batch.stop is None:
         insert(db, batch.action, batch.phase, batch.lane, moved, held=batch.state == "paused")
 
 

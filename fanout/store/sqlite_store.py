@@ -269,7 +269,9 @@ class SqliteStore:
 
     # --- actions ----------------------------------------------------------------------------------------------------
 
-    def open_action(self, action: ActionRecord, phase: PhaseRecord, batches: Sequence[NewBatch]) -> ActionRecord:
+    def open_action(
+        self, action: ActionRecord, phase: PhaseRecord, batches: Sequence[NewBatch]
+    ) -> tuple[ActionRecord, bool]:
         """See `Ledger.open_action`."""
         with self._writing() as db:
             found = _records(
@@ -278,7 +280,7 @@ class SqliteStore:
             if found:
                 if found[0].digest != action.digest:
                     raise Refused("reference_conflict", "reference", reference=action.reference)
-                return found[0]
+                return found[0], False
             values = msgspec.structs.asdict(action)
             del values["id"]
             holes = ", ".join("?" * len(values))
@@ -289,7 +291,7 @@ class SqliteStore:
             stored = msgspec.structs.replace(action, id=given)
             _insert_phase(db, given, phase)
             batch_sql.insert(db, given, phase.phase, action.lane, batches, held=action.state == "paused")
-            return stored
+            return stored, True
 
     def add_phase(
         self, action: int, phase: PhaseRecord, batches: Sequence[NewBatch], *, state: str, from_states: Sequence[str]
@@ -319,7 +321,7 @@ class SqliteStore:
             db.execute("UPDATE phases SET stop_ms = min(stop_ms, ?) WHERE action = ?", (now_ms, action))
             event = Event.END if state == "expired" else Event.CLOSE
             for batch in batch_sql.find(db, "WHERE b.action = ? AND b.stage <> ?", action, DONE):
-                batch_sql.stop(db, batch, event, lost=batch.stage != LEASED)
+                batch_sql.stop(db, batch, event)
             return True
 
     def set_paused(self, action: int, paused: bool) -> bool:
@@ -421,9 +423,11 @@ class SqliteStore:
     def release(self, owner: str) -> int:
         """See `Ledger.release`."""
         with self._writing() as db:
-            return db.execute(
-                "UPDATE batches SET stage = ?, due_ms = 0 WHERE stage = 1 AND owner = ?", (READY, owner)
-            ).rowcount
+            leased = batch_sql.find(db, "WHERE b.stage = 1 AND b.owner = ?", owner)
+            for batch in leased:
+                batch.due_ms = 0
+                batch_sql.let_go(db, batch, (batch.status, batch.reason), batch.stop)
+            return len(leased)
 
     def apply_receipts(self, action: int, phase: int, channel: int, rows: Rows, delivered: NDArray[np.bool_]) -> int:
         """See `Ledger.apply_receipts`."""

@@ -1,0 +1,611 @@
+"""What every store must do: `check_store(make)` runs unchanged on each of them.
+
+`make` is a context manager that gives a place: a function that opens the same store once more, as another process
+would. Each check gets a place of its own. A store that fails one breaks a rule of `fanout/store/protocol.py`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import TypeAlias
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from fanout.errors import Refused
+from fanout.store.protocol import ActionRecord, Lease, NewBatch, PhaseRecord, Store
+from fanout.store.states import Reason, State
+
+Place: TypeAlias = Callable[[], Store]
+Make: TypeAlias = Callable[[], AbstractContextManager[Place]]
+Check: TypeAlias = Callable[[Place], None]
+
+END_MS = 1_000_000
+FCM, APNS, SMS = 0, 1, 3
+ALL = (FCM, APNS, SMS)
+
+
+# --- makings --------------------------------------------------------------------------------------------------------
+
+
+def action(reference: str = "r", *, digest: bytes = b"d", lane: int = 0, end_ms: int = END_MS) -> ActionRecord:
+    return ActionRecord(
+        id=0, tenant="police", reference=reference, digest=digest, kind="missing_child", lane=lane, state="open",
+        created_ms=1, end_ms=end_ms, snapshot_version=7, body=b"body",
+    )  # fmt: skip
+
+
+def phase(number: int = 0, name: str = "start", *, end_ms: int = END_MS) -> PhaseRecord:
+    return PhaseRecord(
+        action=0, phase=number, name=name, created_ms=1, end_ms=end_ms, texts={"nl": "één kind"}, titles={"nl": "Kijk"}
+    )
+
+
+def batch(rows: Sequence[int], *, channel: int = FCM, seq: int = 0) -> NewBatch:
+    return NewBatch(
+        channel=channel, language="nl", seq=seq, rows=np.array(rows, np.uint32),
+        generations=np.arange(len(rows), dtype=np.uint16),
+    )  # fmt: skip
+
+
+def opened(store: Store, *batches: NewBatch, reference: str = "r", lane: int = 0, end_ms: int = END_MS) -> int:
+    record, new = store.open_action(
+        action(reference, lane=lane, end_ms=end_ms), phase(end_ms=end_ms), batches or (batch((1, 2, 3)),)
+    )
+    assert new
+    return record.id
+
+
+def claim(store: Store, owner: str = "me", *, now_ms: int = 10, most: int = 1, lease_ms: int = 100) -> list[Lease]:
+    return store.claim(owner, channels=ALL, lanes=(0, 1, 2), now_ms=now_ms, lease_ms=lease_ms, most=most)
+
+
+def everything(lease: Lease) -> NDArray[np.intp]:
+    return np.arange(len(lease.rows))
+
+
+def report(store: Store, lease: Lease, *states: State, reason: Reason = Reason.NONE, not_before_ms: int = 0) -> None:
+    status = np.array(states, np.uint8)
+    done = not np.isin(status, (State.PENDING, State.INTENDED, State.AGAIN)).any()
+    store.settle(
+        lease, status=status, reason=np.full(len(states), reason, np.uint8), first_ms=20, last_ms=30, done=bool(done),
+        not_before_ms=not_before_ms,
+    )  # fmt: skip
+
+
+def states(store: Store, number: int) -> list[list[State]]:
+    """The states of all rows by batch; checks on the way that the counts say the same."""
+    views = list(store.batches(number))
+    counts = store.counts(number)
+    for view, count in zip(views, counts, strict=True):
+        assert (view.phase, view.channel, view.first_ms, view.last_ms) == (
+            count.phase, count.channel, count.first_ms, count.last_ms,
+        )  # fmt: skip
+        assert np.bincount(view.status, minlength=len(State)).tolist() == list(count.states)
+        failed = view.reason[view.status == State.FAILED]
+        assert np.bincount(failed, minlength=len(Reason)).tolist() == list(count.reasons)
+    return [[State(value) for value in view.status] for view in views]
+
+
+@contextmanager
+def refused(code: str) -> Iterator[None]:
+    with pytest.raises(Refused) as caught:
+        yield
+    assert caught.value.code == code
+
+
+P, IN, AG, AC, D = State.PENDING, State.INTENDED, State.AGAIN, State.ACCEPTED, State.DELIVERED
+F, E, C, U, M = State.FAILED, State.EXPIRED, State.CANCELLED, State.UNKNOWN, State.MOVED
+
+# --- actions --------------------------------------------------------------------------------------------------------
+
+
+def an_action_is_read_as_it_was_written(place: Place) -> None:
+    store = place()
+    record, new = store.open_action(action(), phase(), [batch((5, 6), channel=SMS), batch((7,), seq=0)])
+    assert new
+    assert record.id > 0
+    for reader in (store, place()):
+        assert reader.action(record.id) == record == reader.action_by_reference("police", "r")
+        assert reader.actions() == reader.actions(("open",)) == [record]
+        assert reader.actions(("closed", "paused")) == []
+        (start,) = reader.phases(record.id)
+        assert (start.action, start.name, start.texts, start.titles) == (
+            record.id, "start", {"nl": "één kind"}, {"nl": "Kijk"},
+        )  # fmt: skip
+        first, second = reader.batches(record.id)
+        assert (first.channel, first.rows.tolist()) == (FCM, [7])
+        assert (second.channel, second.rows.tolist(), second.generations.tolist()) == (SMS, [5, 6], [0, 1])
+        assert second.rows.dtype == np.uint32
+        assert second.generations.dtype == np.uint16
+    assert store.action(99) is None
+    assert store.action_by_reference("other", "r") is None
+    assert store.phases(99) == store.counts(99) == list(store.batches(99)) == []
+
+
+def the_same_reference_is_the_same_action(place: Place) -> None:
+    first, second = place(), place()
+    number = opened(first)
+    again, new = second.open_action(action(), phase(), [batch((9,))])
+    assert (again.id, new) == (number, False)
+    with refused("reference_conflict"):
+        second.open_action(action(digest=b"other"), phase(), [])
+    assert len(first.actions()) == 1
+    assert states(first, number) == [[P, P, P]]
+
+
+def an_action_may_reach_nobody(place: Place) -> None:
+    store = place()
+    record, _ = store.open_action(action(), phase(), [])
+    assert store.counts(record.id) == []
+    assert claim(store) == []
+    assert store.close(record.id, state="closing", now_ms=5)
+
+
+def a_phase_is_added_from_the_states_named(place: Place) -> None:
+    store = place()
+    number = opened(store)
+    late = phase(1, "result", end_ms=2 * END_MS)
+    assert not store.add_phase(number, late, [batch((1,))], state="closed", from_states=("closing",))
+    assert not store.add_phase(99, late, [batch((1,))], state="closed", from_states=("closing",))
+    assert store.close(number, state="closing", now_ms=50, outcome="direct", result_body=b"result")
+    record = store.action(number)
+    assert record is not None
+    assert (record.state, record.outcome, record.closed_ms, record.result_body) == ("closing", "direct", 50, b"result")
+    assert store.add_phase(number, late, [batch((1,))], state="closed", from_states=("closing",))
+    assert not store.add_phase(number, late, [batch((1,))], state="closed", from_states=("closing",))
+    assert [item.name for item in store.phases(number)] == ["start", "result"]
+    assert states(store, number) == [[C, C, C], [P]]
+
+
+def a_pause_holds_back_and_lets_go(place: Place) -> None:
+    store = place()
+    number = opened(store, batch((1,)), batch((2,), seq=1))
+    (lease,) = claim(store)
+    assert store.set_paused(number, True)
+    assert store.set_paused(number, True)
+    assert not store.intend(lease, everything(lease), now_ms=11)
+    report(store, lease, P)
+    assert claim(store) == []
+    assert store.set_paused(number, False)
+    assert [len(lease.rows) for lease in claim(store, most=9)] == [1, 1]
+    assert store.close(number, state="cancelled", now_ms=12)
+    assert not store.set_paused(number, True)
+    assert not store.set_paused(number, False)
+
+
+# --- leases ---------------------------------------------------------------------------------------------------------
+
+
+def claims_go_by_lane_and_seq(place: Place) -> None:
+    store = place()
+    low = opened(store, batch((1,), seq=0), batch((2,), seq=1), reference="low", lane=2)
+    one = opened(store, batch((3,), seq=0), batch((4,), seq=1), reference="one", lane=0)
+    two = opened(store, batch((5,), seq=0, channel=SMS), batch((6,), seq=1), reference="two", lane=0)
+    order = [(lease.action, lease.rows[0]) for lease in claim(store, most=5)]
+    assert order == [(one, 3), (two, 5), (one, 4), (two, 6), (low, 1)]
+    assert store.claim("me", channels=(SMS,), lanes=(2,), now_ms=10, lease_ms=9, most=9) == []
+    assert store.claim("me", channels=(FCM,), lanes=(0, 1), now_ms=10, lease_ms=9, most=9) == []
+    assert store.claim("me", channels=(FCM,), lanes=(2,), now_ms=10, lease_ms=9, most=0) == []
+    assert [lease.rows[0] for lease in claim(store, most=5)] == [2]
+
+
+def a_batch_has_one_lease_at_a_time(place: Place) -> None:
+    first, second = place(), place()
+    number = opened(first)
+    (lease,) = claim(first, now_ms=10, lease_ms=100)
+    assert (lease.action, lease.phase, lease.channel, lease.language, lease.attempt) == (number, 0, FCM, "nl", 0)
+    assert lease.until_ms == 110
+    assert lease.status.tolist() == [P, P, P]
+    assert claim(second, now_ms=109) == []
+    (taken,) = claim(second, now_ms=110)
+    assert taken.token > lease.token
+    assert not first.intend(lease, everything(lease), now_ms=111)
+    assert second.intend(taken, everything(taken), now_ms=111)
+    first.renew([lease], until_ms=10_000)
+    assert len(claim(first, now_ms=5_000)) == 1
+
+
+def threads_share_a_store_and_no_batch(place: Place) -> None:
+    store = place()
+    opened(store, *(batch((number,), seq=number) for number in range(40)))
+    got: list[int] = []
+
+    def take(mine: Store) -> None:
+        while leases := claim(mine, most=2):
+            got.extend(lease.rows[0] for lease in leases)
+
+    threads = [threading.Thread(target=take, args=(mine,)) for mine in (store, store, place(), place())]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(got) == list(range(40))
+
+
+def a_lease_lasts_until_somebody_takes_it(place: Place) -> None:
+    store = place()
+    opened(store)
+    (lease,) = claim(store, now_ms=10, lease_ms=100)
+    assert store.intend(lease, everything(lease), now_ms=900)
+    report(store, lease, AC, AC, AC)
+    assert claim(store, now_ms=950) == []
+
+
+def a_renewed_lease_lasts(place: Place) -> None:
+    store = place()
+    opened(store)
+    (lease,) = claim(store, now_ms=10, lease_ms=100)
+    store.renew([lease], until_ms=500)
+    store.renew([lease], until_ms=50)
+    assert claim(store, now_ms=499) == []
+    assert len(claim(store, now_ms=500)) == 1
+
+
+def a_dead_owner_is_released(place: Place) -> None:
+    store = place()
+    number = opened(store, batch((1,)), batch((2,), seq=1), batch((3,), seq=2, channel=SMS))
+    leases = claim(store, "dead", most=9)
+    assert store.intend(leases[0], everything(leases[0]), now_ms=11)
+    assert store.intend(leases[2], everything(leases[2]), now_ms=11)
+    assert store.release("other") == 0
+    assert store.release("dead") == 3
+    assert states(store, number) == [[AG], [P], [U]]
+    assert not store.intend(leases[1], everything(leases[1]), now_ms=12)
+    assert [lease.rows[0] for lease in claim(store, "alive", now_ms=12, most=9)] == [1, 2]
+
+
+# --- the wire -------------------------------------------------------------------------------------------------------
+
+
+def intent_is_refused_when_it_is_too_late(place: Place) -> None:
+    store = place()
+    for reference, close_it in (("closed", True), ("ended", False)):
+        number = opened(store, reference=reference)
+        (lease,) = claim(store, now_ms=10)
+        if close_it:
+            assert store.close(number, state="cancelled", now_ms=15)
+        assert not store.intend(lease, everything(lease), now_ms=16 if close_it else END_MS)
+        assert states(store, number) == [[C, C, C] if close_it else [P, P, P]]
+
+
+def a_result_goes_out_when_the_action_is_closed(place: Place) -> None:
+    store = place()
+    number = opened(store, batch((1, 2)))
+    (lease,) = claim(store)
+    assert store.intend(lease, np.array([0]), now_ms=11)
+    report(store, lease, AC, P)
+    assert store.close(number, state="closing", now_ms=12)
+    assert claim(store) == []
+    assert store.add_phase(
+        number, phase(1, "result", end_ms=2 * END_MS), [batch((1,))], state="closed", from_states=("closing",)
+    )
+    (lease,) = claim(store, now_ms=END_MS + 5)
+    assert (lease.phase, lease.rows.tolist()) == (1, [1])
+    assert store.intend(lease, everything(lease), now_ms=END_MS + 6)
+    report(store, lease, AC)
+    assert states(store, number) == [[AC, C], [AC]]
+
+
+def what_comes_back_is_recorded(place: Place) -> None:
+    store = place()
+    number = opened(store)
+    (lease,) = claim(store)
+    assert store.intend(lease, np.array([0, 2]), now_ms=11)
+    assert states(store, number) == [[IN, P, IN]]
+    report(store, lease, AC, P, F, reason=Reason.TOKEN_DEAD, not_before_ms=77)
+    assert states(store, number) == [[AC, P, F]]
+    assert claim(store, now_ms=76) == []
+    (lease,) = claim(store, now_ms=77)
+    assert lease.attempt == 1
+    assert lease.status.tolist() == [AC, P, F]
+    assert lease.reason.tolist()[2] == Reason.TOKEN_DEAD
+    assert store.intend(lease, np.array([1]), now_ms=78)
+    store.settle(lease, status=np.array([AC, AC, F], np.uint8), reason=lease.reason, first_ms=79, last_ms=80, done=True)
+    (count,) = store.counts(number)
+    assert (count.first_ms, count.last_ms) == (20, 80)
+    assert claim(store, now_ms=END_MS - 1) == []
+
+
+def a_crash_sends_again_only_what_replaces_in_place(place: Place) -> None:
+    store = place()
+    number = opened(store, batch((1, 2)), batch((3, 4), channel=SMS, seq=1))
+    for lease in claim(store, most=2, now_ms=10):
+        assert store.intend(lease, np.array([0]), now_ms=11)
+    leases = claim(store, "next", most=2, now_ms=110)
+    assert [lease.status.tolist() for lease in leases] == [[AG, P], [U, P]]
+    assert leases[0].reason.tolist() == [Reason.CRASH, Reason.NONE]
+    assert store.intend(leases[0], np.array([0, 1]), now_ms=111)
+    report(store, leases[0], P, P)  # certainly not taken this time, but perhaps the first
+    assert states(store, number) == [[AG, P], [U, P]]
+    assert store.close(number, state="closing", now_ms=112)
+    assert states(store, number) == [[U, C], [U, C]]
+
+
+def a_late_sender_brings_good_news_only(place: Place) -> None:
+    store = place()
+    number = opened(store, batch((1, 2, 3, 4), channel=SMS))
+    (late,) = claim(store, now_ms=10)
+    assert store.intend(late, np.array([0, 1, 2]), now_ms=11)
+    (lease,) = claim(store, now_ms=110)
+    assert states(store, number) == [[U, U, U, P]]
+    report(store, late, AC, F, U, P)
+    assert states(store, number) == [[AC, U, U, P]]
+    assert store.intend(lease, np.array([3]), now_ms=112)
+    report(store, lease, U, U, U, AC)
+    assert states(store, number) == [[AC, U, U, AC]]
+    report(store, late, F, AC, F, F)
+    assert states(store, number) == [[AC, AC, U, AC]]
+
+
+def what_a_settle_leaves_on_the_wire_is_resolved(place: Place) -> None:
+    store = place()
+    number = opened(store, batch((1, 2)), batch((3, 4), channel=SMS, seq=1))
+    for lease in claim(store, most=2):
+        assert store.intend(lease, everything(lease), now_ms=11)
+        report(store, lease, AC, IN)
+    assert states(store, number) == [[AC, AG], [AC, U]]
+
+
+def rows_move_to_another_channel_in_the_same_commit(place: Place) -> None:
+    store = place()
+    number = opened(store, batch((1, 2)))
+    for expected in ([[M, AC], [P]], [[M, AC], [F]]):
+        (lease,) = claim(store)
+        assert store.intend(lease, everything(lease), now_ms=11)
+        if expected[1] == [F]:
+            assert store.close(number, state="closing", now_ms=12)
+        status = np.array([M, AC][: len(lease.rows)], np.uint8)
+        store.settle(
+            lease, status=status, reason=np.full(len(status), Reason.TOKEN_DEAD, np.uint8), first_ms=1, last_ms=1,
+            done=True, moved=[batch((1,), channel=SMS if lease.channel == FCM else APNS)],
+        )  # fmt: skip
+        assert states(store, number) == expected
+
+
+# --- ends -----------------------------------------------------------------------------------------------------------
+
+
+def a_close_stops_what_is_unsent_and_nothing_else(place: Place) -> None:
+    store = place()
+    number = opened(store, batch((1, 2, 3)), batch((4,), seq=1))
+    (lease,) = claim(store)
+    assert store.intend(lease, np.array([0, 1]), now_ms=11)
+    assert store.close(number, state="closing", now_ms=12)
+    assert not store.close(number, state="cancelled", now_ms=13)
+    assert not store.close(99, state="cancelled", now_ms=13)
+    assert states(store, number) == [[IN, IN, C], [C]]
+    report(store, lease, AC, P, P)
+    assert states(store, number) == [[AC, C, C], [C]]
+    assert claim(store, now_ms=200) == []
+
+
+def what_was_on_the_wire_at_a_close_and_never_came_back_is_unknown(place: Place) -> None:
+    store = place()
+    number = opened(store, batch((1,)), batch((2,), channel=SMS, seq=1))
+    for lease in claim(store, most=2):
+        assert store.intend(lease, everything(lease), now_ms=11)
+    assert store.close(number, state="cancelled", now_ms=12)
+    assert claim(store, now_ms=50) == []
+    assert states(store, number) == [[IN], [IN]]
+    assert store.claim("me", channels=(), lanes=(), now_ms=110, lease_ms=1, most=1) == []
+    assert states(store, number) == [[U], [U]]
+
+
+def an_end_expires_what_is_unsent(place: Place) -> None:
+    store = place()
+    held = opened(store, batch((1, 2), channel=SMS), reference="held")
+    (lease,) = claim(store, now_ms=END_MS - 50)
+    assert store.intend(lease, np.array([0]), now_ms=END_MS - 40)
+    paused = opened(store, batch((1,)), reference="paused")
+    assert store.set_paused(paused, True)
+    assert store.claim("me", channels=(APNS,), lanes=(1,), now_ms=END_MS, lease_ms=1, most=1) == []
+    assert states(store, paused) == [[E]]
+    assert states(store, held) == [[IN, P]]
+    report(store, lease, AC, P)
+    assert claim(store, now_ms=END_MS) == []
+    assert states(store, held) == [[AC, E]]
+    assert store.close(held, state="expired", now_ms=END_MS)
+    record = store.action(held)
+    assert record is not None
+    assert record.state == "expired"
+
+
+def an_expired_action_says_so_of_its_rows(place: Place) -> None:
+    store = place()
+    number = opened(store, batch((1, 2)))
+    assert store.close(number, state="expired", now_ms=END_MS)
+    assert states(store, number) == [[E, E]]
+    (view,) = store.batches(number)
+    assert view.reason.tolist() == [Reason.END, Reason.END]
+
+
+# --- receipts, open rows --------------------------------------------------------------------------------------------
+
+
+def receipts_come_doubled_late_and_out_of_order(place: Place) -> None:
+    store = place()
+    number = opened(store, batch((10, 11, 12), channel=SMS), batch((20, 21), channel=SMS, seq=1))
+    for lease in claim(store, most=2):
+        assert store.intend(lease, everything(lease), now_ms=11)
+        report(store, lease, *([AC] * len(lease.rows)))
+
+    def receipts(rows: Sequence[int], delivered: Sequence[bool]) -> int:
+        return store.apply_receipts(number, 0, SMS, np.array(rows, np.uint32), np.array(delivered, np.bool_))
+
+    assert receipts([20, 10, 99], [True, True, True]) == 2
+    assert receipts([20, 10], [True, True]) == 0
+    assert receipts([20, 11], [False, False]) == 1
+    assert states(store, number) == [[D, F, AC], [D, AC]]
+    assert store.counts(number)[0].reasons[Reason.UNDELIVERED] == 1
+    assert receipts([11, 12, 12], [True, False, True]) == 2
+    assert states(store, number) == [[D, D, D], [D, AC]]
+    assert store.apply_receipts(99, 0, SMS, np.array([10], np.uint32), np.array([True])) == 0
+    assert receipts([], []) == 0
+
+
+def a_receipt_overtakes_its_result(place: Place) -> None:
+    store = place()
+    number = opened(store, batch((1, 2), channel=SMS))
+    (lease,) = claim(store)
+    assert store.intend(lease, everything(lease), now_ms=11)
+    assert store.apply_receipts(number, 0, SMS, np.array([1, 2], np.uint32), np.array([True, False])) == 2
+    report(store, lease, AC, AC)
+    assert states(store, number) == [[D, F]]
+
+
+def receipts_find_batches_that_came_later(place: Place) -> None:
+    store = place()
+    number = opened(store, batch((1,)))
+    one = np.array([True])
+    assert store.apply_receipts(number, 0, SMS, np.array([1], np.uint32), one) == 0
+    (lease,) = claim(store)
+    assert store.intend(lease, everything(lease), now_ms=11)
+    store.settle(
+        lease, status=np.array([M], np.uint8), reason=np.zeros(1, np.uint8), first_ms=None, last_ms=None, done=True,
+        moved=[batch((1,), channel=SMS)],
+    )  # fmt: skip
+    (lease,) = claim(store)
+    assert store.intend(lease, everything(lease), now_ms=12)
+    report(store, lease, AC)
+    assert store.apply_receipts(number, 0, SMS, np.array([1], np.uint32), one) == 1
+
+
+def open_rows_are_those_of_actions_not_over(place: Place) -> None:
+    store = place()
+    assert store.open_rows().tolist() == []
+    first = opened(store, batch((9, 4, 7)), reference="first")
+    opened(store, batch((4, 1)), reference="second")
+    assert store.open_rows().tolist() == [1, 4, 7, 9]
+    assert store.open_rows().dtype == np.uint32
+    (lease,) = claim(store)
+    assert store.intend(lease, np.array([0]), now_ms=11)
+    assert store.close(first, state="cancelled", now_ms=12)
+    assert store.open_rows().tolist() == [1, 4, 7, 9]  # one is still on the wire
+    report(store, lease, AC, P, P)
+    assert store.open_rows().tolist() == [1, 4]
+
+
+# --- logs, documents, commits ---------------------------------------------------------------------------------------
+
+
+def logs_number_their_entries(place: Place) -> None:
+    first, second = place(), place()
+    assert first.last("changes") == first.append("changes", []) == 0
+    assert first.append("changes", [b"a", b"", b"c"]) == 3
+    assert second.append("changes", [b"d" * 100_000]) == 4
+    assert second.append("audit", [b"x"]) == 1
+    assert first.read("changes", after=1, most=2) == [(2, b""), (3, b"c")]
+    first.trim("changes", upto=3)
+    first.trim("nothing", upto=3)
+    assert second.read("changes", after=0, most=9) == [(4, b"d" * 100_000)]
+    second.trim("changes", upto=9)
+    assert (first.last("changes"), first.append("changes", [b"e"])) == (4, 5)
+    assert first.read("changes", after=0, most=9) == [(5, b"e")]
+
+
+def documents_are_written_together(place: Place) -> None:
+    first, second = place(), place()
+    first.put("keys", [("b", b"2"), ("a", b"1"), ("ä/ 1", b"")])
+    assert second.get("keys", "a") == b"1"
+    assert second.get("keys", "c") is second.get("other", "a") is None
+    assert second.scan("keys") == [("a", b"1"), ("b", b"2"), ("ä/ 1", b"")]
+    second.put("keys", [("a", None), ("b", b"3"), ("nothing", None)])
+    assert first.scan("keys") == [("b", b"3"), ("ä/ 1", b"")]
+    assert first.scan("other") == []
+
+    def half() -> Iterator[tuple[str, bytes | None]]:
+        yield "b", b"4"
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        first.put("keys", half())
+    assert second.get("keys", "b") == b"3"
+
+
+def a_group_shares_a_commit_and_no_failure(place: Place) -> None:
+    store, other = place(), place()
+    with store.group():
+        number = opened(store, reference="a")
+        assert store.action(number) is not None
+        with pytest.raises(Refused):
+            store.open_action(action("a", digest=b"other"), phase(), [])
+        assert store.append("changes", [b"1"]) == 1
+    assert other.last("changes") == 1
+    assert other.action(number) is not None
+
+
+def waiting_learns_of_every_commit(place: Place) -> None:
+    store, other = place(), place()
+    while store.wait(0.0):
+        pass
+    assert not store.wait(0.0)
+    other.append("changes", [b"1"])
+    assert store.wait(5.0)
+    assert not store.wait(0.0)
+    store.append("changes", [b"2"])
+    assert store.wait(5.0)
+    threading.Timer(0.02, other.append, ("changes", [b"3"])).start()
+    assert store.wait(30.0)
+
+
+def a_claim_that_finds_nothing_writes_nothing(place: Place) -> None:
+    store, other = place(), place()
+    number = opened(store)
+    (lease,) = claim(store)
+    assert claim(other) == []
+    while store.wait(0.0):
+        pass
+    assert claim(other) == []
+    assert store.close(number, state="cancelled", now_ms=12)
+    assert not other.intend(lease, everything(lease), now_ms=12)
+    while store.wait(0.0):
+        pass
+    assert claim(other) == []
+    assert not other.intend(lease, everything(lease), now_ms=13)
+    assert not store.wait(0.0)
+
+
+CHECKS: tuple[Check, ...] = (
+    an_action_is_read_as_it_was_written,
+    the_same_reference_is_the_same_action,
+    an_action_may_reach_nobody,
+    a_phase_is_added_from_the_states_named,
+    a_pause_holds_back_and_lets_go,
+    claims_go_by_lane_and_seq,
+    a_batch_has_one_lease_at_a_time,
+    threads_share_a_store_and_no_batch,
+    a_lease_lasts_until_somebody_takes_it,
+    a_renewed_lease_lasts,
+    a_dead_owner_is_released,
+    intent_is_refused_when_it_is_too_late,
+    a_result_goes_out_when_the_action_is_closed,
+    what_comes_back_is_recorded,
+    a_crash_sends_again_only_what_replaces_in_place,
+    a_late_sender_brings_good_news_only,
+    what_a_settle_leaves_on_the_wire_is_resolved,
+    rows_move_to_another_channel_in_the_same_commit,
+    a_close_stops_what_is_unsent_and_nothing_else,
+    what_was_on_the_wire_at_a_close_and_never_came_back_is_unknown,
+    an_end_expires_what_is_unsent,
+    an_expired_action_says_so_of_its_rows,
+    receipts_come_doubled_late_and_out_of_order,
+    a_receipt_overtakes_its_result,
+    receipts_find_batches_that_came_later,
+    open_rows_are_those_of_actions_not_over,
+    logs_number_their_entries,
+    documents_are_written_together,
+    a_group_shares_a_commit_and_no_failure,
+    waiting_learns_of_every_commit,
+    a_claim_that_finds_nothing_writes_nothing,
+)
+
+
+def check_store(make: Make) -> None:
+    """Run every check, each on a place of its own."""
+    for check in CHECKS:
+        with make() as place:
+            check(place)

@@ -1,0 +1,149 @@
+"""The embedded store: the kit, and what only a file can do to it."""
+
+from __future__ import annotations
+
+import resource
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fanout import limits
+from fanout.errors import Refused
+from fanout.store.protocol import Store
+from fanout.store.sqlite_store import SqliteStore
+from tests.store import kit
+
+
+@contextmanager
+def place_in(folder: Path) -> Iterator[kit.Place]:
+    stores: list[SqliteStore] = []
+
+    def open_it() -> Store:
+        stores.append(SqliteStore.open(folder / "ledger.db", synchronous="NORMAL"))
+        return stores[-1]
+
+    try:
+        yield open_it
+    finally:
+        for store in stores:
+            store.close_store()
+
+
+@pytest.mark.parametrize("check", kit.CHECKS, ids=lambda check: check.__name__)
+def test_the_store_kit(check: kit.Check, tmp_path: Path) -> None:
+    with place_in(tmp_path) as place:
+        check(place)
+
+
+def test_what_was_closed_is_there_when_it_is_opened_again(tmp_path: Path) -> None:
+    store = SqliteStore.open(tmp_path / "ledger.db")
+    number = kit.opened(store)
+    store.close_store()
+    again = SqliteStore.open(tmp_path / "ledger.db")
+    assert kit.states(again, number) == [[kit.P] * 3]
+    again.close_store()
+
+
+def test_a_file_of_another_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    SqliteStore.open(path).close_store()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 77")
+    db.close()
+    with kit.refused("file_version"):
+        SqliteStore.open(path)
+
+
+def test_somebody_elses_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE theirs (a)")
+    db.close()
+    with kit.refused("file_version"):
+        SqliteStore.open(path)
+
+
+def test_a_damaged_file_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    path.write_bytes(b"no ledger at all" * 1000)
+    with pytest.raises(Refused, match="put back a backup") as caught:
+        SqliteStore.open(path)
+    assert caught.value.code == "store_unavailable"
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with kit.refused("store_unavailable"):
+        SqliteStore.open(tmp_path / "nowhere" / "ledger.db")
+
+
+def test_a_program_that_holds_the_file_is_named_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = SqliteStore.open(tmp_path / "ledger.db")
+    holder = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    monkeypatch.setattr(limits, "STORE_WAIT_S_MAX", 0.02)
+    with pytest.raises(Refused, match="another program has held"):
+        kit.opened(store)
+    holder.execute("ROLLBACK")
+    holder.close()
+    assert kit.opened(store)
+    store.close_store()
+
+
+# --- a full disk ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """No file of this process may grow beyond `size` bytes, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def big(seq: int) -> list[int]:
+    return list(range(seq * 2048, (seq + 1) * 2048))
+
+
+@pytest.mark.parametrize("spare", [0, 5_000, 40_000, 150_000])
+def test_a_disk_that_takes_no_more_loses_nothing_old_and_does_nothing_by_halves(tmp_path: Path, spare: int) -> None:
+    store = SqliteStore.open(tmp_path / "ledger.db")
+    old = kit.opened(store, kit.batch(big(0)), reference="old")
+    (lease,) = kit.claim(store)
+    batches = [kit.batch(big(seq), seq=seq) for seq in range(20)]
+    log_bytes = (tmp_path / "ledger.db-wal").stat().st_size
+    with files_up_to(log_bytes + spare), pytest.raises(Refused) as caught:
+        store.open_action(kit.action("new"), kit.phase(), batches)
+    assert caught.value.code == "store_unavailable"
+    assert str(tmp_path / "ledger.db") in caught.value.message
+    assert [record.id for record in store.actions()] == [old]
+    assert store.intend(lease, kit.everything(lease), now_ms=11)
+    record, new = store.open_action(kit.action("new"), kit.phase(), batches)
+    assert new
+    assert len(kit.states(store, record.id)) == 20
+    store.close_store()
+
+
+def test_a_full_database_fails_the_whole_group_and_says_so(tmp_path: Path) -> None:
+    store = SqliteStore.open(tmp_path / "ledger.db")
+    old = kit.opened(store, reference="old")
+    (pages,) = store._writer.execute("PRAGMA page_count").fetchone()
+    store._writer.execute(f"PRAGMA max_page_count = {pages + 4}")
+
+    def overfill() -> None:
+        with store.group():
+            store.append("changes", [b"small"])
+            store.open_action(kit.action("new"), kit.phase(), [kit.batch(big(seq), seq=seq) for seq in range(9)])
+
+    with pytest.raises(Refused, match=r"disk of .* is full") as caught:
+        overfill()
+    assert caught.value.code == "store_unavailable"
+    assert store.last("changes") == 0
+    store._writer.execute("PRAGMA max_page_count = 100000")
+    assert kit.opened(store, reference="new") > old
+    store.close_store()
