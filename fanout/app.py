@@ -26,7 +26,6 @@ from pathlib import Path
 import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve as hypercorn_serve
-from signage.service import open_signage
 
 from fanout import geo, selection
 from fanout.api.auth import Keys
@@ -45,6 +44,7 @@ from fanout.settings import Settings, dump
 from fanout.store.protocol import Store
 from fanout.store.sqlite_store import SqliteStore
 from fanout.store.writer import open_writer
+from signage.service import open_signage
 
 log = logging.getLogger("fanout.app")
 
@@ -118,7 +118,9 @@ async def _run(settings: Settings, stop: trio.Event, on_ready: Callable[[str], N
     try:
         async with (
             open_writer(store) as writer,
-            open_signage(settings.signage, store, clock_ms, folder=settings.data / "signage") as boards,
+            open_signage(
+                settings.signage, store, clock_ms, folder=settings.data / "signage", kinds=settings.kinds
+            ) as boards,
         ):
             engine = Engine(settings, store, writer, registry, boards, areas, clock_ms)
             await engine.recover()
@@ -134,6 +136,7 @@ async def _run(settings: Settings, stop: trio.Event, on_ready: Callable[[str], N
                 upkeep = await nursery.start(_upkeep, store, registry, engine, changes)
                 senders = await nursery.start(_senders, settings, store)
                 (address,) = await nursery.start(_listen, application, settings, stop)
+                _write_run_file(settings, "broker", boards.broker_address)
                 _write_run_file(settings, "api", address)
                 missing.clear()
                 on_ready(address)

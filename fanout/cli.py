@@ -170,7 +170,9 @@ def areas_import(
 def key_create(
     tenant: Annotated[str, typer.Option(help="Whose key: a [tenants.NAME] of the settings.")] = "police",
     name: Annotated[str, typer.Option(help="Who holds it; for your own overview.")] = "",
-    scope: Annotated[list[str] | None, typer.Option(help=f"{', '.join(SCOPES)}; repeat for several, none: all.")] = None,
+    scope: Annotated[
+        list[str] | None, typer.Option(help=f"{', '.join(SCOPES)}; repeat for several, none: all.")
+    ] = None,
     config: Config = None,
 ) -> None:
     """Make a key and print it, once: it cannot be read back. Works while the engine runs."""
@@ -302,6 +304,7 @@ def _log(settings: Settings) -> None:
     logging.basicConfig(
         level=settings.engine.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
     )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 def main() -> None:

@@ -9,7 +9,8 @@
 
 Rules:
 
-1. What the engine refuses is raised as `fanout.errors.Refused`, with the engine's code, sentence and place.
+1. What the engine refuses is raised as `fanout.errors.Refused`, with the engine's code, sentence and place. When no
+   engine answers, or it stops in the middle, that is `Refused("engine_unreachable")`.
 2. A connection that fails is tried again `RETRIES` times for calls that may be repeated without harm. That is all of
    them but positions: an action carries its reference, so `start` twice is one action.
 3. The client is blocking and of one thread; systems of another mind use the API itself, see `fanout/api/README.md`.
@@ -84,13 +85,16 @@ class Client:
     def follow(self, action: int) -> Iterator[wire.ActionView]:
         """Views as they change, until the action is over."""
         path, headers = f"/v1/actions/{action}/events", {"Accept": "application/json"}
-        with self._http.stream("GET", path, headers=headers, timeout=None) as response:
-            if response.is_error:
-                response.read()
-                _raise(response)
-            for line in response.iter_lines():
-                if line.startswith("data: "):
-                    yield msgspec.json.decode(line[6:], type=wire.ActionView)
+        try:
+            with self._http.stream("GET", path, headers=headers, timeout=None) as response:
+                if response.is_error:
+                    response.read()
+                    _raise(response)
+                for line in response.iter_lines():
+                    if line.startswith("data: "):
+                        yield msgspec.json.decode(line[6:], type=wire.ActionView)
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
 
     def result(self, action: int, request: wire.ResultRequest) -> wire.ActionView:
         """Close an action and tell its result."""
@@ -139,10 +143,18 @@ class Client:
 
     def _call(self, method: str, path: str, body: Any, answers: type[Answer]) -> Answer:
         content = None if body is None else wire.encode_msgpack(body)
-        response = self._http.request(method, path, content=content)
+        try:
+            response = self._http.request(method, path, content=content)
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
         if response.is_error:
             _raise(response)
         return msgspec.msgpack.decode(response.content, type=answers)
+
+    def _unreachable(self, error: httpx.TransportError) -> Refused:
+        return Refused(
+            "engine_unreachable", address=str(self._http.base_url), detail=str(error) or type(error).__name__
+        )
 
 
 def _raise(response: httpx.Response) -> None:

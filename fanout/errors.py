@@ -89,6 +89,7 @@ CATALOGUE: Final[dict[str, Entry]] = {
     "broker_unavailable": Entry(503, "No MQTT broker answers at {address}: {detail}."),
     "port_in_use": Entry(500, "{setting}: port {port} is in use by another program."),
     "data_in_use": Entry(409, "Another engine runs on the folder {folder}; stop it, or set engine.data elsewhere."),
+    "engine_unreachable": Entry(503, "No engine answers at {address}: {detail}."),
     "not_ready": Entry(503, "The engine is starting: {detail}."),
     "internal": Entry(500, "Something went wrong here; it was logged as {incident}."),
 }

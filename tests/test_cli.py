@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.main
-from click import Command, Group
 from typer.testing import CliRunner
 
 from fanout.cli import cli
@@ -14,10 +14,9 @@ from fanout.cli import cli
 runner = CliRunner()
 
 
-def commands(command: Command, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
-    if isinstance(command, Group):
-        return [path, *(deep for name, each in command.commands.items() for deep in commands(each, (*path, name)))]
-    return [path]
+def commands(command: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    inner = getattr(command, "commands", {})
+    return [path, *(deep for name, each in inner.items() for deep in commands(each, (*path, name)))]
 
 
 ALL = commands(typer.main.get_command(cli))

@@ -35,10 +35,12 @@ def cut(
     """
     group = channels.astype(np.uint16) * 256 + languages
     order = np.argsort(group, kind="stable")
-    groups, starts = np.unique(group[order], return_index=True)
+    groups, sizes = np.unique(group, return_counts=True)
+    ends = np.cumsum(sizes)
     pieces: list[tuple[int, int, int, NDArray[np.intp]]] = []  # (channel, rank of the first row, language, members)
-    for number, members in zip(groups, np.split(order, starts[1:]), strict=True):
+    for number, size, end in zip(groups, sizes, ends, strict=True):
         channel, language = divmod(int(number), 256)
+        members = order[end - size : end]
         pieces += [(channel, int(piece[0]), language, piece) for piece in _grow(members, _most(channel))]
     pieces.sort(key=lambda piece: piece[:2])
     batches = []
