@@ -94,7 +94,7 @@ def free_port() -> int:
 
 
 def start_broker(folder: Path, *, port: int = 0, kind: str = "auto") -> Broker:
-    """Start a broker and wait until it answers. Blocking; `port` 0 takes a free one; `kind`: auto · mosquitto · amqtt."""
+    """Start a broker and wait until it answers. Blocking. `port` 0: a free one; `kind`: auto · mosquitto · amqtt."""
     assert kind in ("auto", "mosquitto", "amqtt")
     program = find_mosquitto() if kind != "amqtt" else None
     if program is None and kind == "mosquitto":

@@ -72,11 +72,16 @@ def load_face(name: str) -> Face:
     scale = int(factor) if factor else 1
     if not stem.replace("-", "").isalnum():
         raise KeyError(name)
+    height, advances, glyphs = _font(stem)
+    return Face(name, height, advances, glyphs, scale)
+
+
+@cache
+def _font(stem: str) -> tuple[int, dict[str, int], dict[str, NDArray[np.bool_]]]:
     file = resources.files("signage").joinpath("data", "fonts", f"{stem}.bdf")
     if not file.is_file():
-        raise KeyError(name)
-    height, advances, glyphs = _read_bdf(file.read_text(encoding="latin-1"))
-    return Face(name, height, advances, glyphs, scale)
+        raise KeyError(stem)
+    return _read_bdf(file.read_text(encoding="latin-1"))
 
 
 def _read_bdf(text: str) -> tuple[int, dict[str, int], dict[str, NDArray[np.bool_]]]:

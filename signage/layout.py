@@ -100,6 +100,14 @@ def model_of(caps: Caps) -> Model:
     )
 
 
+def warm(languages: Sequence[str] = ("nl", "en")) -> None:
+    """Read the fonts and the hyphenation patterns, so that no action waits for a file. Blocking, half a second."""
+    for name in NAMES:
+        load_face(name)
+    for language in languages:
+        _hyphenator(language)
+
+
 def lay_out(forms: Sequence[tuple[tuple[str, str], ...]], model: Model, pace: Pace) -> Layout:
     """Lay a text out. `forms`: the longest first, each the texts by language as pairs, the main language first.
 

@@ -50,7 +50,7 @@ CONNECT_TIMEOUT_S: Final = 10.0
 
 
 class Packet(msgspec.Struct, frozen=True):
-    """One message to be published at QoS 1. `expiry_s` counts on MQTT 5 only; `token` comes back in `sent` or `lost`."""
+    """One message, published at QoS 1. `expiry_s` counts on MQTT 5 only; `token` comes back in `sent` or `lost`."""
 
     topic: str
     payload: bytes

@@ -85,7 +85,9 @@ class Proof:
         ]
 
     def counts(self, start_ms: int, ended_ms: int | None) -> BoardCounts:
-        """How many of how many. `ended_ms`: when the action was over, None while it is on; then laggards are to clear."""
+        """How many of how many. `ended_ms`: when it was over, None while it is on. Laggards: to show it, or to clear
+        it.
+        """
         shown, ended = self.columns["shown"], self.columns["ended"]
         late = np.flatnonzero((shown if ended_ms is None else ended) == 0)[:LAGGARDS_NAMED_MAX]
         return BoardCounts(

@@ -82,6 +82,7 @@ class Reconciler:
         self._open: dict[Board, None] = {}
         self._held: dict[Board, None] = {}
         self._composed: dict[tuple[Model, int, tuple[int, ...]], _Composed] = {}
+        self._controllers: dict[str, dict[Board, None]] = {}
         self._early: dict[str, dict[str, bytes]] = {}
         self._ticked_ms = 0
         self._ticks = 0
@@ -228,6 +229,9 @@ class Reconciler:
         try:
             if heard.leaf == "caps":
                 self._born(native.read_caps(heard.board, payload))
+            elif board is None and heard.leaf == "state" and heard.board in self._controllers:
+                for one in self._controllers[heard.board]:
+                    self._present(one, native.read_state(heard.board, payload))
             elif board is None:
                 self._keep_early(heard, payload)
             elif heard.leaf == "reported":
@@ -245,6 +249,8 @@ class Reconciler:
 
     def _born(self, caps: Caps) -> None:
         board, new = self.boards.put(caps)
+        if caps.controller and caps.controller != board.id:
+            self._controllers.setdefault(caps.controller, {})[board] = None
         if new:
             self.remember[CAPS, board.id] = native.encode(caps)
             for action in board.showings:

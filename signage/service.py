@@ -33,11 +33,11 @@ from fanout.errors import Refused
 from fanout.geo import shapes
 from fanout.geo.gate import shape_of
 from fanout.settings import KindSettings, SignageSettings
-from signage import reconcile
+from signage import layout, reconcile
 from signage.boards import Board
 from signage.broker import open_broker
 from signage.dialects import native
-from signage.layout import Model, Unfit, lay_out
+from signage.layout import Model, Unfit
 from signage.mqtt import Link, LinkOptions, Statistics
 from signage.proof import BoardProof
 from signage.reconcile import Reconciler
@@ -80,7 +80,8 @@ class Signage:
         self.broker_address = broker_address
 
     def __repr__(self) -> str:
-        return f"<Signage: {len(self._core.boards)} boards, {len(self._core.showing())} actions, {self._link.statistics()}>"
+        boards, actions = len(self._core.boards), len(self._core.showing())
+        return f"<Signage: {boards} boards, {actions} actions, {self._link.statistics()}>"
 
     def on_change(self, changed: Callable[[int], None]) -> None:
         """`changed(action)` is called whenever a board of the action confirms something. It must not block."""
@@ -167,13 +168,13 @@ class Signage:
         partial: list[wire.UnfitBoards] = []
         for model, boards in by_model.items():
             try:
-                layout = lay_out(forms, model, self._core.pace)
+                laid = layout.lay_out(forms, model, self._core.pace)
             except Unfit as refusal:
                 unfit.append(wire.UnfitBoards(model=model.name, boards=len(boards), why=str(refusal)))
                 continue
             chosen.extend(boards)
-            if layout.left_out:
-                why = f"no room for {', '.join(layout.left_out)} beside {layout.languages[0]}"
+            if laid.left_out:
+                why = f"no room for {', '.join(laid.left_out)} beside {laid.languages[0]}"
                 partial.append(wire.UnfitBoards(model=model.name, boards=len(boards), why=why))
         return chosen, wire.BoardPlan(boards=len(chosen), unfit=unfit, partial=partial)
 
@@ -271,6 +272,7 @@ async def open_signage(
         link = Link(link_options(settings, brokers, protocol), core)
         core.on_work(link.kick)
         signage = Signage(settings, memory, clock_ms, core, link, kinds, brokers[0])
+        await trio.to_thread.run_sync(layout.warm)
         await signage.restore()
         nursery = await stack.enter_async_context(trio.open_nursery())
         nursery.start_soon(link.run)

@@ -52,7 +52,10 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Caps(Message, frozen=True, kw_only=True, omit_defaults=True):
-    """Birth document: what the board is. `lines` × `characters`, or pixels; TFTs have pixels and the kind `image`."""
+    """Birth document: what the board is. `lines` × `characters`, or pixels; TFTs have pixels and the kind `image`.
+
+    `controller`: the id whose state speaks for the connection, where one connection carries several boards.
+    """
 
     protocol: int = 1
     board: Short
@@ -76,6 +79,7 @@ class Caps(Message, frozen=True, kw_only=True, omit_defaults=True):
     place: Short = ""
     areas: Annotated[list[Short], Meta(max_length=8)] = []
     mobile: bool = False
+    controller: Short = ""
     form: Form = "msgpack"
     key: Short = ""
 

@@ -1,0 +1,77 @@
+"""`signage simulate` plays boards, `signage preview` draws a text as boards will show it."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from pathlib import Path
+from typing import Annotated
+
+import trio
+import typer
+
+app = typer.Typer(
+    help="Boards at stops: play them, and see what they will show.", no_args_is_help=True, add_completion=False
+)
+
+
+def _clock_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+@app.callback()
+def _commands() -> None:
+    """Boards at stops: play them, and see what they will show."""
+
+
+@app.command()
+def simulate(
+    broker: Annotated[str, typer.Option(help="mqtt://host:port of the broker")] = "mqtt://127.0.0.1:1883",
+    boards: Annotated[int, typer.Option(min=1, help="Boards to make up, when no file is given")] = 100,
+    boards_file: Annotated[Path | None, typer.Option(help="CSV or JSON of boards: id,lon,lat,place,model")] = None,
+    connections: Annotated[int, typer.Option(min=0, help="Connections that carry them; 0: one for ten boards")] = 0,
+    moods: Annotated[str, typer.Option(help="Shares, as flapping=0.05,mute=0.01; see --list-moods")] = "",
+    film: Annotated[Path | None, typer.Option(help="File (JSON lines) of what each board really showed when")] = None,
+    mqtt5: Annotated[bool, typer.Option(help="Speak MQTT 5 instead of 3.1.1")] = False,
+    seed: Annotated[int, typer.Option(help="For positions and moods")] = 0,
+    list_moods: Annotated[bool, typer.Option("--list-moods", help="Name the moods and the models, and end")] = False,
+) -> None:
+    """Play boards that announce themselves at a broker, show what they are told, and report it. Ends with Ctrl-C."""
+    from signage.simulators.display import MOODS
+    from signage.simulators.fleet import Fleet, make_displays, parse_moods, read_boards, spread_boards
+    from signage.simulators.models import MODELS
+
+    if list_moods:
+        typer.echo(f"moods:  {', '.join(MOODS)}\nmodels: {', '.join(MODELS)}")
+        return
+    try:
+        placed = read_boards(boards_file) if boards_file is not None else spread_boards(boards, seed)
+        shares = parse_moods(moods)
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from None
+    count = connections or max(1, len(placed) // 10)
+    fleet = Fleet(
+        make_displays(placed, count, shares, seed), broker, _clock_ms, film=film, version=5 if mqtt5 else 4, seed=seed
+    )
+    typer.echo(f"{len(placed)} boards behind {count} connections at {broker}")
+    trio.run(_until_signal, fleet.run)
+
+
+async def _until_signal(run: object) -> None:
+    assert callable(run)
+    async with trio.open_nursery() as nursery:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            nursery.start_soon(run)
+            async for _ in signals:
+                nursery.cancel_scope.cancel()
+                break
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,382 @@
+"""Thousands of simulated boards in one process: real MQTT over real sockets, behind as many connections as asked for.
+
+Rules:
+
+1. A connection is a controller: it carries its boards' topics, and its will speaks for all of them under its own id.
+2. One task a connection, one task for all that time does, one for the film. Messages of one read are answered with one
+   write.
+3. `film` is a file of JSON lines, written as it happens: `{"at_ms", "board", "why", "shown": [[action, stage], …],
+   "pages"}`. It says what boards *really* showed; reports say what they claim.
+4. A connection that ends is made anew, with a pause that doubles; boards go on by their own rules meanwhile.
+"""
+
+from __future__ import annotations
+
+import csv
+import heapq
+import itertools
+import json
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+import trio
+
+from signage.dialects import native
+from signage.dialects.native import State
+from signage.simulators import packets
+from signage.simulators.display import MOODS, Display, Frame, Mood, Out
+from signage.simulators.models import DEFAULT, MODELS, caps_for
+
+KEEPALIVE_S: Final = 60
+CONNECTING_MAX: Final = 64  # connections being made at once
+FLAP_S: Final = (3.0, 10.0)
+FILM_S: Final = 0.5
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """One row of a boards file: `id,lon,lat,place,model`."""
+
+    id: str
+    lon: float | None
+    lat: float | None
+    place: str = ""
+    model: str = DEFAULT
+
+
+def read_boards(path: Path) -> list[Placed]:
+    """A CSV or JSON file of boards. `ValueError` names the row that is wrong."""
+    rows: list[dict[str, Any]]
+    if path.suffix == ".json":
+        rows = json.loads(path.read_text())
+    else:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    boards = []
+    for number, row in enumerate(rows, start=1):
+        try:
+            placed = Placed(
+                str(row["id"]),
+                float(row["lon"]),
+                float(row["lat"]),
+                row.get("place") or "",
+                row.get("model") or DEFAULT,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"row {number} of {path}: {error!r}") from None
+        if placed.model not in MODELS:
+            raise ValueError(f"row {number} of {path}: no model {placed.model!r}; there are {', '.join(MODELS)}")
+        boards.append(placed)
+    return boards
+
+
+def spread_boards(count: int, seed: int) -> list[Placed]:
+    """Boards at synthetic stops, all over a box about the Netherlands, of all models in turn."""
+    dice = random.Random(seed)
+    names = itertools.cycle(MODELS)
+    return [
+        Placed(f"sim-{at:06d}", dice.uniform(3.6, 7.1), dice.uniform(50.9, 53.4), "synthetic", next(names))
+        for at in range(count)
+    ]
+
+
+def parse_moods(text: str) -> list[tuple[Mood, float]]:
+    """`flapping=0.05,mute=0.01`: shares of boards; the rest is well. `ValueError` names what is wrong."""
+    shares: list[tuple[Mood, float]] = []
+    for part in filter(None, text.split(",")):
+        name, _, share = part.partition("=")
+        mood = next((mood for mood in MOODS if mood == name.strip()), None)
+        if mood is None:
+            raise ValueError(f"no mood {name!r}; there are {', '.join(MOODS)}")
+        shares.append((mood, float(share or 1.0)))
+    if sum(share for _, share in shares) > 1.0 + 1e-9:
+        raise ValueError("the shares of moods add up to more than 1")
+    return shares
+
+
+def make_displays(
+    boards: Sequence[Placed], connections: int, moods: Sequence[tuple[Mood, float]], seed: int
+) -> list[list[Display]]:
+    """Displays by connection. A mood that breaks connections takes whole connections."""
+    connections = max(1, min(connections, len(boards)))
+    dice = random.Random(f"moods/{seed}")
+    groups: list[list[Display]] = []
+    for number in range(connections):
+        share, mood = dice.random(), "well"
+        for name, part in moods:
+            if share < part:
+                mood = name
+                break
+            share -= part
+        mine = boards[number::connections]
+        controller = f"ctl-{mine[0].id}" if len(mine) > 1 else ""
+        groups.append(
+            [
+                Display(
+                    caps_for(one.id, one.model, one.lon, one.lat, one.place, controller),
+                    mood=next(each for each in MOODS if each == mood),
+                    seed=seed,
+                )
+                for one in mine
+            ]
+        )
+    return groups
+
+
+class Fleet:
+    """All simulated boards of this process. Make it, then `run`."""
+
+    def __init__(
+        self,
+        groups: Sequence[Sequence[Display]],
+        broker: str,
+        clock_ms: Callable[[], int],
+        *,
+        film: Path | None = None,
+        version: int = 4,
+        seed: int = 0,
+    ) -> None:
+        parts = urlsplit(broker)
+        self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 1883
+        self._version = version
+        self._clock_ms = clock_ms
+        self._groups = [_Connection(self, number, list(group), seed) for number, group in enumerate(groups)]
+        self._connecting = trio.CapacityLimiter(CONNECTING_MAX)
+        self._wakes: list[tuple[int, int, Display, _Connection]] = []
+        self._order = itertools.count()
+        self._soonest = trio.Event()
+        self._film_path = film
+        self._frames: list[tuple[Display, Frame]] = []
+        self._keep_frames = film is not None
+        self.connected = 0
+        self.received = 0
+        self.sent = 0
+        for group in groups:
+            for display in group:
+                display.on_frame = self._note_frame
+
+    @property
+    def displays(self) -> list[Display]:
+        return [display for connection in self._groups for display in connection.displays]
+
+    async def run(self) -> None:
+        """Until cancelled. What was filmed is on disk then."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._pass_time)
+                if self._film_path is not None:
+                    nursery.start_soon(self._write_film, self._film_path)
+                for connection in self._groups:
+                    nursery.start_soon(connection.run)
+        finally:
+            if self._film_path is not None:
+                with self._film_path.open("a") as file:
+                    self._flush_film(file)
+
+    def cut_all(self) -> None:
+        """Every connection breaks at once, as when a network dies; they come back by themselves."""
+        for connection in self._groups:
+            connection.cut()
+
+    # --- time ---------------------------------------------------------------------------------------------------------
+
+    def plan_wake(self, display: Display, connection: _Connection, now_ms: int) -> None:
+        at_ms = display.next_wake_ms(now_ms)
+        if at_ms is not None:
+            heapq.heappush(self._wakes, (at_ms, next(self._order), display, connection))
+            if self._wakes[0][0] == at_ms:
+                self._soonest.set()
+
+    async def _pass_time(self) -> None:
+        while True:
+            self._soonest = trio.Event()
+            now_ms = self._clock_ms()
+            due: dict[_Connection, list[Out]] = {}
+            while self._wakes and self._wakes[0][0] <= now_ms:
+                _, _, display, connection = heapq.heappop(self._wakes)
+                due.setdefault(connection, []).extend(display.wake(now_ms))
+                self.plan_wake(display, connection, now_ms + 1)
+            for connection, out in due.items():
+                await connection.send(out)
+            pause_s = (self._wakes[0][0] - now_ms) / 1000 if self._wakes else 3600.0
+            with trio.move_on_after(max(0.005, pause_s)):
+                await self._soonest.wait()
+
+    # --- the film -----------------------------------------------------------------------------------------------------
+
+    def _note_frame(self, display: Display, frame: Frame) -> None:
+        if self._keep_frames:
+            self._frames.append((display, frame))
+
+    async def _write_film(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            while True:
+                await trio.sleep(FILM_S)
+                self._flush_film(file)
+
+    def _flush_film(self, file: IO[str]) -> None:
+        frames, self._frames = self._frames, []
+        for display, frame in frames:
+            row = {
+                "at_ms": frame.at_ms,
+                "board": display.id,
+                "model": display.caps.model,
+                "why": frame.why,
+                "shown": [[item.action, item.stage] for item in frame.items],
+                "pages": [page.lines for item in frame.items for page in item.pages],
+            }
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.flush()
+
+
+class _Connection:
+    """One connection and its boards."""
+
+    def __init__(self, fleet: Fleet, number: int, displays: list[Display], seed: int) -> None:
+        self.fleet = fleet
+        self.displays = displays
+        self.id = displays[0].caps.controller or displays[0].id
+        self._by_topic: dict[str, list[Display]] = {}
+        for display in displays:
+            for topic in display.topics:
+                self._by_topic.setdefault(topic, []).append(display)
+        self._random = random.Random(f"{seed}/connection/{number}")
+        self._stream: trio.SocketStream | None = None
+        self._sending = trio.Lock()
+        self._packet_id = 0
+        self._scope: trio.CancelScope | None = None
+        self._boots = 0
+
+    def cut(self) -> None:
+        if self._scope is not None:
+            self._scope.cancel()
+
+    async def run(self) -> None:
+        mood = self.displays[0].mood
+        if mood == "off":
+            await trio.sleep_forever()
+        pause_s = 0.2
+        while True:
+            try:
+                with trio.CancelScope() as self._scope:
+                    if mood == "flapping":
+                        self._scope.deadline = trio.current_time() + self._random.uniform(*FLAP_S)
+                    await self._session()
+                pause_s = 0.2
+            except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, ConnectionError):
+                pause_s = min(pause_s * 2, 5.0)
+            finally:
+                self._gone()
+            pause_s = self._random.uniform(*FLAP_S) / 4 if mood == "flapping" else pause_s
+            await trio.sleep(pause_s * (0.5 + self._random.random()))
+            if mood == "amnesia":
+                for display in self.displays:
+                    display.power_off(self.fleet._clock_ms())
+
+    def _gone(self) -> None:
+        now_ms = self.fleet._clock_ms()
+        if self._stream is not None:
+            self._stream = None
+            self.fleet.connected -= 1
+        for display in self.displays:
+            if display.connected:
+                display.cut(now_ms)
+                self.fleet.plan_wake(display, self, now_ms)
+
+    def _will(self) -> tuple[str, bytes]:
+        first = self.displays[0]
+        if not first.caps.controller:
+            return first.will()
+        lost = State(state="lost", boot=f"{self.id}-{self._boots}")
+        return native.board_topic(self.id, "state"), native.encode(lost)
+
+    async def _session(self) -> None:
+        fleet, version = self.fleet, self.fleet._version
+        self._boots += 1
+        for display in self.displays:
+            display.power_on()
+        async with fleet._connecting:
+            stream = await trio.open_tcp_stream(fleet._host, fleet._port)
+            parser = packets.Parser()
+            try:
+                await stream.send_all(
+                    packets.connect(self.id, version=version, keepalive_s=KEEPALIVE_S, will=self._will())
+                )
+                await self._expect(stream, parser, packets.CONNACK)
+                await stream.send_all(packets.subscribe(list(self._by_topic), 1, version))
+            except BaseException:
+                await trio.aclose_forcefully(stream)
+                raise
+        self._stream = stream
+        fleet.connected += 1
+        now_ms = fleet._clock_ms()
+        out: list[Out] = []
+        if self.displays[0].caps.controller:
+            ready = State(state="ready", boot=f"{self.id}-{self._boots}")
+            out.append(Out(native.board_topic(self.id, "state"), native.encode(ready), True))
+        for display in self.displays:
+            out += display.connect(now_ms)
+            fleet.plan_wake(display, self, now_ms)
+        try:
+            await self.send(out)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._ping)
+                await self._read(stream, parser)
+                nursery.cancel_scope.cancel()
+        except* (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionError):
+            pass  # the connection ended; `run` makes the next
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    async def _expect(self, stream: trio.SocketStream, parser: packets.Parser, wanted: int) -> None:
+        with trio.fail_after(20):
+            while data := await stream.receive_some(4096):
+                for kind, _, body in parser.feed(data):
+                    if kind == wanted and (kind != packets.CONNACK or packets.connack_code(body) == 0):
+                        return
+                    raise ConnectionError(f"the broker answered {kind} {body!r}")
+        raise ConnectionError("the broker closed the connection")
+
+    async def _ping(self) -> None:
+        while True:
+            await trio.sleep(KEEPALIVE_S * 0.7)
+            async with self._sending:
+                if self._stream is not None:
+                    await self._stream.send_all(packets.PING)
+
+    async def _read(self, stream: trio.SocketStream, parser: packets.Parser) -> None:
+        fleet = self.fleet
+        while data := await stream.receive_some(65_536):
+            out: list[Out] = []
+            acks = bytearray()
+            now_ms = fleet._clock_ms()
+            for kind, flags, body in parser.feed(data):
+                if kind != packets.PUBLISH:
+                    continue
+                message = packets.read_publish(flags, body, fleet._version)
+                fleet.received += 1
+                if message.packet_id:
+                    acks += packets.puback(message.packet_id)
+                for display in self._by_topic.get(message.topic, ()):
+                    out += display.receive(message.topic, message.payload, now_ms)
+                    fleet.plan_wake(display, self, now_ms)
+            await self.send(out, bytes(acks))
+
+    async def send(self, out: Sequence[Out], first: bytes = b"") -> None:
+        """One write for all of it; nothing when there is no connection."""
+        stream = self._stream
+        if stream is None or not (out or first):
+            return
+        data = bytearray(first)
+        for topic, payload, retain in out:
+            self._packet_id = self._packet_id % 65_535 + 1
+            data += packets.publish(
+                topic, payload, retain=retain, qos=1, packet_id=self._packet_id, version=self.fleet._version
+            )
+        self.fleet.sent += len(out)
+        async with self._sending:
+            await stream.send_all(data)
