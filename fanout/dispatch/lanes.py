@@ -38,6 +38,7 @@ from fanout.dispatch.scheduler import Scheduler
 ANSWER_BYTES_MAX: Final = 64 * 1024  # a refusal has 500 bytes; an endless answer is cut off here
 IDLE_S_MAX: Final = 3_600  # push services want connections kept
 NEVER_S: Final = float("inf")
+ROUNDS_MAX: Final = 4  # rounds of answers and new requests before other tasks have their turn
 
 _GARBAGE_ERRORS: Final = frozenset(
     {
@@ -294,12 +295,14 @@ class BulkLane:
                 pycurl.CSELECT_OUT if mask & select.EPOLLOUT else 0
             )
             self._multi.socket_action(fd, ready)
-        self._collect()
-        self._feed()
-        if self._timer_s <= trio.current_time():
+        for _ in range(ROUNDS_MAX):
+            self._collect()
+            self._feed()
+            if self._timer_s > trio.current_time():
+                return
             self._timer_s = NEVER_S
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
-            self._collect()
+        self._again_s = trio.current_time()
 
     def _feed(self) -> None:
         """Put rows on the wire while the scheduler has any and there are free places."""

@@ -1,0 +1,59 @@
+"""APNs: shape, deadline, and what its errors mean."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from fanout.channels.apns import Apns
+from fanout.channels.protocol import column
+from fanout.store.states import Event, Reason
+from tests.channels.kit import NOW_MS, check_row_channel, message, written
+
+TOKENS = [b"00fc13adff785122b4ad28809a3420982341241421348097878e577c991de8f0", b"ABCDEF"]
+
+
+def make() -> Apns:
+    return Apns(url="https://api.push.apple.com/", topic="nl.example.alert")
+
+
+def test_kit() -> None:
+    check_row_channel(make, TOKENS)
+
+
+def test_shape_and_quiet_resend() -> None:
+    again = np.array([True, False])
+    requests = make().render(message(), column(TOKENS), again, now_ms=NOW_MS, authorization="bearer t")
+    quiet, url, quiet_body = written(requests, 0)
+    loud, _, loud_body = written(requests, 1)
+    assert url == b"https://api.push.apple.com/3/device/" + TOKENS[0]
+    assert "apns-collapse-id: action-7" in set(quiet.headers) & set(loud.headers)
+    assert f"apns-expiration: {message().end_ms // 1000}" in loud.headers
+    assert "apns-topic: nl.example.alert" in loud.headers
+    assert "apns-priority: 5" in quiet.headers
+    assert "apns-priority: 10" in loud.headers
+    assert "sound" not in json.loads(quiet_body)["aps"]
+    assert json.loads(loud_body)["aps"]["sound"] == "default"
+    assert json.loads(loud_body)["aps"]["alert"] == {"title": "Vermist kind", "body": message().text}
+
+
+@pytest.mark.parametrize(
+    ("code", "body", "event", "reason"),
+    [
+        (410, b'{"reason":"Unregistered","timestamp":1}', Event.REJECT, Reason.TOKEN_DEAD),
+        (410, b'{"reason":"ExpiredToken"}', Event.REJECT, Reason.TOKEN_DEAD),
+        (400, b'{"reason":"BadDeviceToken"}', Event.REJECT, Reason.TOKEN_INVALID),
+        (400, b'{"reason":"BadCollapseId"}', Event.REJECT, Reason.PAYLOAD),
+        (403, b'{"reason":"ExpiredProviderToken"}', Event.RETRY, Reason.CREDENTIALS),
+        (404, b'{"reason":"BadPath"}', Event.REJECT, Reason.PROVIDER),
+        (413, b'{"reason":"PayloadTooLarge"}', Event.REJECT, Reason.PAYLOAD),
+        (429, b'{"reason":"TooManyRequests"}', Event.RETRY, Reason.QUOTA),
+        (503, b'{"reason":"ServiceUnavailable"}', Event.RETRY, Reason.PROVIDER),
+    ],
+)
+def test_errors(code: int, body: bytes, event: Event, reason: Reason) -> None:
+    outcome = make().interpret(np.array([code, 200], np.int16), {0: body})
+    assert outcome.event.tolist() == [event, Event.ACCEPT]
+    assert outcome.reason.tolist() == [reason, Reason.NONE]

@@ -1,0 +1,86 @@
+"""SMS: shape, partial failure, and the rule that nobody is rung twice."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from fanout.channels.protocol import Answer, Call, column
+from fanout.channels.sms import MESSAGES_PER_CALL_MAX, Sms
+from fanout.store.states import Event, Reason
+from tests.channels.kit import NOW_MS, check_call_channel, message
+
+NUMBERS = [b"+31612345678", b"+15551234567"]
+
+
+def make(**changes: object) -> Sms:
+    options: dict[str, object] = {"url": "https://gw.example", "product_token": "secret", "sender": "Alert"}
+    return Sms(**(options | changes))  # type: ignore[arg-type]
+
+
+def rendered(**changes: object) -> tuple[Call, np.ndarray]:
+    rows = np.array([41, 1_599_999], np.uint32)
+    return make().render(message(**changes), column(NUMBERS), rows, now_ms=NOW_MS).calls[0], rows
+
+
+def answered(*statuses: dict[str, object], code: int = 200) -> list[tuple[int, int]]:
+    call, rows = rendered()
+    body = json.dumps({"errorCode": 0, "messages": list(statuses)}).encode()
+    outcome = make().interpret(call, Answer(code=code, body=body), rows)
+    return list(zip(outcome.event.tolist(), outcome.reason.tolist(), strict=True))
+
+
+def test_kit() -> None:
+    check_call_channel(make, NUMBERS)
+
+
+def test_shape() -> None:
+    call, _ = rendered()
+    assert call.url == "https://gw.example/v1.0/message"
+    assert call.headers["x-cm-producttoken"] == "secret"
+    first, second = json.loads(call.body)["messages"]["msg"]
+    assert first["to"] == [{"number": "0031612345678"}]
+    assert second["to"] == [{"number": "0015551234567"}]
+    assert (first["reference"], second["reference"]) == ("7-1-41", "7-1-1599999")
+    assert first["body"]["content"] == f"Vermist kind: {message().text}"
+    assert first["validity"] == "1h1m"
+
+
+def test_partial_failure_is_a_state_for_each() -> None:
+    taken = {"reference": "7-1-41", "status": "Accepted", "messageErrorCode": 0}
+    refused = {"reference": "7-1-1599999", "status": "Rejected", "messageErrorCode": 302}
+    both = [(Event.ACCEPT, Reason.NONE), (Event.REJECT, Reason.TOKEN_INVALID)]
+    assert answered(taken, refused) == both
+    assert answered(refused, taken, code=400) == both, "the status counts, not the order or the code"
+
+
+def test_whom_the_answer_does_not_name_is_unknown() -> None:
+    taken = {"reference": "7-1-41", "status": "Accepted", "messageErrorCode": 0}
+    assert answered(taken) == [(Event.ACCEPT, Reason.NONE), (Event.TIME_OUT, Reason.GARBAGE)]
+    assert answered({"reference": "9-9-77"}) == [(Event.TIME_OUT, Reason.GARBAGE)] * 2
+
+
+@pytest.mark.parametrize(
+    ("error", "meaning"),
+    [(101, (Event.RETRY, Reason.CREDENTIALS)), (102, (Event.REJECT, Reason.QUOTA)), (999, None)],
+)
+def test_errors_of_the_whole_call(error: int, meaning: tuple[Event, Reason] | None) -> None:
+    call, rows = rendered()
+    outcome = make().interpret(call, Answer(code=400, body=json.dumps({"errorCode": error}).encode()), rows)
+    assert (outcome.event[0], outcome.reason[0]) == (meaning or (Event.REJECT, Reason.PAYLOAD))
+
+
+def test_calls_have_at_most_a_thousand_messages() -> None:
+    count = 2 * MESSAGES_PER_CALL_MAX + 1
+    numbers = column([b"+316%08d" % i for i in range(count)])
+    calls = make().render(message(), numbers, np.arange(count, dtype=np.uint32), now_ms=NOW_MS).calls
+    assert [len(call.index) for call in calls] == [MESSAGES_PER_CALL_MAX, MESSAGES_PER_CALL_MAX, 1]
+
+
+def test_too_long_names_the_reason() -> None:
+    assert make(parts_max=1).fits(message(title="", text="x" * 160)) is None
+    assert make(parts_max=1).fits(message(title="", text="x" * 161)) == "it takes 2 parts of 1"
+    why = make(parts_max=1).fits(message(title="", text="ж" + "x" * 90))
+    assert why == "it takes 2 parts of 1, because ж is not in the GSM alphabet"

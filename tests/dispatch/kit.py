@@ -1,0 +1,113 @@
+"""What the tests of sending share: settings for a simulator, a registry of made-up addresses, and actions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fanout.channels.protocol import Column, column
+from fanout.settings import Settings, load
+from fanout.store.protocol import ActionRecord, NewBatch, PhaseRecord, Store
+from fanout.store.states import State
+from fanout.wire import CHANNELS
+
+HOUR_MS = 3_600_000
+FCM, APNS, SMS = (CHANNELS.index(name) for name in ("fcm", "apns", "sms"))
+
+
+def clock_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def settings_for(url: str, ca: Path, **dispatch: object) -> Settings:
+    """Settings with every provider at `url`, quick to retry."""
+    provider = {"url": url, "ca": str(ca), "rate_per_s": 1e6, "burst": 100_000}
+    quick = {"request_timeout_s": 5.0, "pause_first_s": 0.05, "pause_most_s": 0.2, "connections": 2, "streams": 32}
+    return load(
+        None,
+        {},
+        providers={"fcm": provider, "apns": provider, "sms": provider},
+        dispatch=quick | dispatch,
+        senders={"processes": 1},
+    )
+
+
+class Registry:
+    """Addresses made from row numbers; `marks` gives some rows another beginning, `erased` are gone."""
+
+    def __init__(self, marks: dict[int, bytes] | None = None, erased: Sequence[int] = ()) -> None:
+        self.marks, self.erased = marks or {}, set(erased)
+
+    def refresh(self) -> bool:
+        return False
+
+    def addresses(self, channel: int, rows: NDArray[np.uint32], _generations: NDArray[np.uint16]) -> Column:
+        return column([b"" if row in self.erased else self.address(channel, row) for row in rows.tolist()])
+
+    def address(self, channel: int, row: int) -> bytes:
+        mark = self.marks.get(row, b"")
+        if channel == SMS:
+            return b"+316%08d" % row + mark
+        return mark + (b"%064x" % row)
+
+
+def start(
+    store: Store,
+    rows: dict[int, Sequence[int]],
+    *,
+    reference: str = "r",
+    lane: int = 1,
+    end_ms: int = 0,
+    size: int = 64,
+) -> int:
+    """Open an action with batches of `size` rows on each channel; returns its id."""
+    now_ms = clock_ms()
+    end_ms = end_ms or now_ms + HOUR_MS
+    record = ActionRecord(
+        id=0,
+        tenant="t",
+        reference=reference,
+        digest=b"",
+        kind="missing_child",
+        lane=lane,
+        state="open",
+        created_ms=now_ms,
+        end_ms=end_ms,
+        snapshot_version=1,
+        body=b"",
+    )
+    phase = PhaseRecord(
+        action=0, phase=0, name="start", created_ms=now_ms, end_ms=end_ms, texts={"nl": "Rode fiets"}, titles={}
+    )
+    batches = [
+        NewBatch(
+            channel=channel,
+            language="nl",
+            seq=seq,
+            rows=np.array(of[at : at + size], np.uint32),
+            generations=np.zeros(len(of[at : at + size]), np.uint16),
+        )
+        for channel, of in rows.items()
+        for seq, at in enumerate(range(0, len(of), size))
+    ]
+    opened, _ = store.open_action(record, phase, batches)
+    return opened.id
+
+
+def states(store: Store, action: int) -> dict[str, int]:
+    """Rows by state, states without rows left out."""
+    total = np.sum([counts.states for counts in store.counts(action)], axis=0)
+    return {State(value).name: int(rows) for value, rows in enumerate(total) if rows}
+
+
+def reasons(store: Store, action: int) -> dict[int, tuple[int, int]]:
+    """(state, reason) of each row."""
+    return {
+        row: (state, reason)
+        for batch in store.batches(action)
+        for row, state, reason in zip(batch.rows.tolist(), batch.status.tolist(), batch.reason.tolist(), strict=True)
+    }

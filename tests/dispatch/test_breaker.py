@@ -1,0 +1,73 @@
+"""Every (state, event) pair, and the way through an outage."""
+
+from __future__ import annotations
+
+import pytest
+
+from fanout.dispatch.breaker import COOL_S_FIRST, COOL_S_MAX, LEAST, SPAN_S, TABLE, Breaker, Is, On
+
+AFTER = {
+    (Is.CLOSED, On.TRIP): Is.OPEN,
+    (Is.OPEN, On.COOLED): Is.HALF_OPEN,
+    (Is.HALF_OPEN, On.GOOD): Is.CLOSED,
+    (Is.HALF_OPEN, On.BAD): Is.OPEN,
+}
+
+
+@pytest.mark.parametrize("state", Is)
+@pytest.mark.parametrize("event", On)
+def test_every_pair(state: Is, event: On) -> None:
+    assert TABLE[state].get(event, state) == AFTER.get((state, event), state)
+
+
+def test_an_outage() -> None:
+    breaker = Breaker(now_s=0)
+    assert breaker.allows(0) > 1
+    breaker.answered(0, LEAST, 1)
+    assert breaker.state is Is.OPEN
+    assert breaker.allows(1) == 0
+    assert breaker.allows(1 + COOL_S_FIRST) == 1
+    breaker.probe()
+    assert breaker.allows(1 + COOL_S_FIRST) == 0, "one probe at a time"
+    breaker.answered(0, 64, 3)
+    assert breaker.state is Is.OPEN
+    assert breaker.allows(3 + COOL_S_FIRST) == 0, "twice as long"
+    assert breaker.allows(3 + 2 * COOL_S_FIRST) == 1
+    breaker.probe()
+    breaker.answered(64, 0, 6)
+    assert breaker.state is Is.CLOSED
+    assert breaker.allows(6) > 1
+
+
+def test_a_probe_that_found_nothing_to_send_frees_the_next() -> None:
+    breaker = Breaker(now_s=0)
+    breaker.answered(0, LEAST, 0)
+    assert breaker.allows(COOL_S_FIRST) == 1
+    breaker.probe()
+    breaker.answered(0, 0, COOL_S_FIRST)
+    assert breaker.allows(COOL_S_FIRST) == 1
+
+
+def test_few_failures_or_a_minority_do_not_trip() -> None:
+    breaker = Breaker(now_s=0)
+    breaker.answered(0, LEAST - 1, 0)
+    assert breaker.state is Is.CLOSED
+    breaker.answered(1_000, 900, 0)
+    assert breaker.state is Is.CLOSED
+
+
+def test_old_answers_are_forgotten() -> None:
+    breaker = Breaker(now_s=0)
+    breaker.answered(0, LEAST - 1, 0)
+    breaker.answered(0, 1, 3 * SPAN_S)
+    assert breaker.state is Is.CLOSED
+
+
+def test_the_pause_is_bounded() -> None:
+    breaker, now_s = Breaker(now_s=0), 0.0
+    breaker.answered(0, LEAST, now_s)
+    for _ in range(20):
+        now_s += COOL_S_MAX
+        assert breaker.allows(now_s) == 1
+        breaker.probe()
+        breaker.answered(0, 1, now_s)

@@ -1,0 +1,254 @@
+"""The sender against the real ledger and simulated providers over real sockets: every row ends where it should."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+import trio
+
+from fanout.dispatch.sender import Counters, run_sender
+from fanout.settings import Settings
+from fanout.store.sqlite_store import SqliteStore
+from fanout.store.states import Reason, State
+from tests.dispatch.kit import (
+    APNS,
+    FCM,
+    HOUR_MS,
+    SMS,
+    Registry,
+    clock_ms,
+    reasons,
+    settings_for,
+    start,
+    states,
+)
+from tests.simulators.kit import Providers
+
+
+@asynccontextmanager
+async def sending(
+    store: SqliteStore,
+    settings: Settings,
+    registry: Registry | None = None,
+    clock: Callable[[], int] = clock_ms,
+    counters: Counters | None = None,
+) -> AsyncIterator[trio.Event]:
+    """A warm sender for the time of the block."""
+    stop, warm = trio.Event(), trio.Event()
+    async with trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            await run_sender(
+                store,
+                registry or Registry(),
+                settings,
+                owner="one",
+                clock_ms=clock,
+                stop=stop,
+                on_warm=warm.set,
+                counters=counters,
+            )
+
+        nursery.start_soon(run)
+        await warm.wait()
+        yield stop
+        stop.set()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(30):
+        while not condition():  # noqa: ASYNC110  (the ledger and the simulator are other processes)
+            await trio.sleep(0.02)
+
+
+def open_rows(store: SqliteStore, action: int) -> int:
+    found = states(store, action)
+    return sum(found.get(name, 0) for name in ("PENDING", "INTENDED", "AGAIN"))
+
+
+async def sent_all(store: SqliteStore, action: int) -> None:
+    await until(lambda: open_rows(store, action) == 0)
+
+
+async def test_everyone_gets_it_once(store: SqliteStore, providers: Providers) -> None:
+    action = start(store, {FCM: range(300), APNS: range(300, 500), SMS: range(500, 600)})
+    async with sending(store, settings_for(providers.url, providers.ca)):
+        await sent_all(store, action)
+    assert states(store, action) == {"ACCEPTED": 600}
+    seen = providers.seen(action)
+    assert {name: one["total"] for name, one in seen["channels"].items()} == {"fcm": 300, "apns": 200, "sms": 100}
+    assert seen["doubled_count"] == 0
+
+
+async def test_each_row_has_its_reason(store: SqliteStore, providers: Providers) -> None:
+    marks = {0: b"dead", 1: b"bad0", 2: b'q"uote', 100: b"dead", 200: b"999", 201: b"x"}
+    registry = Registry(marks, erased=[3])
+    action = start(store, {FCM: range(5), APNS: [100, 101], SMS: [200, 201, 202]})
+    async with sending(store, settings_for(providers.url, providers.ca), registry):
+        await sent_all(store, action)
+    assert reasons(store, action) == {
+        0: (State.FAILED, Reason.TOKEN_DEAD),
+        1: (State.FAILED, Reason.TOKEN_INVALID),
+        2: (State.FAILED, Reason.TOKEN_INVALID),
+        3: (State.FAILED, Reason.ERASED),
+        4: (State.ACCEPTED, Reason.NONE),
+        100: (State.FAILED, Reason.TOKEN_DEAD),
+        101: (State.ACCEPTED, Reason.NONE),
+        200: (State.FAILED, Reason.TOKEN_INVALID),
+        201: (State.FAILED, Reason.TOKEN_INVALID),
+        202: (State.ACCEPTED, Reason.NONE),
+    }
+
+
+@pytest.mark.parametrize("mood", [{"storm": 0.5, "retry_after_s": 0}, {"broken": 0.5}])
+async def test_what_was_not_taken_is_tried_again(
+    store: SqliteStore, providers: Providers, mood: dict[str, float]
+) -> None:
+    providers.moods(fcm=mood)
+    action = start(store, {FCM: range(100)})
+    async with sending(store, settings_for(providers.url, providers.ca, attempts_max=50)):
+        await until(lambda: states(store, action).get("ACCEPTED", 0) >= 50)
+        providers.moods()
+        await sent_all(store, action)
+    assert states(store, action) == {"ACCEPTED": 100}
+    assert providers.seen(action)["doubled_count"] == 0
+
+
+async def test_attempts_end(store: SqliteStore, providers: Providers) -> None:
+    providers.moods(fcm={"storm": 1.0, "retry_after_s": 0})
+    action = start(store, {FCM: range(10)})
+    async with sending(store, settings_for(providers.url, providers.ca, attempts_max=3)):
+        await sent_all(store, action)
+    assert set(reasons(store, action).values()) == {(State.FAILED, Reason.PROVIDER)}
+    assert providers.http.get("/_totals").json()["fcm"] == 30
+
+
+async def test_a_hang_is_unknown_by_sms_and_sent_again_quietly_by_push(
+    store: SqliteStore, providers: Providers
+) -> None:
+    providers.moods(fcm={"hang": 1.0}, sms={"hang": 1.0})
+    action = start(store, {FCM: range(20), SMS: range(20, 30)})
+    async with sending(store, settings_for(providers.url, providers.ca, request_timeout_s=0.5)):
+        await until(lambda: states(store, action).get("UNKNOWN", 0) == 10)
+        providers.moods()
+        await sent_all(store, action)
+    assert states(store, action) == {"ACCEPTED": 20, "UNKNOWN": 10}
+    found = reasons(store, action)
+    assert found[20] == (State.UNKNOWN, Reason.TIME_OUT)
+    assert providers.seen(action)["channels"]["sms"]["doubled_count"] == 0, "nobody is rung twice"
+
+
+async def test_no_provider_at_all_leaves_everything_for_later(store: SqliteStore, providers: Providers) -> None:
+    action = start(store, {FCM: range(20), SMS: range(20, 30)})
+    nowhere = settings_for("https://127.0.0.1:9", providers.ca, request_timeout_s=0.5, attempts_max=100)
+    async with sending(store, nowhere):
+        await trio.sleep(0.5)
+    assert states(store, action) == {"PENDING": 30}, "certainly not taken, so neither lost nor unknown"
+    async with sending(store, settings_for(providers.url, providers.ca)):
+        await sent_all(store, action)
+    assert states(store, action) == {"ACCEPTED": 30}
+    assert providers.seen(action)["doubled_count"] == 0
+
+
+async def test_a_close_stops_what_is_unsent_between_two_rows(store: SqliteStore, providers: Providers) -> None:
+    settings = settings_for(providers.url, providers.ca)
+    slow = {"providers": {"fcm": {"rate_per_s": 100.0, "burst": 8, "url": providers.url, "ca": str(providers.ca)}}}
+    from fanout.settings import load
+
+    action = start(store, {FCM: range(2_000)}, size=2_000)
+    settings = load(None, {}, senders={"processes": 1}, **slow)
+    async with sending(store, settings):
+        await until(lambda: providers.seen(action)["total"] > 20)
+        assert await trio.to_thread.run_sync(lambda: store.close(action, state="cancelled", now_ms=clock_ms()))
+        closed_ms = clock_ms()
+        await sent_all(store, action)
+    found, seen = states(store, action), providers.seen(action)
+    assert found["ACCEPTED"] == seen["total"] < 1_000
+    assert found["ACCEPTED"] + found["CANCELLED"] == 2_000
+    assert seen["last_ms"] <= closed_ms + 1_000
+
+
+async def test_after_the_end_nothing_goes_out(store: SqliteStore, providers: Providers) -> None:
+    action = start(store, {FCM: range(20), SMS: range(20, 30)}, end_ms=clock_ms() + HOUR_MS)
+    async with sending(store, settings_for(providers.url, providers.ca), clock=lambda: clock_ms() + 2 * HOUR_MS):
+        await sent_all(store, action)
+    assert states(store, action) == {"EXPIRED": 30}
+    assert providers.seen(action)["total"] == 0
+
+
+async def test_a_pause_holds_the_rows_and_resume_sends_them(store: SqliteStore, providers: Providers) -> None:
+    action = start(store, {FCM: range(64)})
+    assert store.set_paused(action, True)
+    async with sending(store, settings_for(providers.url, providers.ca)):
+        await trio.sleep(0.3)
+        assert providers.seen(action)["total"] == 0
+        assert await trio.to_thread.run_sync(store.set_paused, action, False)
+        await sent_all(store, action)
+    assert states(store, action) == {"ACCEPTED": 64}
+
+
+async def test_a_stop_finishes_what_is_on_the_wire(store: SqliteStore, providers: Providers) -> None:
+    providers.moods(fcm={"slow": 1.0, "slow_ms": 300})
+    action = start(store, {FCM: range(1_000)})
+    counters = Counters()
+    async with sending(store, settings_for(providers.url, providers.ca), counters=counters) as stop:
+        await until(lambda: providers.seen(action)["total"] > 0)
+        stop.set()
+    found = states(store, action)
+    assert found["ACCEPTED"] == providers.seen(action)["total"]
+    assert found["ACCEPTED"] + found["PENDING"] == 1_000
+    assert counters.events["fcm", "accept"] == found["ACCEPTED"]
+
+
+async def test_a_cancelled_sender_settles_what_was_on_the_wire(store: SqliteStore, providers: Providers) -> None:
+    providers.moods(fcm={"slow": 1.0, "slow_ms": 300})
+    action = start(store, {FCM: range(1_000)})
+    async with trio.open_nursery() as nursery:
+        warm = trio.Event()
+
+        def run() -> Awaitable[None]:
+            return run_sender(
+                store,
+                Registry(),
+                settings_for(providers.url, providers.ca),
+                owner="one",
+                clock_ms=clock_ms,
+                stop=trio.Event(),
+                on_warm=warm.set,
+            )
+
+        nursery.start_soon(run)
+        await until(lambda: providers.seen(action)["total"] > 0)
+        nursery.cancel_scope.cancel()
+    found = states(store, action)
+    assert found["ACCEPTED"] == providers.seen(action)["total"]
+    assert found["ACCEPTED"] + found["PENDING"] == 1_000
+
+
+async def test_what_a_dead_sender_left_is_taken_over(store: SqliteStore, providers: Providers) -> None:
+    action = start(store, {FCM: range(64), SMS: range(64, 74)})
+    for channel in (FCM, SMS):
+        (lease,) = store.claim("dead", channels=(channel,), lanes=(1,), now_ms=clock_ms(), lease_ms=60_000, most=1)
+        assert store.intend(lease, np.arange(len(lease.rows)), now_ms=clock_ms())
+    store.release("dead")
+    async with sending(store, settings_for(providers.url, providers.ca)):
+        await sent_all(store, action)
+    assert states(store, action) == {"ACCEPTED": 64, "UNKNOWN": 10}
+    assert "sms" not in providers.seen(action)["channels"], "what may have rung does not ring again"
+
+
+async def test_life_overtakes_the_nation(store: SqliteStore, providers: Providers) -> None:
+    settings = settings_for(providers.url, providers.ca)
+    nation = start(store, {FCM: range(20_000)}, size=2_048, reference="nation", lane=2)
+    async with sending(store, settings):
+        await until(lambda: providers.seen(nation)["total"] > 1_000)
+        life = await trio.to_thread.run_sync(
+            lambda: start(store, {FCM: range(50_000, 50_200)}, reference="life", lane=0)
+        )
+        await sent_all(store, life)
+        await sent_all(store, nation)
+    assert providers.seen(life)["last_ms"] < providers.seen(nation)["last_ms"]
+    assert states(store, nation) == {"ACCEPTED": 20_000}

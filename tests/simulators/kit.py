@@ -1,0 +1,61 @@
+"""Simulated providers as a process of their own, for the tests of those who speak to them."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+
+class Providers:
+    """A running simulator: where it is, whom to trust, and its questions."""
+
+    def __init__(self, url: str, ca: Path) -> None:
+        self.url, self.ca = url, ca
+        self.http = httpx.Client(
+            base_url=url, verify=ssl.create_default_context(cafile=str(ca)), timeout=10, trust_env=False
+        )
+
+    def seen(self, action: int, **asked: object) -> dict[str, Any]:
+        params = {"action": str(action)} | {name: str(value) for name, value in asked.items()}
+        found: dict[str, Any] = self.http.get("/_seen", params=params).json()
+        return found
+
+    def moods(self, **channels: dict[str, float]) -> None:
+        """Set the moods; channels not named are obedient."""
+        answer = self.http.put("/_moods", json=channels)
+        assert answer.status_code == 204, answer.text
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def running_providers(folder: Path) -> Iterator[Providers]:
+    """Start the simulator, wait until it answers, end it."""
+    port = free_port()
+    command = [sys.executable, "-m", "fanout.simulators.providers", "--port", str(port), "--folder", str(folder)]
+    process = subprocess.Popen(command)
+    try:
+        while True:
+            assert process.poll() is None, "the simulator ended before it began"
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+        providers = Providers(f"https://127.0.0.1:{port}", folder / "ca.pem")
+        with providers.http:
+            yield providers
+    finally:
+        process.terminate()
+        process.wait(10)
