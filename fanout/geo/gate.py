@@ -70,17 +70,21 @@ def from_geojson(obj: Mapping[str, Any]) -> shapes.Shape:
 def lenient(polygons: Sequence[Sequence[Any]], where: str) -> shapes.Polygon:
     """The shape of a map maker's polygons: coordinates and rings are checked, crossings are read even-odd."""
     rings: list[shapes.Ring] = []
-    size_km2 = 0.0
     for part, polygon in enumerate(polygons):
         of_part = []
         for at, given in enumerate(polygon):
             here = f"{where}, polygon {part}, ring {at}"
             points = _degrees(given, here, distinct_min=1)
             of_part.append(_unwrapped(np.rint(points * SCALE).astype(np.int64), here))
-        of_part[1:] = [_beside(hole, of_part[0]) for hole in of_part[1:]]
-        size_km2 += abs(_ring_km2(of_part[0])) - sum(abs(_ring_km2(hole)) for hole in of_part[1:])
+        if any(map(_goes_round, of_part)):
+            flat = shapely.Polygon()
+            for ring in of_part:
+                flat = shapely.symmetric_difference(flat, _on_map(shapely.make_valid(shapely.Polygon(ring))))
+            of_part = _rings_of(flat)
+        else:
+            of_part[1:] = [_beside(hole, of_part[0]) for hole in of_part[1:]]
         rings += of_part
-    return shapes.polygon(rings, size_km2)
+    return shapes.polygon(rings, _even_odd_km2(rings))
 
 
 def _union(parts: list[shapes.Shape]) -> shapes.Shape:
@@ -171,12 +175,64 @@ class _Gate:
         self._spend(sum(len(ring) for ring in part), where)
         given = [_degrees(ring, f"{where}[{at}]") for at, ring in enumerate(part)]
         rings = [_unwrapped(np.rint(ring * SCALE).astype(np.int64), f"{where}[{at}]") for at, ring in enumerate(given)]
+        if any(map(_goes_round, rings)):
+            return self._round_a_pole(rings, where)
         outer = rings[0]
         rings[1:] = [_beside(hole, outer) for hole in rings[1:]]
         solid = shapely.Polygon(outer, rings[1:])
         if not shapely.is_valid(solid):
             _refuse_invalid(solid, given, rings, where)
         return solid, rings
+
+    def _round_a_pole(self, rings: list[shapes.Ring], where: str) -> tuple[Any, list[shapes.Ring]]:
+        """A polygon with a ring round a pole, cut at the antimeridian: the one place where rings are computed anew."""
+        flat = []
+        for at, ring in enumerate(rings):
+            solid = shapely.Polygon(ring)
+            if not shapely.is_valid(solid):
+                _refuse_invalid(solid, [], [ring], f"{where}[{at}]"[: -len(f"[{at}]")])
+            flat.append(_on_map(solid))
+        whole = flat[0]
+        for at, hole in enumerate(flat[1:], 1):
+            if not shapely.covers(whole, hole):
+                raise Refused("area_hole_outside", f"{where}[{at}]")
+            whole = shapely.difference(whole, hole)
+        return whole, _rings_of(whole)
+
+
+def _goes_round(ring: shapes.Ring) -> bool:
+    return int(ring[:, 0].max() - ring[:, 0].min()) >= TURN
+
+
+def _on_map(solid: Any) -> Any:
+    """An unwrapped polygon brought back between -180 and 180 degrees."""
+    world = shapely.box(-LON_MAX, -LAT_MAX, LON_MAX, LAT_MAX)
+    copies = [
+        shapely.intersection(shapely.transform(solid, lambda xy, by=turn: xy + np.array([by, 0])), world)
+        for turn in (-2 * TURN, -TURN, 0, TURN, 2 * TURN)
+    ]
+    return shapely.union_all(copies)
+
+
+def _rings_of(flat: Any) -> list[shapes.Ring]:
+    """Every ring of a flat geometry, in fixed point."""
+    rings = []
+    for polygon in shapely.get_parts(flat):
+        if isinstance(polygon, shapely.Polygon) and not polygon.is_empty:
+            lines = (polygon.exterior, *polygon.interiors)
+            rings += [np.rint(shapely.get_coordinates(line)).astype(np.int64) for line in lines]
+    return rings
+
+
+def _even_odd_km2(rings: list[shapes.Ring]) -> float:
+    """Size of what is inside an odd number of rings, if rings are whole or nested: by the depth of each."""
+    solids = [shapely.Polygon(ring) for ring in rings]
+    tree = shapely.STRtree(solids)
+    inner, _ = tree.query([solid.representative_point() for solid in solids], predicate="within")
+    depth = np.bincount(inner, minlength=len(rings))
+    return float(
+        sum(abs(_ring_km2(ring)) * (1 if around % 2 else -1) for ring, around in zip(rings, depth, strict=True))
+    )
 
 
 def _degrees(ring: Sequence[Any], where: str, distinct_min: int = 3) -> NDArray[np.float64]:
@@ -202,10 +258,10 @@ def _degrees(ring: Sequence[Any], where: str, distinct_min: int = 3) -> NDArray[
 def _unwrapped(ring: shapes.Ring, where: str) -> shapes.Ring:
     """The ring in one plane: longitudes run on past 180 (rule 3); a ring round a pole is closed along it (rule 4)."""
     steps = np.diff(ring[:, 0])
-    parallel = np.abs(steps) == TURN
-    steps = np.where(
-        (steps > LON_MAX) & ~parallel, steps - TURN, np.where((steps < -LON_MAX) & ~parallel, steps + TURN, steps)
-    )
+    full = np.abs(steps) == TURN
+    across = (np.abs(steps) > LON_MAX) & ~full
+    if across.any():  # a ring in steps across the antimeridian: there, -180 and 180 are one place
+        steps = np.where(across | full, steps - TURN * np.sign(steps), steps)
     x = ring[0, 0] + np.concatenate([[0], np.cumsum(steps)])
     ring = np.column_stack([x, ring[:, 1]])
     once_round = int(x[-1] - x[0])

@@ -78,10 +78,15 @@ class PlaceIndex:
         return cls.build_ordered(lon, lat)[0]
 
     @classmethod
-    def build_ordered(cls, lon: ArrayLike, lat: ArrayLike, rows: Rows | None = None) -> tuple[PlaceIndex, Rows]:
-        """As `build`, with rows of the caller's naming; and `order` uint32[n]: which input each position has."""
+    def build_ordered(
+        cls, lon: ArrayLike, lat: ArrayLike, rows: Rows | None = None, *, shift: int | None = None
+    ) -> tuple[PlaceIndex, Rows]:
+        """As `build`, with rows of the caller's naming; and `order` uint32[n]: which input each position has.
+
+        `shift`: height of a band, 2**shift fixed-point units; None: what suits the number of points.
+        """
         lons, lats = (np.require(column, np.int32, ["C", "W"]) for column in to_fixed(lon, lat))
-        shift = shift_for(lons.size)
+        shift = shift_for(lons.size) if shift is None else shift
         offsets = np.empty((2 * LAT_MAX >> shift) + 2, np.uint32)
         order = np.empty(lons.size, np.uint32)
         kernels.sort_into_bands(lons, lats, shift, offsets, order)

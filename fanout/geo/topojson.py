@@ -7,10 +7,13 @@ before.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from fanout.errors import Refused
+
+_ROUNDING: Final = 1e-6
 
 Ring = list[tuple[float, float]]
 
@@ -92,4 +95,9 @@ def _ring(numbers: list[int], arcs: list[Ring]) -> Ring:
     for number in numbers:
         points = arcs[number] if number >= 0 else arcs[~number][::-1]
         ring += points[1:] if ring else points
-    return [(min(180.0, max(-180.0, x)), min(90.0, max(-90.0, y))) for x, y in ring]
+    return [(_settled(x, 180.0), _settled(y, 90.0)) for x, y in ring]
+
+
+def _settled(value: float, most: float) -> float:
+    """A coordinate that rounding took past the edge of the world, put back on it."""
+    return math.copysign(most, value) if most < abs(value) <= most + _ROUNDING else value

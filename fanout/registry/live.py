@@ -8,8 +8,8 @@ Rules:
 3. Readers get an immutable `LiveView`, a large base and a small delta as the registry's own view is; which of its
    positions are fresh enough is for the query to say.
 
-Each batch makes a new delta (its size is what a batch costs); once that is an eighth of the base, the base is made anew.
-Both happen in the thread of whoever brings positions: readers go on with the view they have.
+Each batch makes a new delta (its size is what a batch costs); once that is an eighth of the base, the base is made
+anew. Both happen in the thread of whoever brings positions: readers go on with the view they have.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class LiveView:
     """What readers see.
 
     `base` is over rows; `base_at_ms` int64[n], when a row's position in it was measured, `NEVER` without one.
-    `moved` uint8[m], not 0: look in the delta. `delta_rows` uint32[k] ascending, `delta_at_ms` int64[k]; `delta` is over
-    their numbers 0 … k-1.
+    `moved` uint8[m], not 0: look in the delta. `delta_rows` uint32[k] ascending, `delta_at_ms` int64[k]; `delta` is
+    over their numbers 0 … k-1.
     """
 
     base: PlaceIndex

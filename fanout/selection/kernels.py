@@ -69,7 +69,8 @@ def choose_places(
     `runs` int64[r, 2] over the part's places; `persons` uint32, `hours` uint16, `lon`, `lat` int32 in that order.
     `people` PERSON[n]; `stale` uint8[n] or [0]; `row_of` uint32[n], or [0] if persons are rows; `in_force` uint8[time
     zones, forms]; `excluded` uint8[rows] or [0]. Who has a live position not older than `since_ms` is left out (see
-    `located_ms`). `out_rows` uint32[2 n] and `out_metres` float32[2 n] are two views of the keys: the low and high halves.
+    `located_ms`). `out_rows` uint32[2 n] and `out_metres` float32[2 n] are two views of the keys: the low and high
+    halves.
     """
     sin0, cos0 = math.sin(lat0 * _RAD), math.cos(lat0 * _RAD)
     count = 0

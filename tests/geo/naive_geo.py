@@ -1,0 +1,57 @@
+"""Slow, obvious answers: what the index must say. Distances by haversine in plain Python, polygons by shapely."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+RADIUS_M = 6_371_008.8
+UNIT = 1e-7
+TIE_M = 1e-6
+"""Closer to the rim than this, both answers are right: a micrometre is what float64 leaves of a great circle."""
+
+
+def haversine_m(lon0: int, lat0: int, lon: int, lat: int) -> float:
+    """Great-circle metres between two points in fixed-point degrees."""
+    a = math.sin(math.radians((lat - lat0) * UNIT) / 2) ** 2
+    a += (
+        math.cos(math.radians(lat0 * UNIT))
+        * math.cos(math.radians(lat * UNIT))
+        * math.sin(math.radians((lon - lon0) * UNIT) / 2) ** 2
+    )
+    return 2 * RADIUS_M * math.asin(min(1.0, math.sqrt(a)))
+
+
+def distances_m(lon0: int, lat0: int, lon: NDArray[np.int32], lat: NDArray[np.int32]) -> NDArray[np.float64]:
+    """The same to many points."""
+    return np.array([haversine_m(lon0, lat0, x, y) for x, y in zip(lon.tolist(), lat.tolist(), strict=True)])
+
+
+def to_arc_m(line: list[tuple[int, int]], lon: int, lat: int, pieces: int = 2_000) -> float:
+    """Distance to a polyline of great-circle arcs, by walking along it."""
+
+    def vector(x: float, y: float) -> NDArray[np.float64]:
+        lam, phi = math.radians(x * UNIT), math.radians(y * UNIT)
+        return np.array([math.cos(phi) * math.cos(lam), math.cos(phi) * math.sin(lam), math.sin(phi)])
+
+    here = vector(lon, lat)
+    best = math.inf
+    for (x1, y1), (x2, y2) in pairwise(line):
+        a, b = vector(x1, y1), vector(x2, y2)
+        steps = a + (b - a) * np.linspace(0, 1, pieces)[:, None]
+        steps /= np.linalg.norm(steps, axis=1)[:, None]
+        chords = np.linalg.norm(steps - here, axis=1)
+        best = min(best, float(2 * np.arcsin(min(1.0, chords.min() / 2))) * RADIUS_M)
+    return best
+
+
+def covered(geometry: shapely.Geometry, lon: NDArray[np.int32], lat: NDArray[np.int32]) -> set[int]:
+    """Rows inside or on the border of a geometry in fixed-point coordinates, by GEOS; points also a full turn away."""
+    inside = np.zeros(lon.size, np.bool_)
+    for turn in (-3_600_000_000, 0, 3_600_000_000):
+        inside |= shapely.covers(geometry, shapely.points(lon.astype(np.float64) + turn, lat.astype(np.float64)))
+    return set(np.flatnonzero(inside).tolist())

@@ -1,0 +1,207 @@
+"""Each thing that can be wrong with an area has its own error, and says where."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fanout import limits, wire
+from fanout.errors import Refused
+from fanout.geo import PlaceIndex, from_geojson, shape_of
+from fanout.geo.gate import check_size
+from tests.geo import naive_geo, worlds
+
+SQUARE = [(0.0, 0.0), (4.0, 0.0), (4.0, 4.0), (0.0, 4.0), (0.0, 0.0)]
+NAN = math.nan
+
+
+def polygon(*rings: list[tuple[float, float]]) -> wire.Polygon:
+    return wire.Polygon(coordinates=[list(ring) for ring in rings])
+
+
+def box(west: float, south: float, east: float, north: float) -> list[tuple[float, float]]:
+    return [(west, south), (east, south), (east, north), (west, north), (west, south)]
+
+
+WRONG: list[tuple[str, wire.Area, str, str]] = [
+    ("open", polygon(SQUARE[:-1]), "area_ring_not_closed", "area.coordinates[0][3]"),
+    ("two points", polygon([(0, 0), (1, 1), (0, 0), (1, 1), (0, 0)]), "area_ring_too_short", "area.coordinates[0]"),
+    ("no point", polygon([]), "area_ring_too_short", "area.coordinates[0]"),
+    ("no ring", polygon(), "area_empty", "area.coordinates"),
+    ("no part", wire.MultiPolygon(coordinates=[]), "area_empty", "area.coordinates"),
+    ("bow tie", polygon([(0, 0), (4, 4), (4, 0), (0, 4), (0, 0)]), "area_self_crossing", "area.coordinates[0]"),
+    ("there and back", polygon([(0, 0), (4, 0), (2, 0), (0, 0)]), "area_self_crossing", "area.coordinates[0]"),
+    ("hole outside", polygon(SQUARE, box(9, 9, 10, 10)), "area_hole_outside", "area.coordinates[1]"),
+    ("hole across the border", polygon(SQUARE, box(3, 3, 6, 3.5)), "area_self_crossing", "area.coordinates"),
+    ("hole is all", polygon(SQUARE, SQUARE), "area_self_crossing", "area.coordinates"),
+    ("longitude", polygon([(0, 0), (181, 0), (4, 4), (0, 0)]), "area_coordinate_range", "area.coordinates[0][1]"),
+    ("latitude", polygon([(0, 0), (4, 0), (4, 91), (0, 0)]), "area_coordinate_range", "area.coordinates[0][2]"),
+    ("NaN", polygon([(0, 0), (4, NAN), (4, 4), (0, 0)]), "area_coordinate_not_finite", "area.coordinates[0][1]"),
+    ("infinite", polygon([(0, 0), (4, math.inf), (4, 4), (0, 0)]), "area_coordinate_not_finite",
+    "area.coordinates[0][1]"), (
+        "parts overlap",
+        wire.MultiPolygon(coordinates=[[box(0, 0, 4, 4)], [box(3, 3, 6, 6)]]),
+        "area_parts_overlap",
+        "area.coordinates[1]",
+    ),
+    ("radius", wire.Circle(lon=5, lat=52, radius_m=0), "area_radius_range", "area.radius_m"),
+    ("radius NaN", wire.Circle(lon=5, lat=52, radius_m=NAN), "area_radius_range", "area.radius_m"),
+    ("radius of two worlds", wire.Circle(lon=5, lat=52, radius_m=3e7), "area_radius_range", "area.radius_m"),
+    ("centre", wire.Circle(lon=5, lat=92, radius_m=10), "area_coordinate_range", "area"),
+    ("line", wire.Corridor(line=[(0, 0), (0, 99)], radius_m=10), "area_coordinate_range", "area.line[1]"),
+    ("unknown", wire.Named(kind="municipality", name="Nowhere"), "area_unknown", "area"),
+    ("no alternatives", wire.Union(of=[]), "area_empty", "area"),
+    ("inner", wire.Union(of=[wire.Everyone(), polygon(SQUARE[:-1])]), "area_ring_not_closed",
+    "area.of[1].coordinates[0][3]"), (
+        "difference",
+        wire.Difference(of=wire.Everyone(), without=wire.Circle(lon=0, lat=0, radius_m=-1)),
+        "area_radius_range",
+        "area.without.radius_m",
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("area", "code", "where"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
+def test_what_is_wrong_is_named(area: wire.Area, code: str, where: str) -> None:
+    with pytest.raises(Refused) as refusal:
+        shape_of(area)
+    assert (refusal.value.code, refusal.value.where[: len(where)]) == (code, where)
+    assert "{" not in refusal.value.message
+
+
+def test_the_vertex_of_a_crossing_is_near_the_crossing() -> None:
+    ring = [(0.0, 0.0), (9.0, 0.0), (9.0, 5.0), (7.0, 5.0), (7.5, 4.0), (8.0, 6.0), (0.0, 6.0), (0.0, 0.0)]
+    with pytest.raises(Refused) as refusal:
+        shape_of(polygon(ring))
+    assert refusal.value.where in {f"area.coordinates[0][{at}]" for at in (3, 4, 5)}
+
+
+def test_too_many_vertices_and_too_deep() -> None:
+    around = np.linspace(0, 2 * np.pi, limits.VERTICES_MAX + 1)
+    ring = [(float(x), float(y)) for x, y in zip(np.cos(around), np.sin(around), strict=True)]
+    ring[-1] = ring[0]
+    with pytest.raises(Refused, match="area_too_many_vertices"):
+        shape_of(polygon(ring))
+    with pytest.raises(Refused, match="area_too_many_vertices"):
+        shape_of(wire.Union(of=[polygon([*ring[::2], ring[0]])] * 3))
+    area: wire.Area = wire.Everyone()
+    for _ in range(limits.AREA_DEPTH_MAX):
+        area = wire.Union(of=[area])
+    with pytest.raises(Refused, match="area_too_deep"):
+        shape_of(area)
+
+
+def test_larger_than_the_caller_may_address() -> None:
+    shape = shape_of(wire.Circle(lon=5, lat=52, radius_m=10_000))
+    assert shape.area_km2 == pytest.approx(314.16, rel=1e-3)
+    check_size(shape, 315)
+    with pytest.raises(Refused, match="area_too_large"):
+        check_size(shape, 314)
+    one_degree = shape_of(polygon(box(5, 52, 6, 53)))
+    assert one_degree.area_km2 == pytest.approx(7_530, rel=0.01)
+    assert shape_of(polygon(box(-180, -90, 180, 90))).area_km2 == pytest.approx(510_066_000, rel=1e-4)
+
+
+def test_touching_parts_and_touching_holes_are_fine() -> None:
+    parts = wire.MultiPolygon(coordinates=[[box(0, 0, 4, 4)], [box(4, 0, 6, 4)], [box(6, 4, 8, 8)]])
+    index = PlaceIndex.build([4.0, 5.0, 6.0, 9.0], [2.0, 2.0, 4.0, 9.0])
+    assert sorted(index.select(shape_of(parts)).tolist()) == [0, 1, 2]
+    hole = [(0.0, 2.0), (2.0, 1.0), (2.0, 3.0), (0.0, 2.0)]
+    index = PlaceIndex.build([0.0, 1.0, 2.0, 3.0], [2.0, 2.0, 2.0, 2.0])
+    assert sorted(index.select(shape_of(polygon(SQUARE, hole))).tolist()) == [0, 2, 3], "a hole's border is inside"
+
+
+# --- antimeridian and poles -------------------------------------------------------------------------------------------
+
+EDGE_OF_THE_WORLD = ([179.5, -179.5, 178.0, 0.0, 180.0, -180.0], [0.5] * 6)
+
+
+@pytest.mark.parametrize(
+    "area",
+    [
+        polygon([(179, 0), (-179, 0), (-179, 1), (179, 1), (179, 0)]),
+        polygon([(-179, 0), (-179, 1), (179, 1), (179, 0), (-179, 0)]),
+        wire.MultiPolygon(coordinates=[[box(179, 0, 180, 1)], [box(-180, 0, -179, 1)]]),
+    ],
+    ids=["eastward", "westward", "cut in two, as RFC 7946 has it"],
+)
+def test_the_antimeridian_may_be_crossed_both_ways(area: wire.Area) -> None:
+    rows = PlaceIndex.build(*EDGE_OF_THE_WORLD).select(shape_of(area))
+    assert sorted(rows.tolist()) == [0, 1, 4, 5]
+    assert shape_of(area).area_km2 == pytest.approx(2 * 111.2**2, rel=0.01)
+
+
+def test_a_hole_beyond_the_antimeridian() -> None:
+    outer = [(178.0, -2.0), (-178.0, -2.0), (-178.0, 2.0), (178.0, 2.0), (178.0, -2.0)]
+    index = PlaceIndex.build([-179.0, 179.0, -179.0], [0.0, 0.0, 1.5])
+    assert index.select(shape_of(polygon(outer, box(-179.5, -1, -178.5, 1)))).tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_ring_round_a_pole_encloses_it(sign: int) -> None:
+    ring = [(0.0, 60.0 * sign), (90.0, 70.0 * sign), (180.0, 60.0 * sign), (-90.0, 70.0 * sign), (0.0, 60.0 * sign)]
+    hole = [(20.0, 80.0 * sign), (-20.0, 80.0 * sign), (-20.0, 85.0 * sign), (20.0, 85.0 * sign), (20.0, 80.0 * sign)]
+    lon = [0.0, 45.0, 180.0, -180.0, 179.0, -45.0, 0.0, 0.0, -170.0, 0.0]
+    lat = [90.0, 66.0, 60.0, 60.0, 59.0, 64.0, 60.0, 59.9, 82.0, 82.0]
+    index = PlaceIndex.build(lon, [y * sign for y in lat])
+    assert sorted(index.select(shape_of(polygon(ring))).tolist()) == [0, 1, 2, 3, 6, 8, 9]
+    assert sorted(index.select(shape_of(polygon(ring, hole))).tolist()) == [0, 1, 2, 3, 6, 8]
+    across = [
+        (160.0, 80.0 * sign),
+        (-160.0, 80.0 * sign),
+        (-160.0, 85.0 * sign),
+        (160.0, 85.0 * sign),
+        (160.0, 80.0 * sign),
+    ]
+    assert sorted(index.select(shape_of(polygon(ring, across))).tolist()) == [0, 1, 2, 3, 6, 9]
+
+
+# --- GeoJSON ----------------------------------------------------------------------------------------------------------
+
+
+def test_geojson_objects() -> None:
+    geometry: dict[str, Any] = {"type": "Polygon", "coordinates": [SQUARE]}
+    far = {"type": "MultiPolygon", "coordinates": [[box(10, 10, 11, 11)]]}
+    feature = {"type": "Feature", "geometry": geometry, "properties": {}}
+    index = PlaceIndex.build([1.0, 10.5], [1.0, 10.5])
+    assert index.select(from_geojson(geometry)).tolist() == [0]
+    assert index.select(from_geojson(feature)).tolist() == [0]
+    both = {"type": "FeatureCollection", "features": [feature, {"type": "Feature", "geometry": far}]}
+    assert index.count(from_geojson(both)) == 2
+    assert index.count(from_geojson({"type": "GeometryCollection", "geometries": [geometry, far]})) == 2
+    with pytest.raises(Refused, match="area_empty"):
+        from_geojson({"type": "Point", "coordinates": [0, 0]})
+
+
+@settings(max_examples=2_000)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(worlds.POLYGONS), st.sampled_from(worlds.PLACES))
+def test_geojson_as_geos_reads_it(seed: int, case: str, place: str) -> None:
+    random = np.random.default_rng(seed)
+    on = worlds.frame(random, place)
+    geometry = worlds.polygon(random, on, case)
+    lon, lat = worlds.points(random, on, geometry)
+    folded = shapely.transform(
+        geometry, lambda xy: np.column_stack([np.where(xy[:, 0] > 1.8e9, xy[:, 0] - 3.6e9, xy[:, 0]), xy[:, 1]]) / 1e7
+    )
+    shape = from_geojson(shapely.geometry.mapping(folded))
+    rows = PlaceIndex.build_ordered(lon, lat, shift=18)[0].select(shape)
+    assert set(rows.tolist()) == naive_geo.covered(geometry, lon, lat)
+
+
+@settings(max_examples=2_000)
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=3, max_size=8))
+def test_the_gate_agrees_with_geos_on_validity(ring: list[tuple[int, int]]) -> None:
+    closed = [(float(x), float(y)) for x, y in [*ring, ring[0]]]
+    valid = len(set(closed)) >= 3 and shapely.Polygon(closed).is_valid
+    taken = True
+    try:
+        shape_of(polygon(closed))
+    except Refused:
+        taken = False
+    assert taken == valid

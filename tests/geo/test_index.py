@@ -1,0 +1,246 @@
+"""The index against slow and obvious answers: shapely's `covers`, and haversine in plain Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fanout.errors import Refused
+from fanout.geo import EVERYONE, PlaceIndex, circle, corridor, shapes
+from tests.geo import naive_geo, worlds
+
+EXAMPLES = settings(max_examples=2_000)
+SEEDS = st.integers(0, 2**32 - 1)
+SHIFTS = st.sampled_from((13, 16, 20, 24))
+
+
+def built(lon: np.ndarray, lat: np.ndarray, shift: int) -> PlaceIndex:
+    return PlaceIndex.build_ordered(lon, lat, shift=shift)[0]
+
+
+def shape_of_geometry(geometry: shapely.Geometry) -> shapes.Polygon:
+    rings = [
+        np.rint(shapely.get_coordinates(ring)).astype(np.int64)
+        for part in shapely.get_parts(geometry)
+        for ring in (part.exterior, *part.interiors)
+    ]
+    return shapes.polygon(rings)
+
+
+def check_answer(index: PlaceIndex, shape: shapes.Shape, wanted: set[int]) -> None:
+    rows = index.select(shape)
+    assert rows.dtype == np.uint32
+    assert len(rows) == len(set(rows.tolist())), "a row was given twice"
+    assert set(rows.tolist()) == wanted
+    assert index.count(shape) == len(wanted)
+    runs = index.runs(shape)
+    assert (runs[:, 0] < runs[:, 1]).all()
+    assert (runs[1:, 0] > runs[:-1, 1]).all(), "runs are ascending, disjoint, and joined where they meet"
+
+
+# --- polygons ---------------------------------------------------------------------------------------------------------
+
+
+@EXAMPLES
+@given(SEEDS, st.sampled_from(worlds.POLYGONS), st.sampled_from(worlds.PLACES), SHIFTS)
+def test_polygons_are_what_geos_covers(seed: int, case: str, place: str, shift: int) -> None:
+    random = np.random.default_rng(seed)
+    on = worlds.frame(random, place)
+    geometry = worlds.polygon(random, on, case)
+    lon, lat = worlds.points(random, on, geometry)
+    check_answer(built(lon, lat, shift), shape_of_geometry(geometry), naive_geo.covered(geometry, lon, lat))
+
+
+@EXAMPLES
+@given(SEEDS, SHIFTS)
+def test_set_operations_are_those_of_sets(seed: int, shift: int) -> None:
+    random = np.random.default_rng(seed)
+    on = worlds.frame(random, "anywhere")
+    geometries = [worlds.polygon(random, on, case) for case in ("boxes", "star", "touching holes")]
+    lon, lat = worlds.points(random, on, geometries[0])
+    index = built(lon, lat, shift)
+    one, two, three = (shape_of_geometry(geometry) for geometry in geometries)
+    a, b, c = (naive_geo.covered(geometry, lon, lat) for geometry in geometries)
+    check_answer(index, shapes.Union((one, two, three)), a | b | c)
+    check_answer(index, shapes.Intersection((one, two, three)), a & b & c)
+    check_answer(index, shapes.Difference(shapes.Union((one, two)), three), (a | b) - c)
+    check_answer(index, shapes.Difference(EVERYONE, one), set(range(lon.size)) - a)
+
+
+def test_the_whole_world_as_a_box_takes_everybody_once() -> None:
+    lon = np.array([-180.0, 180.0, 0.0, 179.9999999, -179.9999999, 10.0])
+    lat = np.array([0.0, 10.0, 90.0, -90.0, 45.0, 1.0])
+    index = PlaceIndex.build(lon, lat)
+    world = shape_of_geometry(shapely.box(-1_800_000_000, -900_000_000, 1_800_000_000, 900_000_000))
+    check_answer(index, world, set(range(6)))
+    check_answer(index, EVERYONE, set(range(6)))
+
+
+def test_points_on_the_antimeridian_belong_to_a_polygon_on_either_side() -> None:
+    index = PlaceIndex.build(np.array([180.0, -180.0]), np.array([1.0, 1.0]))
+    west, east = (
+        shapely.box(1_790_000_000, 0, 1_800_000_000, 20_000_000),
+        shapely.box(-1_800_000_000, 0, -1_790_000_000, 20_000_000),
+    )
+    check_answer(index, shape_of_geometry(west), {0, 1})
+    check_answer(index, shape_of_geometry(east), {0, 1})
+    check_answer(index, shape_of_geometry(shapely.union_all([west, east])), {0, 1})
+
+
+# --- circles, lines, nearest ------------------------------------------------------------------------------------------
+
+RADII = st.one_of(
+    st.sampled_from((0.01, 200.0, 1_500.0, 10_000.0, 1e6, 5e6, 10_007_557.0, 1.5e7, 20_037_508.0)), st.floats(0.02, 2e7)
+)
+
+
+@EXAMPLES
+@given(SEEDS, RADII, st.sampled_from(worlds.PLACES), SHIFTS)
+def test_circles_are_what_haversine_measures(seed: int, radius_m: float, place: str, shift: int) -> None:
+    random = np.random.default_rng(seed)
+    on = worlds.frame(random, place)
+    lon, lat = worlds.points(random, on)
+    spread = max(1, int(radius_m / 0.011_132 * 1.2))  # most points near the rim's distance, whatever the radius
+    lon = (
+        (lon + random.integers(-spread, spread + 1, lon.size) + 1_800_000_000) % 3_600_000_000 - 1_800_000_000
+    ).astype(np.int32)
+    lat = np.clip(lat + random.integers(-spread, spread + 1, lat.size), -900_000_000, 900_000_000).astype(np.int32)
+    x, y = (on.west + 1_800_000_000) % 3_600_000_000 - 1_800_000_000, min(on.south + 12 * on.step, 900_000_000)
+    if place == "poles" and random.integers(3) == 0:
+        y = 900_000_000 if y > 0 else -900_000_000
+    metres = naive_geo.distances_m(x, y, lon, lat)
+    index = built(lon, lat, shift)
+    rows = index.select(shapes.Circle(x, y, radius_m))
+    assert len(rows) == len(set(rows.tolist())) == index.count(shapes.Circle(x, y, radius_m))
+    found = np.isin(np.arange(lon.size), rows)
+    assert found[metres < radius_m - naive_geo.TIE_M].all(), "somebody inside was left out"
+    assert not found[metres > radius_m + naive_geo.TIE_M].any(), "somebody outside was taken"
+
+
+@EXAMPLES
+@given(SEEDS, st.sampled_from(worlds.PLACES), SHIFTS, st.integers(0, 150))
+def test_nearest_are_the_nearest_in_order(seed: int, place: str, shift: int, count: int) -> None:
+    random = np.random.default_rng(seed)
+    on = worlds.frame(random, place)
+    lon, lat = worlds.points(random, on)
+    x, y = (on.west + 1_800_000_000) % 3_600_000_000 - 1_800_000_000, on.south
+    metres = naive_geo.distances_m(x, y, lon, lat)
+    rows = built(lon, lat, shift).select(shapes.Nearest(x, y, count))
+    assert len(set(rows.tolist())) == len(rows) == min(count, lon.size)
+    given_m = metres[rows]
+    assert (np.diff(given_m) > -naive_geo.TIE_M).all(), "nearest first"
+    np.testing.assert_allclose(given_m, np.sort(metres)[: len(rows)], atol=naive_geo.TIE_M)
+
+
+@settings(max_examples=300)
+@given(SEEDS, st.sampled_from(worlds.PLACES), st.floats(10, 200_000))
+def test_corridors_are_what_walking_the_line_measures(seed: int, place: str, radius_m: float) -> None:
+    random = np.random.default_rng(seed)
+    on = worlds.frame(random, place)
+    lon, lat = (column[:30] for column in worlds.points(random, on))
+    line = [
+        (((on.west + int(dx) * on.step + 1_800_000_000) % 3_600_000_000 - 1_800_000_000) / 1e7,
+         (on.south + int(dy) * on.step) / 1e7)
+        for dx, dy in random.integers(0, 24, (3, 2))
+    ]  # fmt: skip
+    shape = corridor(line, radius_m)
+    found = np.isin(np.arange(lon.size), built(lon, lat, 16).select(shape))
+    fixed = [(round(x * 1e7), round(y * 1e7)) for x, y in line]
+    for row in range(lon.size):
+        metres = naive_geo.to_arc_m(fixed, int(lon[row]), int(lat[row]))
+        if abs(metres - radius_m) > 1 + radius_m * 1e-4:  # the walk has steps
+            assert found[row] == (metres < radius_m), (row, metres)
+
+
+# --- many at one place, few, none -------------------------------------------------------------------------------------
+
+
+def test_a_hundred_thousand_people_at_one_coordinate() -> None:
+    lon, lat = np.full(100_000, 52_000_000, np.int32), np.full(100_000, 520_000_000, np.int32)
+    index = PlaceIndex.build(lon, lat)
+    assert index.count(circle(5.2, 52.0, 1.0)) == 100_000
+    assert np.array_equal(index.select(circle(5.2, 52.0, 1.0)), np.arange(100_000)), "ties in the order of rows"
+    corner = shape_of_geometry(shapely.box(52_000_000, 520_000_000, 52_000_010, 520_000_010))
+    assert index.count(corner) == 100_000
+    assert index.count(shape_of_geometry(shapely.box(52_000_001, 520_000_000, 52_000_010, 520_000_010))) == 0
+    assert np.array_equal(index.nearest(5.2, 52.0, 7), np.arange(7))
+
+
+@pytest.mark.parametrize("shape", [circle(5.2, 52.0, 1e6), EVERYONE, corridor([(5.0, 52.0), (6.0, 52.0)], 1e6)])
+def test_one_person_and_nobody(shape: shapes.Shape) -> None:
+    assert PlaceIndex.build([5.2], [52.0]).select(shape).tolist() == [0]
+    nobody = PlaceIndex.build([], [])
+    assert nobody.select(shape).size == nobody.count(shape) == nobody.nearest(0, 0, 3).size == 0
+
+
+def test_answers_do_not_depend_on_how_the_points_came_in() -> None:
+    random = np.random.default_rng(5)
+    lon, lat = random.uniform(3, 7, 5_000), random.uniform(51, 53, 5_000)
+    one, two = PlaceIndex.build(lon, lat), PlaceIndex.build(lon, lat)
+    shape = circle(5.0, 52.0, 30_000.0)
+    assert one.select(shape).tobytes() == two.select(shape).tobytes()
+    assert one.nbytes <= 16 * 5_000 + 4 * (one.offsets.size)
+
+
+def test_bad_coordinates_are_named() -> None:
+    with pytest.raises(Refused, match="area_coordinate_range") as refusal:
+        PlaceIndex.build([5.0, 181.0], [52.0, 52.0])
+    assert refusal.value.where == "row 1"
+    with pytest.raises(Refused, match="area_coordinate_not_finite"):
+        PlaceIndex.build([float("nan")], [52.0])
+
+
+# --- saving -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_saved_index_is_the_same_index(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    index = PlaceIndex.build(random.uniform(-180, 180, 3_000), random.uniform(-90, 90, 3_000))
+    index.save(tmp_path / "places")
+    loaded = PlaceIndex.load(tmp_path / "places")
+    shape = circle(10.0, 10.0, 3e6)
+    assert loaded.select(shape).tobytes() == index.select(shape).tobytes()
+    assert not loaded.lon.flags.writeable
+
+
+@settings(max_examples=200)
+@given(st.integers(0, 20_000), st.integers(1, 255))
+def test_a_damaged_file_is_found_out(tmp_path_factory: pytest.TempPathFactory, at: int, flip: int) -> None:
+    path = tmp_path_factory.getbasetemp() / "damaged"
+    random = np.random.default_rng(3)
+    index = PlaceIndex.build(random.uniform(3, 7, 1_000), random.uniform(50, 54, 1_000))
+    index.save(path)
+    data = bytearray(path.read_bytes())
+    data[at % len(data)] ^= flip
+    path.write_bytes(data)
+    try:
+        loaded = PlaceIndex.load(path)
+    except Refused as refusal:
+        code = refusal.code
+    else:  # a byte of padding
+        code = "file_as_it_was" if loaded.select(EVERYONE).tobytes() == index.select(EVERYONE).tobytes() else "lost"
+    assert code.startswith("file_")
+
+
+def test_what_is_wrong_with_a_file_is_said(tmp_path: Path) -> None:
+    index = PlaceIndex.build([5.0, 6.0], [52.0, 53.0])
+    path = tmp_path / "places"
+    index.save(path)
+    whole = path.read_bytes()
+
+    def refused(data: bytes) -> str:
+        path.write_bytes(data)
+        with pytest.raises(Refused) as refusal:
+            PlaceIndex.load(path)
+        return refusal.value.code
+
+    assert refused(b"not ours" + whole[8:]) == "file_magic"
+    assert refused(whole[:8] + (99).to_bytes(4, "little") + whole[12:]) == "file_version"
+    assert refused(whole[:-20]) == "file_count"
+    assert refused(whole[:4096] + b"\x01" + whole[4097:]) == "file_checksum"
+    assert refused(b"") == "file_magic"
