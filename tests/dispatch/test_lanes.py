@@ -1,0 +1,202 @@
+"""The bulk lane against servers that break the protocol: every row has a definite code, whatever happens.
+
+What really arrived is counted by the server. Of a row whose code says that it certainly was not taken, nothing may have
+arrived; a row with a 200 arrived.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trio
+
+from fanout.channels.protocol import GARBAGE, NO_ANSWER, NO_CONNECTION, NOT_SENT, Requests, Template, column
+from fanout.dispatch.bucket import Bucket
+from fanout.dispatch.lanes import BulkLane, Sent
+from fanout.simulators import tls
+from fanout.simulators.faults import FAULTS, Fault, FaultyServer
+from tests.dispatch.kit import clock_ms
+from tests.simulators.kit import Providers
+
+ROWS = 40
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> tls.Files:
+    return tls.write(tmp_path_factory.mktemp("tls"), now=datetime.datetime.now(datetime.UTC))
+
+
+def requests(url: str, rows: int = ROWS) -> Requests:
+    """POST url/<row> with a body of its own."""
+    template = Template(method="POST", url=(f"{url}/".encode(), 0), headers=(), body=(b"row ", 0, b"."))
+    return Requests(
+        templates=(template,),
+        columns=(column([b"%d" % row for row in range(rows)]),),
+        which=np.zeros(rows, np.uint8),
+        usable=np.ones(rows, np.bool_),
+    )
+
+
+@asynccontextmanager
+async def open_lane(
+    ca: Path, *, timeout_s: float = 1.0, rate: float = 1e6, streams: int = 16
+) -> AsyncIterator[BulkLane]:
+    async with trio.open_nursery() as nursery:
+        lane = BulkLane(
+            ca=str(ca),
+            connections=2,
+            streams=streams,
+            timeout_s=timeout_s,
+            reserve=0.125,
+            bucket=Bucket(rate_per_s=rate, burst=max(1.0, rate / 10), reserve=0.125, now_s=trio.current_time()),
+            clock_ms=clock_ms,
+        )
+        await nursery.start(lane.run)
+        yield lane
+        lane.close()
+
+
+async def send(lane: BulkLane, url: str, rows: int = ROWS, may_go: Callable[[], bool] = lambda: True) -> Sent:
+    with trio.fail_after(30):
+        return await lane.send(requests(url, rows), np.arange(rows), lane=0, action=1, may_go=may_go)
+
+
+POSSIBLE: dict[Fault, set[int]] = {
+    "none": {200},
+    "one_stream": {200},
+    "shrink": {200},
+    "goaway": {200, NO_ANSWER},
+    "refuse": {200, NO_ANSWER},
+    "reset": {200, NO_ANSWER},
+    "drop": {200, NO_ANSWER},
+    "half": {NO_ANSWER},
+    "hang": {NO_ANSWER},
+    "endless": {GARBAGE, NO_ANSWER},
+    "garbage": {NO_ANSWER, NO_CONNECTION, GARBAGE},
+    "mute": {NO_ANSWER, NO_CONNECTION},
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_every_row_has_a_definite_code(fault: Fault, certificates: tls.Files) -> None:
+    server = FaultyServer(fault, cert=certificates.cert, key=certificates.key)
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(server.serve)
+        async with open_lane(certificates.ca) as lane:
+            sent = await send(lane, f"https://127.0.0.1:{port}")
+            assert lane.in_flight == 0
+        nursery.cancel_scope.cancel()
+    assert set(sent.codes.tolist()) <= POSSIBLE[fault], fault
+    arrived = {path: count for (path, _), count in server.arrived.items()}
+    for row, code in enumerate(sent.codes.tolist()):
+        count = arrived.get(f"/{row}", 0)
+        if code == 200:
+            assert count >= 1, "what was accepted has arrived"
+        if code in (NO_CONNECTION, NOT_SENT):
+            assert count == 0, "what certainly was not taken has not arrived"
+    if fault in ("none", "one_stream", "shrink"):
+        assert set(arrived.values()) == {1}
+        assert {(f"/{row}", b"row %d." % row) for row in range(ROWS)} == set(server.arrived)
+
+
+async def test_a_wrong_certificate_takes_nothing(tmp_path: Path, certificates: tls.Files) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    other = tls.write(tmp_path / "other", now=now, hosts=["wrong.invalid"], addresses=[])
+    server = FaultyServer("none", cert=other.cert, key=other.key)
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(server.serve)
+        for ca in (certificates.ca, other.ca):  # an authority that is not ours; a name that is not its own
+            async with open_lane(ca) as lane:
+                sent = await send(lane, f"https://127.0.0.1:{port}")
+                assert set(sent.codes.tolist()) == {NO_CONNECTION}
+        nursery.cancel_scope.cancel()
+    assert not server.arrived
+
+
+async def test_nobody_there(certificates: tls.Files) -> None:
+    async with open_lane(certificates.ca) as lane:
+        sent = await send(lane, "https://127.0.0.1:9")
+    assert set(sent.codes.tolist()) == {NO_CONNECTION}
+
+
+async def test_a_stop_between_rows_leaves_the_rest_unsent(providers: Providers) -> None:
+    allowed = 3
+
+    def may_go() -> bool:
+        nonlocal allowed
+        allowed -= 1
+        return allowed >= 0
+
+    async with open_lane(providers.ca) as lane:
+        sent = await send(lane, providers.url, 200, may_go)
+    codes = sent.codes.tolist()
+    assert NOT_SENT in codes
+    first = codes.index(NOT_SENT)
+    assert set(codes[first:]) == {NOT_SENT}, "in order, and nothing after the stop"
+    assert NOT_SENT not in codes[:first]
+
+
+async def test_bodies_are_of_refusals_and_retry_after_is_read(providers: Providers) -> None:
+    providers.moods(fcm={"storm": 1.0, "retry_after_s": 7})
+    template = Template(
+        method="POST",
+        url=(f"{providers.url}/v1/projects/p/messages:send".encode(),),
+        headers=("content-type: application/json",),
+        body=(b'{"message":{"token":"', 0, b'"}}'),
+    )
+    storm = Requests(
+        templates=(template,), columns=(column([b"a"]),), which=np.zeros(1, np.uint8), usable=np.ones(1, np.bool_)
+    )
+    async with open_lane(providers.ca) as lane:
+        sent = await lane.send(storm, np.arange(1), lane=0, action=1, may_go=lambda: True)
+    assert sent.codes.tolist() == [503]
+    assert sent.asked_s == 7
+    assert b"UNAVAILABLE" in sent.bodies[0]
+    assert sent.first_ms is None
+
+
+async def test_a_cancelled_caller_takes_its_unsent_rows_along(certificates: tls.Files) -> None:
+    server = FaultyServer("hang", cert=certificates.cert, key=certificates.key)
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(server.serve)
+        async with open_lane(certificates.ca, timeout_s=0.5) as lane:
+            with trio.move_on_after(0.2):
+                await send(lane, f"https://127.0.0.1:{port}", 500)
+            sent = await send(lane, f"https://127.0.0.1:{port}", 3)
+            assert sent.codes.tolist() == [NO_ANSWER] * 3
+        nursery.cancel_scope.cancel()
+    assert len(server.arrived) < 100
+
+
+async def test_a_closed_lane_answers_its_callers(certificates: tls.Files) -> None:
+    server = FaultyServer("hang", cert=certificates.cert, key=certificates.key)
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(server.serve)
+        async with open_lane(certificates.ca, timeout_s=60) as lane, trio.open_nursery() as callers:
+            found: list[Sent] = []
+
+            async def call() -> None:
+                found.append(await send(lane, f"https://127.0.0.1:{port}", 100))
+
+            callers.start_soon(call)
+            while lane.in_flight == 0:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            lane.close()
+        nursery.cancel_scope.cancel()
+    codes = found[0].codes.tolist()
+    assert set(codes) == {NO_ANSWER, NOT_SENT}
+    assert codes.count(NO_ANSWER) < 100
+
+
+async def test_warming_opens_every_connection(providers: Providers) -> None:
+    async with open_lane(providers.ca) as lane:
+        assert await lane.warm(providers.url)
+        assert lane.in_flight == 0
+        assert (await send(lane, providers.url)).codes.tolist() == [404] * ROWS
+    async with open_lane(providers.ca, timeout_s=0.5) as lane:
+        assert not await lane.warm("https://127.0.0.1:9")
