@@ -47,7 +47,7 @@ class Progress:
         elif now_s - self._plain_at_s >= PLAIN_EVERY_S:
             self._plain_at_s = now_s
             for name, view in views:
-                self._console.print("  " + self._line(name, view, now_s), highlight=False)
+                self._console.print("  " + self._line(name, view, now_s), highlight=False, soft_wrap=True)
 
     def _line(self, name: str, view: wire.ActionView, now_s: float) -> str:
         tally = view.tallies[-1]
