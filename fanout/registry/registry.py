@@ -164,7 +164,7 @@ class Registry:
                 version = self._view.version + 1
                 entry = entries.Erased(version, rows.tobytes())
                 self._sequence = self._log.append(entries.STREAM, [entries.encode(entry)])
-                self._view = views.erased(self._view, rows, version)
+                self._view = views.erased(self._view, rows, self._view.take("generation", rows), version)
                 self._forget(rows)
                 self._written.append(rows)
         return int(rows.size)
@@ -213,6 +213,7 @@ class Registry:
         """
         tell = progress or (lambda _: None)
         with self._compaction, self._lock:
+            self._written = []
             tell("checking")
             columns, imported = ingest.columns_of(table, self._numbering, on_bad, row_numbers)
             del table
@@ -272,25 +273,28 @@ class Registry:
 
     def _replay(self) -> None:
         """Take in what the log has after the snapshot: the last word on each row, as one change."""
-        last: dict[int, tuple[wire.Participant, int] | None] = {}
+        last: dict[int, tuple[wire.Participant | None, int]] = {}
         version = self._view.version
         for sequence, entry in entries.after(self._log, self._sequence):
             self._sequence, version = sequence, entry.version
-            rows = entries.rows_of(entry).tolist()
+            rows = entries.rows_of(entry)
             if isinstance(entry, entries.Erased):
-                last.update(dict.fromkeys(rows))
+                held = self._view.take("generation", rows).tolist()
+                for row, generation in zip(rows.tolist(), held, strict=True):
+                    last[row] = (None, last[row][1] if row in last else generation)
             else:
                 generations = entries.generations_of(entry).tolist()
-                last.update(zip(rows, zip(entry.participants, generations, strict=True), strict=True))
-        there = [(row, *state) for row, state in last.items() if state is not None]
-        gone = np.array([row for row, state in last.items() if state is None], np.uint32)
+                last.update(zip(rows.tolist(), zip(entry.participants, generations, strict=True), strict=True))
+        there = [(row, one, generation) for row, (one, generation) in last.items() if one is not None]
         if there:
             rows = np.array([row for row, _, _ in there], np.uint32)
-            generations = np.array([generation for _, _, generation in there], np.uint16)
+            at = np.array([generation for _, _, generation in there], np.uint16)
             columns = ingest.of_participants([one for _, one, _ in there], self._numbering)
-            self._view = views.changed(self._view, rows, generations, columns, self._numbering.frozen(), version)
-        if gone.size:
-            self._view = views.erased(self._view, gone, version)
+            self._view = views.changed(self._view, rows, at, columns, self._numbering.frozen(), version)
+        gone = sorted((row, generation) for row, (one, generation) in last.items() if one is None)
+        if gone:
+            rows, at = (np.array(column) for column in zip(*gone, strict=True))
+            self._view = views.erased(self._view, rows.astype(np.uint32), at.astype(np.uint16), version)
 
     def _rows_for(self, ids: Packed) -> tuple[Rows, NDArray[np.uint16], list[int]]:
         """The row and generation of each id, new ones given out; and what would be left of the free rows."""

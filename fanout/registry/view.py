@@ -173,6 +173,10 @@ class View:
             lon[rows], lat[rows] = to_degrees(places.lon[kept]), to_degrees(places.lat[kept])
         return lon, lat
 
+    def in_delta(self, rows: Rows) -> NDArray[np.bool_]:
+        """bool[n]: rows that changed since the base was made."""
+        return self._slots(rows) >= 0
+
     def _slots(self, rows: NDArray[Any]) -> NDArray[np.int64]:
         """int64, shape of rows: where a row stands in the delta, -1 if it does not."""
         changed = self.delta.rows
@@ -200,11 +204,10 @@ def changed(
     return _with_delta(view, fresh, names, version)
 
 
-def erased(view: View, rows: Rows, version: int) -> View:
-    """The view after an erasure of rows (each once)."""
-    rows = np.sort(rows)
+def erased(view: View, rows: Rows, generations: NDArray[np.uint16], version: int) -> View:
+    """The view after an erasure of rows (ascending, each once), which keep their generations for who comes next."""
     people = np.zeros(rows.size, PERSON)
-    people["generation"] = view.take("generation", rows)
+    people["generation"] = generations
     people["flags"] = ERASED
     none = np.empty(0, np.int32)
     fresh = make_part(rows, people, packed.empty(rows.size), none.astype(np.uint32), none, none, none.astype(np.uint16))
@@ -213,7 +216,8 @@ def erased(view: View, rows: Rows, version: int) -> View:
 
 def _with_delta(view: View, fresh: Part, names: Names, version: int) -> View:
     assert fresh.rows is not None, "what changed names its rows"
-    before = int((view.take("flags", fresh.rows)[_given_out(view, fresh.rows)] & ERASED == 0).sum())
+    known = (fresh.rows < view.base.size) | view.in_delta(fresh.rows)
+    before = int((view.take("flags", fresh.rows[known]) & ERASED == 0).sum())
     after = int((fresh.people["flags"] & ERASED == 0).sum())
     stale = view.stale.copy()
     stale[fresh.rows[fresh.rows < view.base.size]] = 1
@@ -221,11 +225,6 @@ def _with_delta(view: View, fresh: Part, names: Names, version: int) -> View:
     rows = max(view.rows, int(fresh.rows[-1]) + 1) if fresh.size else view.rows
     stale.setflags(write=False)
     return View(version, view.people + after - before, rows, names, view.base, delta, stale, view.live)
-
-
-def _given_out(view: View, rows: Rows) -> NDArray[np.bool_]:
-    there: NDArray[np.bool_] = rows < view.rows
-    return there
 
 
 def _over(under: Part, over: Part) -> Part:

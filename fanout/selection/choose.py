@@ -57,6 +57,8 @@ def choose(view: View, query: Query) -> Selection:
     if isinstance(query.shape, shapes.Everyone) and query.centre is None and query.live == "ignore":
         return _everyone(view, filters_of(query, view))
     filters = filters_of(query, view)
+    if isinstance(query.shape, shapes.Everyone):
+        filters = filters._replace(in_force=np.ones_like(filters.in_force))
     live = view.live if query.live != "ignore" else None
     since_ms = query.at_ms - query.live_fresh_ms
     instead = live if query.live == "instead" else None
