@@ -93,6 +93,16 @@ def free_port() -> int:
         return port
 
 
+def _free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
 def start_broker(folder: Path, *, port: int = 0, kind: str = "auto") -> Broker:
     """Start a broker and wait until it answers. Blocking. `port` 0: a free one; `kind`: auto · mosquitto · amqtt."""
     assert kind in ("auto", "mosquitto", "amqtt")
@@ -100,6 +110,9 @@ def start_broker(folder: Path, *, port: int = 0, kind: str = "auto") -> Broker:
     if program is None and kind == "mosquitto":
         raise Refused("broker_unavailable", address="mosquitto", detail="no mosquitto is installed on this machine")
     folder.mkdir(parents=True, exist_ok=True)
+    if port and not _free(port):
+        detail = "another program listens there; set signage.embedded_port to another port, or to 0"
+        raise Refused("broker_unavailable", address=f"mqtt://127.0.0.1:{port}", detail=detail)
     port = port or free_port()
     log = folder / "broker.log"
     if program is not None:

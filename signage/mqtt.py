@@ -283,10 +283,10 @@ class Link:
                 nursery.start_soon(self._tick, client)
                 nursery.start_soon(self._write, client, wire)
                 await self._read(name, client, wire)
-        except* _Down as group:
+        except* (_Down, OSError) as group:
             if not self._stats.connected and self._options.protocol == "auto" and not old:
                 self._old[name] = True  # never got as far as CONNACK: it may not know MQTT 5
-            raise _Down(self._ended or str(group.exceptions[0])) from None
+            raise _Down(self._ended or _first(group)) from None
         finally:
             await self._close(client, wire)
 
@@ -457,6 +457,14 @@ class Link:
 
     def _on_register_write(self, client: Any, userdata: Any, sock: Any) -> None:
         self._work.set()
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> str:
+    """The words of the first exception in a group of groups."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return str(error)
 
 
 def _more(wire: _Wire) -> bool:

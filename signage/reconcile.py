@@ -84,7 +84,6 @@ class Reconciler:
         self._composed: dict[tuple[Model, int, tuple[int, ...]], _Composed] = {}
         self._controllers: dict[str, dict[Board, None]] = {}
         self._early: dict[str, dict[str, bytes]] = {}
-        self._ticked_ms = 0
         self._ticks = 0
 
     def on_work(self, kick: Callable[[], None]) -> None:
@@ -254,8 +253,9 @@ class Reconciler:
         if new:
             self.remember[CAPS, board.id] = native.encode(caps)
             for action in board.showings:
+                fits = self._item(self._showings[action], board.model) is not None
                 why = self._showings[action].why_unfit(board.model)
-                if self._item(self._showings[action], board.model) is None and why:
+                if not fits and why:
                     board.note(f"action {action} does not fit model {board.model.name}: {why}")
             if board.showings:
                 self._desire(board)
@@ -333,7 +333,7 @@ class Reconciler:
     # --- time ---------------------------------------------------------------------------------------------------------
 
     def tick(self, now_ms: int) -> None:
-        """Ends, results that stood long enough, starts, boards that lag, topics to be forgotten."""
+        """Ends, results that stood long enough, boards that lag, topics to be forgotten."""
         for showing in list(self._showings.values()):
             record = showing.record
             if record.stage == "start" and record.end_ms <= now_ms:
@@ -342,8 +342,6 @@ class Reconciler:
             elif record.stage == "result" and record.result_end_ms <= now_ms:
                 showing.replace(stage="over")
                 self._restage(showing)
-            elif record.stage == "start" and self._ticked_ms < record.start_ms <= now_ms:
-                self._recompare(showing, now_ms)
             if record.stage == "over" and showing.last_end_ms + self._grace_ms <= now_ms:
                 self._forget(showing)
         for board in list(self._open):
@@ -353,20 +351,12 @@ class Reconciler:
             for board in list(self._held):
                 if not board.showings and 0 < board.last_end_ms + self._grace_ms <= now_ms:
                     self._step(board, Event.GRACE)
-        self._ticked_ms = now_ms
         if self._first or self._later:
             self._kick()
 
     @property
     def _grace_ms(self) -> int:
         return int(self._settings.grace_s * 1000)
-
-    def _recompare(self, showing: Showing, now_ms: int) -> None:
-        for name in showing.record.boards:
-            board = self.boards.get(name)
-            event = self._compare(board, now_ms) if board is not None else None
-            if board is not None and event is not None and board.state is State.AGREED:
-                self._step(board, event)
 
     def _chase(self, board: Board, now_ms: int) -> None:
         """Ask a board again that is there and does not agree; it may agree by now, as time has changed what is

@@ -8,7 +8,8 @@ Rules:
    an emergency: it must not displace one that is still on.
 3. A result takes the action's place for a while, under the same action id; without text, or on a model that cannot
    show it, the action is taken down at once.
-4. A record is what must be remembered: it is durable before anything is published.
+4. What is to be shown at once has start 0, not the engine's time: a board whose clock is late must not wait.
+5. A record is what must be remembered: it is durable before anything is published.
 """
 
 from __future__ import annotations
@@ -90,25 +91,23 @@ class Showing:
             return None
         if record.stage == "result":
             forms = forms_of(record.result_texts, {})
-            start_ms, end_ms, stage, priority = record.ended_ms or 0, record.result_end_ms, "result", result_rank
+            end_ms, stage, priority = record.result_end_ms, "result", result_rank
         else:
             forms = forms_of(record.request.texts, record.request.boards.texts)
-            start_ms, end_ms, stage, priority = record.start_ms, record.end_ms, "start", record.priority
+            end_ms, stage, priority = record.end_ms, "start", record.priority
         try:
             layout = lay_out(forms, model, self._pace)
         except Unfit as unfit:
             self._why[model] = str(unfit)
             return None
-        return item_of(record.action, _stage(stage), priority, layout, start_ms, end_ms, record.start_ms)
+        return item_of(record.action, _stage(stage), priority, layout, end_ms, record.start_ms)
 
 
 def _stage(name: str) -> Stage:
     return "result" if name == "result" else "start"
 
 
-def item_of(
-    action: int, stage: Stage, priority: int, layout: Layout, start_ms: int, end_ms: int, received_ms: int
-) -> Item:
+def item_of(action: int, stage: Stage, priority: int, layout: Layout, end_ms: int, received_ms: int) -> Item:
     """A laid-out text as an item of a document."""
     return Item(
         action=action,
@@ -117,7 +116,7 @@ def item_of(
         behaviour=layout.behaviour,
         pages=list(layout.pages),
         font=layout.font,
-        start_ms=start_ms,
+        start_ms=0,
         end_ms=end_ms,
         received_ms=received_ms,
     )

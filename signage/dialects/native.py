@@ -42,6 +42,7 @@ CONTENT_TYPE: Final[dict[Form, str]] = {"msgpack": "application/msgpack", "json"
 
 Short = Annotated[str, Meta(max_length=200)]
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
+Version = Annotated[int, Meta(ge=0, le=2**62)]  # milliseconds since 1970 are 2**41
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -104,8 +105,8 @@ class Reported(Message, frozen=True, kw_only=True, omit_defaults=True):
     """What the board really shows, read back. `version`: of the last document it took (own topic), 0 for none."""
 
     board: Short
-    version: int = 0
-    area_versions: dict[str, int] = {}
+    version: Version = 0
+    area_versions: dict[str, Version] = {}
     why: Why = "desired"
     shown: Annotated[list[Shown], Meta(max_length=64)] = []
     lines: Annotated[list[Short], Meta(max_length=256)] = []
@@ -119,7 +120,7 @@ class Reported(Message, frozen=True, kw_only=True, omit_defaults=True):
 class Ack(Message, frozen=True, kw_only=True, omit_defaults=True):
     """What happened to one item of one version; `action` 0 speaks of the whole document."""
 
-    version: int
+    version: Version
     what: Literal["received", "rejected", "shown", "ended"]
     action: int = 0
     stage: Stage = "start"
@@ -169,7 +170,7 @@ class Document(Message, frozen=True, kw_only=True, omit_defaults=True):
     board: str = ""
     area: str = ""
     model: str = ""
-    version: int
+    version: Version
     on_comm_loss: Literal["blank", "hold"] = "blank"
     comm_loss_s: int = 300
     items: list[Item]

@@ -1,0 +1,192 @@
+"""Every layout obeys its model and loses no word, by a checker that knows nothing of how layouts are made."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from signage.charsets import CODECS
+from signage.fonts import NAMES, load_face
+from signage.layout import Layout, Model, Pace, Unfit, lay_out
+
+PACE = Pace()
+WORDS = st.sampled_from(
+    [
+        "Vermist:",
+        "jongen,",
+        "6",
+        "jaar",
+        "1.15",
+        "m",
+        "kort",
+        "donker",
+        "haar",
+        "gele",
+        "regenjas",
+        "blauwe",
+        "laarzen.",
+        "Laatst",
+        "gezien",
+        "15.40",
+        "uur",
+        "speeltuin",
+        "Wilhelminapark",
+        "Bel",
+        "112",
+        "gemeenteraadsverkiezingen",
+        "’s-Hertogenbosch",
+        "Súdwest-Fryslân",
+        "€",
+        "12½",
+        "ĳsmuts",
+        "Goes/Bergen",
+        "Ü",
+        "verantwoordelijkheidsgevoel",
+        "0800-0011",
+        "XX-99-YY",
+        "“Hoekje”",
+        "–",
+        "café",
+        "naïef",
+    ]
+)
+TEXTS = st.lists(WORDS, min_size=1, max_size=40).map(" ".join)
+MODELS = st.one_of(
+    st.builds(
+        Model,
+        name=st.just("line"),
+        kind=st.just("characters"),
+        lines=st.integers(0, 8),
+        characters=st.integers(0, 100),
+        charset=st.sampled_from([*CODECS, "ebcdic"]),
+        scrolls=st.booleans(),
+        scroll_characters=st.integers(0, 400),
+        pages=st.integers(0, 12),
+        languages=st.sampled_from([(), ("nl",), ("en",), ("nl", "en")]),
+    ),
+    st.builds(
+        Model,
+        name=st.just("pixel"),
+        kind=st.sampled_from(["pixels", "image"]),
+        width_px=st.integers(0, 400),
+        height_px=st.integers(0, 120),
+        charset=st.sampled_from(["utf-8", "latin-1", "ascii"]),
+        pages=st.integers(0, 12),
+        fonts=st.sampled_from([(), ("6x10",), ("10x20", "5x7"), ("nosuchfont",)]),
+    ),
+)
+
+
+def letters(text: str) -> str:
+    """A text without what a layout may change: blanks, hyphens, and the spelling of what a board lacks."""
+    return re.sub(r"[\s-]", "", text)
+
+
+def check(layout: Layout, model: Model, forms: list[tuple[tuple[str, str], ...]]) -> None:
+    """The rules of a layout."""
+    assert 1 <= len(layout.pages) <= max(1, model.pages)
+    encoding = CODECS.get(model.charset, "ascii")
+    for page in layout.pages:
+        assert page.lines
+        assert page.seconds >= PACE.seconds_page_min
+        for line in page.lines:
+            assert line == line.strip()
+            line.encode(encoding)
+            if layout.behaviour == "scroll":
+                assert len(line) <= model.scroll_characters
+            elif model.kind == "characters":
+                assert len(line) <= model.characters
+            else:
+                assert load_face(layout.font).measure(line) <= model.width_px
+        if model.kind == "characters":
+            assert len(page.lines) <= model.lines
+        else:
+            assert len(page.lines) * load_face(layout.font).height <= model.height_px
+    assert (layout.behaviour == "static") == (len(layout.pages) == 1 and layout.behaviour != "scroll")
+    form = dict(forms[layout.form])
+    for language in layout.languages:
+        joined = " ".join(line for page in layout.pages if page.language == language for line in page.lines)
+        plain = form[language]
+        if plain.isascii():
+            assert letters(joined) == letters(plain)
+        words = re.findall(r"\d[\d.]*\d|\d", plain)
+        for word in words:
+            assert word in joined, "a number is never divided"
+
+
+@given(TEXTS, MODELS)
+def test_a_layout_obeys_its_model_and_loses_no_word(text: str, model: Model) -> None:
+    forms = [(("nl", text),)]
+    try:
+        layout = lay_out(forms, model, PACE)
+    except Unfit:
+        return
+    check(layout, model, forms)
+
+
+@given(TEXTS, TEXTS, TEXTS, MODELS)
+def test_of_forms_the_longest_that_fits_is_taken(first: str, second: str, english: str, model: Model) -> None:
+    forms = [(("nl", first + " " + second), ("en", english)), (("nl", second), ("en", english))]
+    try:
+        layout = lay_out(forms, model, PACE)
+    except Unfit:
+        return
+    check(layout, model, forms)
+    if layout.form == 1 and not layout.left_out:
+        assert not fits_whole(forms[0], model)
+
+
+def fits_whole(form: tuple[tuple[str, str], ...], model: Model) -> bool:
+    try:
+        return not lay_out([form], model, PACE).left_out
+    except Unfit:
+        return False
+
+
+def test_real_texts_on_a_common_board(shared_data: Path) -> None:
+    model = Model(name="led", kind="characters", lines=3, characters=26, charset="latin-1", pages=6)
+    texts = (shared_data / "messages" / "burgernet" / "teksten.jsonl").read_text().splitlines()
+    for line in texts:
+        text = json.loads(line)["tekst"]
+        check(lay_out([(("nl", text),)], model, PACE), model, [(("nl", text),)])
+
+
+def test_a_hundred_characters_on_ninety_are_paged_or_refused() -> None:
+    text = "Vermist: jongen van zes jaar met kort donker haar, een gele regenjas en blauwe laarzen. Gezien? Bel 112."
+    assert len(text) > 90
+    fits = lay_out([(("nl", text),)], Model(name="p", kind="characters", lines=1, characters=90, pages=2), PACE)
+    assert len(fits.pages) == 2
+    with pytest.raises(Unfit, match="2 pages"):
+        lay_out([(("nl", text),)], Model(name="p", kind="characters", lines=1, characters=90, pages=1), PACE)
+
+
+def test_dutch_is_hyphenated_where_dutch_is() -> None:
+    model = Model(name="n", kind="characters", lines=4, characters=12, pages=2)
+    layout = lay_out([(("nl", "verantwoordelijkheidsgevoel"),)], model, PACE)
+    assert layout.pages[0].lines == ["verantwoor-", "delijkheids-", "gevoel"]
+
+
+def test_what_the_board_lacks_is_spelt() -> None:
+    model = Model(name="a", kind="characters", lines=2, characters=40, charset="ascii")
+    layout = lay_out([(("nl", "Café “’t Hoekje” €5, 12½ ĳs – Ü"),)], model, PACE)
+    assert layout.pages[0].lines == ['Cafe "\'t Hoekje" EUR5, 121/2 ijs - U']
+    with pytest.raises(Unfit, match="🚨"):
+        lay_out([(("nl", "alarm 🚨"),)], model, PACE)
+
+
+def test_a_language_that_does_not_fit_is_named() -> None:
+    model = Model(name="a", kind="characters", lines=2, characters=20, pages=1)
+    layout = lay_out([(("nl", "Vermist: kind. Bel 112."), ("en", "Missing: child. Call 112."))], model, PACE)
+    assert (layout.languages, layout.left_out) == (("nl",), ("en",))
+
+
+def test_fonts_of_the_contract_have_all_of_dutch() -> None:
+    for name in NAMES:
+        face = load_face(name)
+        assert all(face.has(letter) for letter in "abcXYZ019 éëïöüáóúèâêîôû€ĳĲ‘’“”–…½±"), name
+        assert face.draw("Ab").shape == (face.height, face.measure("Ab"))

@@ -1,0 +1,186 @@
+"""Boards end to end over real sockets: a broker as a child process, simulated boards, the service."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from fanout import settings, wire
+from fanout.errors import Refused
+from fanout.geo import EVERYONE, circle
+from signage.broker import find_mosquitto, free_port, start_broker
+from signage.service import Signage, open_signage
+from signage.simulators.fleet import Fleet, Placed, make_displays, spread_boards
+from tests.signage.worlds import Documents, action, shown
+
+PATIENCE_S = 30.0
+KINDS = settings.load(None, {}).kinds
+BROKERS = [
+    "amqtt",
+    pytest.param("mosquitto", marks=pytest.mark.skipif(find_mosquitto() is None, reason="no mosquitto")),
+]
+
+
+def clock_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def hour() -> int:
+    return clock_ms() + 3_600_000
+
+
+async def until(holds: Callable[[], bool], what: str) -> None:
+    """Wait for something that must come; the time-out is a failure, not a measurement."""
+    with trio.move_on_after(PATIENCE_S) as scope:
+        while not holds():  # noqa: ASYNC110
+            await trio.sleep(0.02)
+    assert not scope.cancelled_caught, f"still not after {PATIENCE_S} s: {what}"
+
+
+@asynccontextmanager
+async def running(folder: Path, memory: Documents, *brokers: str, **overlay: object) -> AsyncIterator[Signage]:
+    section = settings.load(None, {}, signage={"brokers": list(brokers), **overlay}).signage
+    async with open_signage(section, memory, clock_ms, folder=folder, kinds=KINDS) as signage:
+        yield signage
+
+
+def ready(signage: Signage) -> int:
+    return sum(view.state == "ready" for view in signage.views())
+
+
+@pytest.mark.parametrize("kind", BROKERS)
+@pytest.mark.parametrize("version", [4, 5])
+async def test_an_action_is_shown_and_gone(kind: str, version: int, tmp_path: Path) -> None:
+    if kind == "amqtt" and version == 5:
+        pytest.skip("amqtt speaks MQTT 3.1.1 only")
+    memory = Documents()
+    async with running(tmp_path, memory, embedded=kind) as signage, trio.open_nursery() as nursery:
+        fleet = Fleet(
+            make_displays(spread_boards(40, 1), 4, [], 1), signage.broker_address, clock_ms, version=version,
+            film=tmp_path / "film.jsonl",
+        )  # fmt: skip
+        nursery.start_soon(fleet.run)
+        await until(lambda: ready(signage) == 40, "all boards there")
+        what = action(end_ms=hour())
+        plan = await signage.plan(what, EVERYONE, KINDS["missing_child"])
+        assert (plan.boards, plan.unfit) == (40, [])
+        await signage.show(1, what, EVERYONE, 0, clock_ms())
+        assert memory.spaces["boards.actions"], "durable when it returns"
+        await until(lambda: signage.counts(1).shown == 40, "all shown")
+        assert all(shown(display) == [(1, "start")] for display in fleet.displays)
+        await signage.result(1, {}, clock_ms())
+        await until(lambda: signage.counts(1).cleared == 40, "all cleared")
+        assert all(shown(display) == [] for display in fleet.displays)
+        assert signage.showing() == []
+        assert all(row.ended_ms for row in signage.proof(1))
+        nursery.cancel_scope.cancel()
+    assert '"shown": [[1, "start"]]' in (tmp_path / "film.jsonl").read_text()
+
+
+async def test_a_kind_that_may_not_be_on_boards_is_on_none(tmp_path: Path) -> None:
+    async with running(tmp_path, Documents(), f"mqtt://127.0.0.1:{free_port()}") as signage:
+        what = action(end_ms=hour(), kind="burglary")
+        plan = await signage.plan(what, EVERYONE, KINDS["burglary"])
+        assert (plan.boards, plan.reason) == (0, "actions of kind 'burglary' may not be shown on public boards")
+        await signage.show(1, what, EVERYONE, 0, clock_ms())
+        assert signage.counts(1) == wire.BoardCounts()
+
+
+async def test_boards_in_the_area_and_its_margin(tmp_path: Path) -> None:
+    placed = [Placed("in", 6.5, 53.0), Placed("rim", 6.5, 53.0105), Placed("out", 6.5, 53.1)]
+    async with running(tmp_path, Documents(), embedded="amqtt") as signage, trio.open_nursery() as nursery:
+        nursery.start_soon(Fleet(make_displays(placed, 3, [], 0), signage.broker_address, clock_ms).run)
+        await until(lambda: ready(signage) == 3, "all boards there")
+        shape = circle(6.5, 53.0, 1_000.0)
+        near = action(end_ms=hour())
+        assert (await signage.plan(near, shape, KINDS["missing_child"])).boards == 1
+        wide = action(end_ms=hour(), boards=wire.BoardOptions(margin_m=200.0))
+        assert (await signage.plan(wide, shape, KINDS["missing_child"])).boards == 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_models_that_cannot_show_it_are_named(tmp_path: Path) -> None:
+    placed = [Placed("small", 6.5, 53.0, model="led-2x20"), Placed("large", 6.5, 53.0, model="tft-1920x1080")]
+    async with running(tmp_path, Documents(), embedded="amqtt") as signage, trio.open_nursery() as nursery:
+        nursery.start_soon(Fleet(make_displays(placed, 2, [], 0), signage.broker_address, clock_ms).run)
+        await until(lambda: ready(signage) == 2, "all boards there")
+        long = action("Vermist meisje, rode jas. " * 16, end_ms=hour())
+        plan = await signage.plan(long, EVERYONE, KINDS["missing_child"])
+        assert plan.boards == 1
+        assert [(each.model, each.boards) for each in plan.unfit] == [("led-2x20", 1)]
+        short = action(
+            "Vermist meisje, rode jas. " * 16, end_ms=hour(), boards=wire.BoardOptions(texts={"nl": ["Kort."]})
+        )
+        assert (await signage.plan(short, EVERYONE, KINDS["missing_child"])).boards == 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_without_a_broker_actions_are_accepted_and_boards_catch_up(tmp_path: Path) -> None:
+    port = free_port()
+    broker = await trio.to_thread.run_sync(lambda: start_broker(tmp_path / "broker", port=port))
+    memory = Documents()
+    try:
+        async with running(tmp_path, memory, broker.address) as signage, trio.open_nursery() as nursery:
+            fleet = Fleet(make_displays(spread_boards(12, 1), 3, [], 1), broker.address, clock_ms)
+            nursery.start_soon(fleet.run)
+            await until(lambda: ready(signage) == 12, "all boards there")
+            await signage.show(1, action(end_ms=hour()), EVERYONE, 0, clock_ms())
+            await until(lambda: signage.counts(1).shown == 12, "the first is shown")
+            await trio.to_thread.run_sync(broker.stop)
+            await until(lambda: not signage.statistics().connected, "the loss is noticed")
+            await signage.show(2, action(end_ms=hour()), EVERYONE, 0, clock_ms())
+            await signage.show(3, action(end_ms=hour()), EVERYONE, 0, clock_ms())
+            await signage.result(1, {}, clock_ms())
+            await signage.result(3, {}, clock_ms())
+            broker = await trio.to_thread.run_sync(lambda: start_broker(tmp_path / "broker", port=port))
+            await until(lambda: signage.counts(2).shown == 12 and signage.counts(1).cleared == 12, "boards caught up")
+            for display in fleet.displays:
+                assert shown(display) == [(2, "start")]
+                assert 3 not in {item.action for frame in display.film for item in frame.items}
+            nursery.cancel_scope.cancel()
+    finally:
+        await trio.to_thread.run_sync(broker.stop)
+
+
+async def test_an_engine_that_comes_back_goes_on_where_it_was(tmp_path: Path) -> None:
+    memory = Documents()
+    broker = await trio.to_thread.run_sync(lambda: start_broker(tmp_path / "broker"))
+    try:
+        async with trio.open_nursery() as nursery:
+            fleet = Fleet(make_displays(spread_boards(12, 1), 12, [], 1), broker.address, clock_ms)
+            nursery.start_soon(fleet.run)
+            async with running(tmp_path, memory, broker.address) as signage:
+                await until(lambda: ready(signage) == 12, "all boards there")
+                await signage.show(1, action(end_ms=hour()), EVERYONE, 0, clock_ms())
+                await signage.show(2, action(end_ms=hour()), EVERYONE, 1, clock_ms())
+                await until(lambda: signage.counts(1).shown == 12, "shown")
+                await signage.result(1, {}, clock_ms())
+            async with running(tmp_path, memory, broker.address) as signage:
+                await until(lambda: signage.counts(1).cleared == 12, "the close is still known")
+                await until(lambda: signage.counts(2).shown == 12, "the ordinary returned")
+                assert signage.showing() == [2]
+                assert all(shown(display) == [(2, "start")] for display in fleet.displays)
+            nursery.cancel_scope.cancel()
+    finally:
+        await trio.to_thread.run_sync(broker.stop)
+
+
+async def test_a_broker_of_our_own_that_cannot_start_is_refused(tmp_path: Path) -> None:
+    taken = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    port = taken[0].socket.getsockname()[1]
+    try:
+        with pytest.raises(BaseException) as caught:
+            async with running(tmp_path, Documents(), embedded="amqtt", embedded_port=port):
+                pass
+    finally:
+        await taken[0].aclose()
+    error = caught.value
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, Refused)
+    assert error.code == "broker_unavailable"
