@@ -127,6 +127,58 @@ class SmsSettings(Section, frozen=True, kw_only=True):
     parts_max: Annotated[int, Meta(ge=1, le=8)]
     rate_per_s: Annotated[float, Meta(gt=0)]
     burst: Count
+    weight: Annotated[float, Meta(gt=0)]
+
+
+class WebPushSettings(Section, frozen=True, kw_only=True):
+    """[providers.webpush]"""
+
+    enabled: bool
+    url: Url
+    hosts: list[Annotated[str, Meta(pattern=r"^(\*\.)?[A-Za-z0-9.:-]+$")]]
+    ca: str
+    key_file: str
+    subject: str
+    rate_per_s: Annotated[float, Meta(gt=0)]
+    burst: Count
+
+
+class VoiceSettings(Section, frozen=True, kw_only=True):
+    """[providers.voice]"""
+
+    enabled: bool
+    url: Url
+    ca: str
+    key: str
+    caller: Annotated[str, Meta(pattern=r"^\+?[0-9]{3,16}$")]
+    rate_per_s: Annotated[float, Meta(gt=0)]
+    burst: Count
+
+
+class EmailSettings(Section, frozen=True, kw_only=True):
+    """[providers.email]"""
+
+    enabled: bool
+    url: Url
+    ca: str
+    user: str
+    password: str
+    sender: Annotated[str, Meta(pattern=r"^[^@\s]+@[^@\s]+$")]
+    rate_per_s: Annotated[float, Meta(gt=0)]
+    burst: Count
+
+
+class WhatsAppSettings(Section, frozen=True, kw_only=True):
+    """[providers.whatsapp]"""
+
+    enabled: bool
+    url: Url
+    ca: str
+    token: str
+    phone: Annotated[str, Meta(pattern=r"^[0-9]{3,20}$")]
+    template: Annotated[str, Meta(pattern=r"^[a-z0-9_]{1,512}$")]
+    rate_per_s: Annotated[float, Meta(gt=0)]
+    burst: Count
 
 
 class ProvidersSettings(Section, frozen=True, kw_only=True):
@@ -134,7 +186,12 @@ class ProvidersSettings(Section, frozen=True, kw_only=True):
 
     fcm: FcmSettings
     apns: ApnsSettings
+    webpush: WebPushSettings
     sms: SmsSettings
+    sms_second: SmsSettings
+    voice: VoiceSettings
+    email: EmailSettings
+    whatsapp: WhatsAppSettings
 
 
 class DispatchSettings(Section, frozen=True, kw_only=True):

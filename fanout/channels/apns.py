@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fanout.channels.protocol import (
+    Authorize,
     Column,
     Meaning,
     Message,
@@ -71,7 +72,8 @@ class Apns:
     number = CHANNELS.index("apns")
 
     def __init__(self, *, url: str, topic: str) -> None:
-        self._url = f"{url.rstrip('/')}/3/device/".encode()
+        self._origin = url.rstrip("/")
+        self._url = f"{self._origin}/3/device/".encode()
         self._topic = topic
 
     def fits(self, message: Message) -> str | None:
@@ -80,7 +82,7 @@ class Apns:
         return None
 
     def render(
-        self, message: Message, addresses: Column, again: NDArray[np.bool_], *, now_ms: int, authorization: str
+        self, message: Message, addresses: Column, again: NDArray[np.bool_], *, now_ms: int, authorize: Authorize
     ) -> Requests:
         """Column 0 is the token. Template 0 rings, template 1 is quiet."""
         templates = tuple(
@@ -89,7 +91,7 @@ class Apns:
                 url=(self._url, 0),
                 headers=(
                     "content-type: application/json",
-                    f"authorization: {authorization}",
+                    f"authorization: {authorize(self._origin)}",
                     f"apns-topic: {self._topic}",
                     "apns-push-type: alert",
                     f"apns-priority: {5 if quiet else 10}",
@@ -103,7 +105,7 @@ class Apns:
         return Requests(
             templates=templates,
             columns=(addresses,),
-            which=again.astype(np.uint8),
+            which=again.astype(np.uint16),
             usable=well_formed(addresses, _LETTERS, least=2, most=TOKEN_BYTES_MAX),
         )
 

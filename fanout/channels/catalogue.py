@@ -7,52 +7,78 @@ sender. Measuring a text needs no address and no key, so it needs no settings ei
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import Final
 
 from fanout import wire
 from fanout.channels import gsm
-from fanout.channels import sms as sms_module
+from fanout.channels import sms as sms_texts
+from fanout.channels import voice as voice_texts
 from fanout.channels.apns import Apns
 from fanout.channels.fcm import Fcm
-from fanout.channels.protocol import Message, Pace
+from fanout.channels.mail import Email
+from fanout.channels.protocol import CallChannel, Message, Pace, RowChannel, TextChannel
 from fanout.channels.sms import Sms
-from fanout.settings import Settings
+from fanout.channels.voice import Voice
+from fanout.channels.webpush import WebPush
+from fanout.channels.whatsapp import WhatsApp
+from fanout.settings import Settings, is_loopback
 
-Channel: TypeAlias = Fcm | Apns | Sms
-
-_MEASURES: Final[dict[str, Channel]] = {
-    "fcm": Fcm(url="https://localhost", project="measure"),
-    "apns": Apns(url="https://localhost", topic="measure"),
-    "sms": Sms(url="https://localhost", product_token="", sender="measure"),
+_NOWHERE: Final = "https://localhost"
+_MEASURES: Final[dict[str, TextChannel]] = {
+    "fcm": Fcm(url=_NOWHERE, project="measure"),
+    "apns": Apns(url=_NOWHERE, topic="measure"),
+    "webpush": WebPush(hosts=[]),
+    "sms": Sms(url=_NOWHERE, product_token="", sender="measure"),
+    "voice": Voice(url=_NOWHERE, key="", caller="0"),
+    "email": Email(sender="measure@localhost"),
+    "whatsapp": WhatsApp(url=_NOWHERE, token="", phone="0", template="measure"),
 }
 _LONGEST_ID: Final = 2**53  # an id as long as any the ledger will give, so that what fits once fits for ever
 
 
-def channels(settings: Settings) -> dict[str, Channel]:
-    """The channels that are switched on, by name, in the order of `wire.CHANNELS`."""
+def row_channel(name: str, settings: Settings) -> RowChannel:
+    """A push channel as the settings have it."""
     providers = settings.providers
-    found: dict[str, Channel] = {}
-    if providers.fcm.enabled:
-        found["fcm"] = Fcm(url=providers.fcm.url, project=providers.fcm.project)
-    if providers.apns.enabled:
-        found["apns"] = Apns(url=providers.apns.url, topic=providers.apns.topic)
-    if providers.sms.enabled:
-        found["sms"] = Sms(
-            url=providers.sms.url,
-            product_token=providers.sms.product_token,
-            sender=providers.sms.sender,
-            parts_max=providers.sms.parts_max,
-        )
-    return found
+    if name == "fcm":
+        return Fcm(url=providers.fcm.url, project=providers.fcm.project)
+    if name == "apns":
+        return Apns(url=providers.apns.url, topic=providers.apns.topic)
+    assert name == "webpush"
+    hosts = providers.webpush.hosts
+    return WebPush(hosts=[host for host in hosts if settings.engine.fence != "loopback" or is_loopback(host)])
+
+
+def call_channel(name: str, settings: Settings) -> CallChannel:
+    """A channel of single calls as the settings have it; `sms_second` is the second supplier."""
+    providers = settings.providers
+    if name == "voice":
+        voice = providers.voice
+        return Voice(url=voice.url, key=voice.key, caller=voice.caller)
+    if name == "whatsapp":
+        whatsapp = providers.whatsapp
+        return WhatsApp(url=whatsapp.url, token=whatsapp.token, phone=whatsapp.phone, template=whatsapp.template)
+    assert name in ("sms", "sms_second")
+    sms = providers.sms if name == "sms" else providers.sms_second
+    return Sms(url=sms.url, product_token=sms.product_token, sender=sms.sender, parts_max=sms.parts_max)
+
+
+def email(settings: Settings) -> Email:
+    """E-mail as the settings have it."""
+    return Email(sender=settings.providers.email.sender)
 
 
 def paces(settings: Settings) -> dict[str, Pace]:
     """How fast each channel goes that is switched on, in the order of `wire.CHANNELS`."""
-    return {
+    found = {
         name: Pace(rate_per_s=provider.rate_per_s, burst=float(provider.burst))
         for name in wire.CHANNELS
-        if (provider := getattr(settings.providers, name, None)) is not None and provider.enabled
+        if (provider := getattr(settings.providers, name)).enabled
     }
+    second = settings.providers.sms_second
+    if "sms" in found and second.enabled:
+        first = found["sms"]
+        found["sms"] = Pace(first.rate_per_s + second.rate_per_s, first.burst + second.burst)
+    return found
 
 
 def unfit(channel: str, text: str, title: str) -> str | None:
@@ -73,8 +99,10 @@ def renderings(action: wire.Action, names: Sequence[str]) -> list[wire.Rendering
 
 def _shown(name: str, message: Message) -> tuple[str, int]:
     if name == "sms":
-        shown = sms_module.content(message)
+        shown = sms_texts.content(message)
         return shown, gsm.size(shown).parts
+    if name == "voice":
+        return voice_texts.speech(message), 1
     return f"{message.title}\n{message.text}" if message.title else message.text, 1
 
 

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fanout.channels.protocol import (
+    Authorize,
     Column,
     Message,
     Outcome,
@@ -56,7 +57,8 @@ class Fcm:
     number = CHANNELS.index("fcm")
 
     def __init__(self, *, url: str, project: str) -> None:
-        self._url = f"{url.rstrip('/')}/v1/projects/{project}/messages:send".encode()
+        self._origin = url.rstrip("/")
+        self._url = f"{self._origin}/v1/projects/{project}/messages:send".encode()
 
     def fits(self, message: Message) -> str | None:
         before, after = _body(message, quiet=False, ttl_s=TTL_S_MAX)
@@ -65,11 +67,11 @@ class Fcm:
         return None
 
     def render(
-        self, message: Message, addresses: Column, again: NDArray[np.bool_], *, now_ms: int, authorization: str
+        self, message: Message, addresses: Column, again: NDArray[np.bool_], *, now_ms: int, authorize: Authorize
     ) -> Requests:
         """Column 0 is the token. Template 0 rings, template 1 is quiet."""
         ttl_s = deadline_s(message.end_ms, now_ms, most_s=TTL_S_MAX)
-        headers = ("content-type: application/json", f"authorization: {authorization}")
+        headers = ("content-type: application/json", f"authorization: {authorize(self._origin)}")
         templates = []
         for quiet in (False, True):
             before, after = _body(message, quiet=quiet, ttl_s=ttl_s)
@@ -77,7 +79,7 @@ class Fcm:
         return Requests(
             templates=tuple(templates),
             columns=(addresses,),
-            which=again.astype(np.uint8),
+            which=again.astype(np.uint16),
             usable=well_formed(addresses, _LETTERS, least=1, most=TOKEN_BYTES_MAX),
         )
 

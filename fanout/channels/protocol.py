@@ -25,7 +25,7 @@ Codes of a lane: an HTTP status (100 and up), or one of the negative constants b
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
@@ -40,6 +40,9 @@ NOT_SENT: Final = -1  # never left this process: stopped by its deadline, its cl
 NO_CONNECTION: Final = -2  # no connection, no TLS: certainly not taken
 NO_ANSWER: Final = -3  # sent, at least in part, and no whole answer: may have been taken
 GARBAGE: Final = -4  # answered by something that makes no sense: may have been taken
+
+Authorize: TypeAlias = Callable[[str], str]
+"""The value of the authorisation header for an origin (`https://host`), good at least until the batch is sent."""
 
 Pieces: TypeAlias = tuple[bytes | int, ...]
 """Constant bytes and holes in turn; a hole is the number of the column that fills it."""
@@ -106,11 +109,11 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Requests(msgspec.Struct, frozen=True, kw_only=True):
-    """One request a row. `which` uint8[n] is the number of each row's template; `usable` bool[n]."""
+    """One request a row. `which` uint16[n] is the number of each row's template; `usable` bool[n]."""
 
     templates: tuple[Template, ...]
     columns: tuple[Column, ...]
-    which: NDArray[np.uint8]
+    which: NDArray[np.uint16]
     usable: NDArray[np.bool_]
 
 
@@ -146,8 +149,8 @@ class Outcome(NamedTuple):
     reason: NDArray[np.uint8]
 
 
-class RowChannel(Protocol):
-    """One request a row."""
+class TextChannel(Protocol):
+    """What every channel can say of a text."""
 
     name: str
     number: int
@@ -155,21 +158,20 @@ class RowChannel(Protocol):
     def fits(self, message: Message) -> str | None:
         """None, or why this channel cannot carry the message, as a clause: `the payload has 5,012 bytes of 4,096`."""
 
+
+class RowChannel(TextChannel, Protocol):
+    """One request a row."""
+
     def render(
-        self, message: Message, addresses: Column, again: NDArray[np.bool_], *, now_ms: int, authorization: str
+        self, message: Message, addresses: Column, again: NDArray[np.bool_], *, now_ms: int, authorize: Authorize
     ) -> Requests: ...
 
     def interpret(self, codes: NDArray[np.int16], bodies: Mapping[int, bytes]) -> Outcome:
         """`codes` int16[n]; `bodies` by row, of those answers that were no plain success."""
 
 
-class CallChannel(Protocol):
-    """One request for many rows."""
-
-    name: str
-    number: int
-
-    def fits(self, message: Message) -> str | None: ...
+class CallChannel(TextChannel, Protocol):
+    """One request for many rows, or single calls for channels that are too slow to need more."""
 
     def render(self, message: Message, addresses: Column, rows: Rows, *, now_ms: int) -> Calls:
         """`rows` uint32[n]: the registry's rows; they go into the references that receipts bring back."""

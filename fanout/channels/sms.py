@@ -24,6 +24,7 @@ import numpy as np
 from msgspec import Meta
 
 from fanout.channels import gsm
+from fanout.channels.numbers import DIGITS, DIGITS_MAX, DIGITS_MIN, reference, row_of, subscribers
 from fanout.channels.protocol import (
     Answer,
     Call,
@@ -32,7 +33,6 @@ from fanout.channels.protocol import (
     Meaning,
     Message,
     Outcome,
-    alphabet,
     deadline_s,
     look_up,
     meanings,
@@ -47,7 +47,6 @@ PARTS_MAX: Final = 8
 VALIDITY_S_MAX: Final = 48 * 3_600
 ANSWER_BYTES_MAX: Final = 1_000 * 400  # what a call's answer may have: a status of 400 bytes a message
 
-_DIGITS: Final = alphabet(b"0123456789")
 _MEANINGS: Final = meanings(
     {
         400: (Event.REJECT, Reason.PAYLOAD),
@@ -115,8 +114,8 @@ class Sms:
 
     def render(self, message: Message, addresses: Column, rows: Rows, *, now_ms: int) -> Calls:
         """`rows` uint32[n]: the registry's rows, which stand in the references. Calls of at most 1,000 messages."""
-        numbers = _subscribers(addresses)
-        usable = well_formed(numbers, _DIGITS, least=7, most=15)
+        numbers = subscribers(addresses)
+        usable = well_formed(numbers, DIGITS, least=DIGITS_MIN, most=DIGITS_MAX)
         index = np.flatnonzero(usable)
         digits, references = numbers.rows(), rows.tolist()
         before, middle, after = self._pieces(message, now_ms=now_ms)
@@ -145,7 +144,7 @@ class Sms:
         outcome.event[:], outcome.reason[:] = Event.TIME_OUT, Reason.GARBAGE  # until the body names them
         where = {b: i for i, b in enumerate(rows.tolist())}
         for status in said.messages:
-            row = where.get(_row(status.reference), -1)
+            row = where.get(row_of(status.reference), -1)
             if row >= 0:
                 outcome.event[row], outcome.reason[row] = _meaning(status)
         return outcome
@@ -172,16 +171,6 @@ def content(message: Message) -> str:
     return f"{message.title}: {message.text}" if message.title else message.text
 
 
-def reference(action: int, phase: int) -> str:
-    """The reference of one delivery without its row, which follows it. Receipts bring it back."""
-    return f"{action}-{phase}-"
-
-
-def _row(given: str) -> int:
-    row = given.rpartition("-")[2]
-    return int(row) if row.isascii() and row.isdigit() and len(row) <= 10 else -1
-
-
 def _meaning(status: _Status) -> Meaning:
     if status.messageErrorCode == 0 and status.status.lower() in ("accepted", ""):
         return Event.ACCEPT, Reason.NONE
@@ -193,15 +182,3 @@ def _nothing_said(outcome: Outcome, answer: Answer) -> Outcome:
     if 200 <= answer.code < 300:
         outcome.event[:], outcome.reason[:] = Event.TIME_OUT, Reason.GARBAGE
     return outcome
-
-
-def _subscribers(addresses: Column) -> Column:
-    """The numbers without their plus; one that has none, or nothing, becomes empty and so unusable."""
-    data, begin, end = addresses.data, addresses.offsets[:-1], addresses.offsets[1:]
-    first = data[np.minimum(begin, max(0, len(data) - 1))] if len(data) else np.zeros(len(begin), np.uint8)
-    plus = (end > begin) & (first == ord("+"))
-    keep = np.repeat(plus, end - begin)
-    keep[begin[plus]] = False
-    offsets = np.zeros(len(begin) + 1, np.int64)
-    np.cumsum(np.where(plus, end - begin - 1, 0), out=offsets[1:])
-    return Column(data[: end[-1] if len(end) else 0][keep], offsets)

@@ -28,6 +28,8 @@ class Caller(Protocol):
 
     async def call(self, call: Call) -> Answer: ...
 
+    async def aclose(self) -> None: ...
+
 
 class HttpCaller:
     """One provider's connections in one process. Close with `aclose`."""

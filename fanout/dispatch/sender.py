@@ -30,12 +30,11 @@ import numpy as np
 import trio
 from numpy.typing import NDArray
 
-from fanout.channels import channels as channels_of
-from fanout.channels.protocol import NO_ANSWER, NO_CONNECTION, NOT_SENT, Column, Message, Outcome
-from fanout.dispatch.breaker import Breaker
+from fanout.channels.protocol import NOT_SENT, Column, Message, Outcome
+from fanout.dispatch.opening import open_routes
 from fanout.dispatch.outcomes import verdict
 from fanout.dispatch.retry import pause_s
-from fanout.dispatch.routes import Delivered, Route, open_routes
+from fanout.dispatch.routes import Delivered, Route
 from fanout.settings import Settings
 from fanout.store.protocol import ActionRecord, Generations, Lease, PhaseRecord, Rows, Store
 from fanout.store.states import Event, Reason, State
@@ -102,7 +101,7 @@ async def run_sender(
     """Send until `stop`. `on_warm` is called once connections stand; `routes` replaces the ways to the wire."""
     async with trio.open_nursery() as lanes, AsyncExitStack() as stack:
         if routes is None:
-            routes = await open_routes(channels_of(settings), settings, clock_ms, lanes)
+            routes = await open_routes(settings, clock_ms, lanes)
         write = ask
         if write is None:
             writer = await stack.enter_async_context(open_writer(store))
@@ -210,7 +209,7 @@ class _Sender:
 
     async def serve(self, route: Route) -> None:
         """Claim and deliver the batches of one channel until `stop`."""
-        name = route.channel.name
+        name = route.name
         async with trio.open_nursery() as batches:
             while not self.stop.is_set():
                 news = self.news[name] = trio.Event()
@@ -223,30 +222,28 @@ class _Sender:
 
     async def claim(self, route: Route) -> list[Lease]:
         """As many batches as there is room for: of all lanes, or when those are full, of lane 0 only."""
-        in_hand = self.counters.in_hand[route.channel.name]
-        allowed = route.breaker.allows(trio.current_time())
+        in_hand = self.counters.in_hand[route.name]
+        allowed = route.allows(trio.current_time())
         lanes, room = (ALL_LANES, self.hand - in_hand) if in_hand < self.hand else ((0,), 2 * self.hand - in_hand)
         most = min(room, allowed)
         if most <= 0:
             return []
-        if allowed == 1:
-            route.breaker.probe()
         found: list[Lease] = await self.ask(
             self.store.claim,
             self.owner,
-            channels=(route.channel.number,),
+            channels=(route.number,),
             lanes=lanes,
             now_ms=self.clock_ms(),
             lease_ms=self.lease_ms,
             most=most,
         )
-        if not found and allowed == 1:
-            route.breaker.answered(0, 0, trio.current_time())
+        if found and allowed == 1:
+            route.probe()
         return found
 
     async def hold(self, route: Route, lease: Lease) -> None:
         """Deliver one batch, and have it in hand meanwhile; cancellation waits for it (see `hurry`)."""
-        name = route.channel.name
+        name = route.name
         scope = trio.CancelScope(shield=True)
         self.holding.add(scope)
         try:
@@ -255,7 +252,7 @@ class _Sender:
         finally:
             self.holding.discard(scope)
             self.leases.pop(lease.batch, None)
-            route.breaker.answered(0, 0, trio.current_time())
+            route.drop(lease)
             self.counters.in_hand[name] -= 1
             self.counters.batches[name] += 1
             self.news[name].set()
@@ -265,7 +262,8 @@ class _Sender:
         message = await self.message(lease)
         wanted = np.flatnonzero(np.isin(lease.status, (State.PENDING, State.AGAIN)))
         addresses = await self.addresses(lease, wanted)
-        batch = route.render(message, addresses, lease, wanted, now_ms=self.clock_ms())
+        render = partial(route.render, message, addresses, lease, wanted, now_ms=self.clock_ms())
+        batch = await self.ask(render) if route.slow_render else render()
         index = wanted[batch.usable]
         status, reason = lease.status.copy(), lease.reason.copy()
         refused = wanted[~batch.usable]
@@ -300,10 +298,7 @@ class _Sender:
     ) -> None:
         """Record what came back, and when to try again what was not taken."""
         dispatch, now_ms = self.settings.dispatch, self.clock_ms()
-        self.counters.count(route.channel.name, delivered.outcome)
-        _tell(route.breaker, delivered.codes)
-        if delivered.asked_s:
-            route.bucket.shut(trio.current_time() + delivered.asked_s)
+        self.counters.count(route.name, delivered.outcome)
         found = verdict(
             status,
             reason,
@@ -374,9 +369,3 @@ class _Sender:
         if self.clock_ms() >= message.end_ms:
             return Event.END
         return None if message.name == "result" else self.stopped.get(lease.action)
-
-
-def _tell(breaker: Breaker, codes: NDArray[np.int16]) -> None:
-    bad = int(((codes == NO_CONNECTION) | (codes == NO_ANSWER) | (codes >= 500)).sum())
-    sent = int((codes != NOT_SENT).sum())
-    breaker.answered(sent - bad, bad, trio.current_time())

@@ -83,8 +83,13 @@ def written(requests: Requests, row: int) -> tuple[Template, bytes, bytes]:
     return template, fill(template.url), fill(template.body)
 
 
-def check_row_channel(make: Callable[[], RowChannel], good: Sequence[bytes]) -> None:
-    """Rules of channels that take one request a row; `good` are addresses the provider would take."""
+def check_row_channel(
+    make: Callable[[], RowChannel], good: Sequence[bytes], *, gone: Sequence[int] = (), per_row_body: bool = False
+) -> None:
+    """Rules of channels that take one request a row; `good` are addresses the provider would take.
+
+    `gone`: statuses that alone mean a dead address. `per_row_body`: bodies are sealed for each row.
+    """
     channel = make()
     assert channel.number in REPLACES_IN_PLACE, "the bulk lane may send twice: only for channels that replace in place"
     addresses = column([*good, *HOSTILE])
@@ -92,15 +97,17 @@ def check_row_channel(make: Callable[[], RowChannel], good: Sequence[bytes]) -> 
     again[0] = True
 
     def render(words: Message) -> Requests:
-        return channel.render(words, addresses, again, now_ms=NOW_MS, authorization="Bearer x")
+        return channel.render(words, addresses, again, now_ms=NOW_MS, authorize=lambda _: "Bearer x")
 
     requests = render(message())
     assert requests.usable.tolist() == [True] * len(good) + [False] * len(HOSTILE)
     assert len(requests.which) == len(again)
+    assert requests.which.dtype == np.uint16
     _same(requests, render(message()))
     for row, address in enumerate(good):
         template, url, body = written(requests, row)
-        assert address in url + body
+        assert body
+        assert per_row_body or address in url + body
         assert url.startswith(b"https://")
         assert not any("\n" in header or "\r" in header for header in template.headers)
     if len(good) > 1:
@@ -112,7 +119,7 @@ def check_row_channel(make: Callable[[], RowChannel], good: Sequence[bytes]) -> 
         for nonsense in NONSENSE:
             outcome = channel.interpret(np.array([code], np.int16), {0: nonsense} if code != 200 else {})
             _definite(outcome, 1)
-            assert outcome.reason[0] != Reason.TOKEN_DEAD or code == 410, "dead on the provider's own word only"
+            assert outcome.reason[0] != Reason.TOKEN_DEAD or code in gone, "dead on the provider's own word only"
     assert channel.fits(message()) is None
     assert channel.fits(message(text="x" * 5_000)) is not None
 

@@ -20,12 +20,12 @@ def make() -> Apns:
 
 
 def test_kit() -> None:
-    check_row_channel(make, TOKENS)
+    check_row_channel(make, TOKENS, gone=[410])
 
 
 def test_shape_and_quiet_resend() -> None:
     again = np.array([True, False])
-    requests = make().render(message(), column(TOKENS), again, now_ms=NOW_MS, authorization="bearer t")
+    requests = make().render(message(), column(TOKENS), again, now_ms=NOW_MS, authorize=lambda _: "bearer t")
     quiet, url, quiet_body = written(requests, 0)
     loud, _, loud_body = written(requests, 1)
     assert url == b"https://api.push.apple.com/3/device/" + TOKENS[0]

@@ -22,7 +22,7 @@ def make() -> Fcm:
 
 def body_of(row: int, **changes: object) -> dict[str, Any]:
     again = np.array([True, False])
-    requests = make().render(message(**changes), column(TOKENS), again, now_ms=NOW_MS, authorization="Bearer t")
+    requests = make().render(message(**changes), column(TOKENS), again, now_ms=NOW_MS, authorize=lambda _: "Bearer t")
     decoded: dict[str, Any] = json.loads(written(requests, row)[2])
     return decoded
 
@@ -32,7 +32,9 @@ def test_kit() -> None:
 
 
 def test_shape() -> None:
-    requests = make().render(message(), column(TOKENS), np.zeros(2, np.bool_), now_ms=NOW_MS, authorization="Bearer t")
+    requests = make().render(
+        message(), column(TOKENS), np.zeros(2, np.bool_), now_ms=NOW_MS, authorize=lambda _: "Bearer t"
+    )
     template, url, body = written(requests, 1)
     assert url == b"https://fcm.googleapis.com/v1/projects/p1/messages:send"
     assert template.headers == ("content-type: application/json", "authorization: Bearer t")

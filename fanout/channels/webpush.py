@@ -1,0 +1,167 @@
+"""Web Push (RFC 8030, 8291, 8292): browsers, each at the address its own push service gave it.
+
+Lore:
+
+* The address is the subscription as the browser hands it out: `{"endpoint", "keys": {"p256dh", "auth"}}`. The endpoint
+  comes from outside, so it is a way to make us call anybody: only https, and only hosts of the push services named in
+  the settings (`*.notify.windows.com` names all below it).
+* The body is encrypted for each subscription (`ece.py`); rendering a batch is work for a thread, not the loop.
+* `Authorization: vapid` is a JWT per origin, so there is a template per origin; headers stay constant below it.
+* `TTL` ends with the action. `Urgency: high` wakes a sleeping phone; a resend is `normal` and marked silent inside.
+* `Topic` (32 characters at most) is the phase's: a resend takes the place of the first while it waits at the service.
+  On the screen the notification's `tag`, inside the body, is the action's: an update replaces what is shown.
+* 201 is taken; 404 and 410 are gone for good; 413 too large; 429 slow down; 401 and 403 are our key.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from fanout import limits
+from fanout.channels import ece
+from fanout.channels.jwt import POINT_BYTES, from_base64url
+from fanout.channels.protocol import (
+    Authorize,
+    Column,
+    Message,
+    Outcome,
+    Requests,
+    Template,
+    column,
+    deadline_s,
+    look_up,
+    meanings,
+)
+from fanout.store.states import Event, Reason
+from fanout.wire import CHANNELS
+
+TTL_S_MAX: Final = 4 * 7 * 86_400
+ORIGINS_MAX: Final = 1_000  # in one batch; push services are a handful, Microsoft's some dozens
+
+_MEANINGS: Final = meanings(
+    {
+        403: (Event.RETRY, Reason.CREDENTIALS),
+        404: (Event.REJECT, Reason.TOKEN_DEAD),  # RFC 8030 section 7.3: the subscription is gone
+        410: (Event.REJECT, Reason.TOKEN_DEAD),
+        400: (Event.REJECT, Reason.PAYLOAD),
+        500: (Event.RETRY, Reason.PROVIDER),  # the topic makes a repetition harmless
+    }
+)
+_ENDPOINT: Final = re.compile(r"https://[A-Za-z0-9.:\[\]-]+/[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]*")
+
+
+class _Keys(msgspec.Struct):
+    p256dh: str
+    auth: str
+
+
+class _Subscription(msgspec.Struct):
+    endpoint: Annotated[str, Meta(max_length=limits.ADDRESS_CHARS_MAX)]
+    keys: _Keys
+
+
+_SUBSCRIPTION: Final = msgspec.json.Decoder(_Subscription)
+
+
+class WebPush:
+    """Renders and interprets for the push services of `hosts`; `entropy(n)` gives n random bytes."""
+
+    name = "webpush"
+    number = CHANNELS.index("webpush")
+
+    def __init__(self, *, hosts: Sequence[str], entropy: Callable[[int], bytes] = os.urandom) -> None:
+        self._exact = frozenset(host for host in hosts if not host.startswith("*."))
+        self._below = tuple(host[1:] for host in hosts if host.startswith("*."))
+        self._entropy = entropy
+
+    def fits(self, message: Message) -> str | None:
+        if (length := len(_plain(message, quiet=False))) > ece.PLAIN_BYTES_MAX:
+            return f"the message has {length:,} bytes of {ece.PLAIN_BYTES_MAX:,}"
+        return None
+
+    def render(
+        self, message: Message, addresses: Column, again: NDArray[np.bool_], *, now_ms: int, authorize: Authorize
+    ) -> Requests:
+        """Column 0 is the endpoint, column 1 the sealed body; one template per origin, loud and quiet."""
+        plain = {quiet: _plain(message, quiet=quiet) for quiet in (False, True)}
+        ttl_s = deadline_s(message.end_ms, now_ms, most_s=TTL_S_MAX)
+        templates: list[Template] = []
+        numbers: dict[tuple[str, bool], int] = {}
+        rows = len(again)
+        which, usable = np.zeros(rows, np.uint16), np.zeros(rows, np.bool_)
+        endpoints, bodies = [b""] * rows, [b""] * rows
+        salts = self._entropy(ece.SALT_BYTES * rows)
+        for row, (address, quiet) in enumerate(zip(addresses.rows(), again.tolist(), strict=True)):
+            found = self._read(address)
+            if found is None:
+                continue
+            endpoint, origin, subscriber = found
+            salt = salts[ece.SALT_BYTES * row : ece.SALT_BYTES * (row + 1)]
+            try:
+                bodies[row] = ece.encrypt(plain[quiet], subscriber, salt=salt, ours=ece.new_key())
+            except ValueError:  # a point that is not on the curve
+                continue
+            number = numbers.get((origin, quiet))
+            if number is None:
+                if len(numbers) == 2 * ORIGINS_MAX:
+                    continue
+                number = numbers[origin, quiet] = len(templates)
+                templates.append(_template(message, authorize(origin), ttl_s, quiet=quiet))
+            endpoints[row], which[row], usable[row] = endpoint.encode(), number, True
+        return Requests(
+            templates=tuple(templates), columns=(column(endpoints), column(bodies)), which=which, usable=usable
+        )
+
+    def interpret(self, codes: NDArray[np.int16], bodies: Mapping[int, bytes]) -> Outcome:
+        return look_up(_MEANINGS, codes)
+
+    def _read(self, address: bytes) -> tuple[str, str, ece.Subscriber] | None:
+        """(endpoint, origin, keys) of a subscription that may be used."""
+        try:
+            subscription = _SUBSCRIPTION.decode(address)
+            keys = ece.Subscriber(from_base64url(subscription.keys.p256dh), from_base64url(subscription.keys.auth))
+            parts = urlsplit(subscription.endpoint)
+            host = parts.hostname or ""
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+            return None
+        known = host in self._exact or host.endswith(self._below)
+        sound = len(keys.point) == POINT_BYTES and len(keys.auth) == ece.AUTH_BYTES
+        if not known or not sound or not _ENDPOINT.fullmatch(subscription.endpoint):
+            return None
+        return subscription.endpoint, f"https://{parts.netloc}", keys
+
+
+def _template(message: Message, authorization: str, ttl_s: int, *, quiet: bool) -> Template:
+    headers = (
+        "content-type: application/octet-stream",
+        "content-encoding: aes128gcm",
+        f"authorization: {authorization}",
+        f"ttl: {ttl_s}",
+        f"urgency: {'normal' if quiet else 'high'}",
+        f"topic: a{message.action}p{message.phase}",
+    )
+    return Template(method="POST", url=(0,), headers=headers, body=(1,))
+
+
+def _plain(message: Message, *, quiet: bool) -> bytes:
+    """What the service worker gets."""
+    whole = {
+        "title": message.title,
+        "body": message.text,
+        "tag": f"action-{message.action}",
+        "action": str(message.action),
+        "phase": str(message.phase),
+        "name": message.name,
+        "end_ms": message.end_ms,
+        "silent": quiet,
+    }
+    return msgspec.json.encode(whole)

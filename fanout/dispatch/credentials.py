@@ -1,0 +1,198 @@
+"""Who we are to a provider, renewed before it ends: what stands in the authorisation header.
+
+Four kinds, one question: `authorize(origin)` gives the header's value now.
+
+* `Fixed`: a key that does not change, or a simulator that wants none.
+* `ProviderToken` (APNs): an ES256 JWT of our own, made anew after 40 minutes. Apple refuses tokens older than an hour,
+  and refuses a key that is renewed more often than every 20 minutes; so a 403 does not renew it.
+* `Vapid` (Web Push): an ES256 JWT per origin, good for 12 hours, made anew after half of them.
+* `AccessToken` (FCM): an RS256 JWT of the service account, exchanged for an access token at Google's token endpoint
+  (RFC 7523). It is fetched in the background when a fifth of its life is left, so that no batch ever waits for it;
+  while the endpoint fails the old token goes on to its end.
+
+Time is the wall clock, in seconds since 1970, handed in: tokens carry it. A token is judged by when *we* got it, so a
+clock that jumps costs at most one renewal.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Final, Protocol
+from urllib.parse import urlencode
+
+import msgspec
+import numpy as np
+import trio
+from cryptography.hazmat.primitives.asymmetric import ec
+from msgspec import Meta
+
+from fanout.channels.jwt import Key, base64url, load_key, point, sign
+from fanout.channels.protocol import Answer, Call
+from fanout.dispatch.calls import Caller
+from fanout.dispatch.retry import pause_s
+from fanout.errors import Refused
+
+log = logging.getLogger("fanout.dispatch")
+
+PROVIDER_TOKEN_S: Final = 40 * 60  # between the 20 minutes below which Apple objects and the 60 it allows
+VAPID_S: Final = 12 * 3_600  # RFC 8292 allows 24
+ASSERTION_S: Final = 3_600  # the longest Google takes
+RENEW_AT: Final = 0.8  # of a token's life
+FCM_SCOPE: Final = "https://www.googleapis.com/auth/firebase.messaging"
+GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+
+
+class Credential(Protocol):
+    """What a route asks before it renders."""
+
+    def authorize(self, origin: str) -> str: ...
+
+    async def keep(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """The task that renews; starts once there is something to show, or it is known that there is not."""
+
+
+class Fixed:
+    """Always the same."""
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def authorize(self, origin: str) -> str:
+        return self._value
+
+    async def keep(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        task_status.started()
+
+
+class ProviderToken(Fixed):
+    """APNs: one token for all devices of a team."""
+
+    def __init__(self, key: Key, *, key_id: str, team_id: str, now_s: Callable[[], float]) -> None:
+        super().__init__("")
+        self._key, self._key_id, self._team_id, self._now_s = key, key_id, team_id, now_s
+        self._made_s = float("-inf")
+
+    def authorize(self, origin: str) -> str:
+        now_s = self._now_s()
+        if not self._made_s <= now_s < self._made_s + PROVIDER_TOKEN_S:
+            token = sign(self._key, {"iss": self._team_id, "iat": int(now_s)}, kid=self._key_id)
+            self._value, self._made_s = f"bearer {token}", now_s
+        return self._value
+
+
+class Vapid(Fixed):
+    """Web Push: one token per push service."""
+
+    def __init__(self, key: ec.EllipticCurvePrivateKey, *, subject: str, now_s: Callable[[], float]) -> None:
+        super().__init__("")
+        self._key, self._subject, self._now_s = key, subject, now_s
+        self._public = base64url(point(key))
+        self._made: dict[str, tuple[float, str]] = {}
+
+    def authorize(self, origin: str) -> str:
+        now_s = self._now_s()
+        made_s, value = self._made.get(origin, (float("-inf"), ""))
+        if not made_s <= now_s < made_s + VAPID_S / 2:
+            token = sign(self._key, {"aud": origin, "exp": int(now_s) + VAPID_S, "sub": self._subject})
+            value = f"vapid t={token}, k={self._public}"
+            self._made[origin] = now_s, value
+        return value
+
+
+class ServiceAccount(msgspec.Struct, frozen=True, kw_only=True):
+    """Google's key file, as it is downloaded; fields we do not need are left out."""
+
+    client_email: str
+    private_key: str
+    private_key_id: str = ""
+    token_uri: str
+
+
+class _Granted(msgspec.Struct):
+    access_token: Annotated[str, Meta(min_length=1, max_length=4_096, pattern=r"^[\x21-\x7e]+$")]
+    expires_in: Annotated[int, Meta(ge=1, le=86_400)]
+
+
+_GRANTED: Final = msgspec.json.Decoder(_Granted)
+
+
+class AccessToken(Fixed):
+    """FCM: an OAuth 2 access token for a service account."""
+
+    def __init__(self, account: ServiceAccount, caller: Caller, *, now_s: Callable[[], float]) -> None:
+        super().__init__("Bearer none")
+        self._account, self._caller, self._now_s = account, caller, now_s
+        self._key = load_key(account.private_key.encode())
+        self._refused = trio.Event()
+        self.renewals = 0
+
+    def refused(self) -> None:
+        """The provider did not accept the token (401): fetch another now."""
+        self._refused.set()
+
+    async def keep(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        attempt = 0
+        while True:
+            granted = await self._fetch()
+            if granted is None:
+                attempt += 1
+                wait_s = pause_s(0, attempt, first_s=0.5, most_s=30.0)
+            else:
+                attempt = 0
+                self._value = f"Bearer {granted.access_token}"
+                self.renewals += 1
+                wait_s = RENEW_AT * granted.expires_in
+            task_status.started()
+            task_status = trio.TASK_STATUS_IGNORED
+            self._refused = trio.Event()
+            with trio.move_on_after(wait_s):
+                await self._refused.wait()
+                await trio.sleep(pause_s(0, 1, first_s=0.5, most_s=1.0))  # a token refused again and again
+
+    async def _fetch(self) -> _Granted | None:
+        now_s = int(self._now_s())
+        account = self._account
+        claims = {
+            "iss": account.client_email,
+            "scope": FCM_SCOPE,
+            "aud": account.token_uri,
+            "iat": now_s,
+            "exp": now_s + ASSERTION_S,
+        }
+        assertion = sign(self._key, claims, kid=account.private_key_id)
+        answer: Answer = await self._caller.call(
+            Call(
+                method="POST",
+                url=account.token_uri,
+                headers={"content-type": "application/x-www-form-urlencoded"},
+                body=urlencode({"grant_type": GRANT, "assertion": assertion}).encode(),
+                index=np.zeros(0, np.intp),
+            )
+        )
+        try:
+            if answer.code == 200:
+                return _GRANTED.decode(answer.body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass
+        log.warning("no access token: the token endpoint answered %d", answer.code)
+        return None
+
+
+def read_key(setting: str, file: str) -> Key:
+    """The key in a file. Errors: `Refused("settings_invalid")` naming the setting."""
+    try:
+        return load_key(Path(file).read_bytes())
+    except (OSError, ValueError) as error:
+        raise Refused("settings_invalid", setting, count=1, problems=f"{setting}: {file}: {error}") from None
+
+
+def read_account(setting: str, file: str) -> ServiceAccount:
+    """The service account in a file. Errors as `read_key`."""
+    try:
+        account = msgspec.json.decode(Path(file).read_bytes(), type=ServiceAccount)
+        load_key(account.private_key.encode())
+    except (OSError, ValueError, msgspec.DecodeError) as error:
+        raise Refused("settings_invalid", setting, count=1, problems=f"{setting}: {file}: {error}") from None
+    return account

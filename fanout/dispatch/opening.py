@@ -1,0 +1,159 @@
+"""From settings to routes that are warm: connections, TLS and credentials stand before the first action.
+
+One place makes all of it, so that no channel is warmed differently from how it is used. Providers are opened side by
+side; one that cannot be reached is tried by the first batch again and holds up nobody's start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from fanout.channels import catalogue, ece
+from fanout.dispatch.breaker import Breaker
+from fanout.dispatch.bucket import Bucket
+from fanout.dispatch.calls import HttpCaller
+from fanout.dispatch.credentials import (
+    AccessToken,
+    Credential,
+    Fixed,
+    ProviderToken,
+    Vapid,
+    read_account,
+    read_key,
+)
+from fanout.dispatch.lanes import BulkLane
+from fanout.dispatch.mailer import Mailer
+from fanout.dispatch.routes import CALLS_AT_ONCE, CallRoute, MailRoute, Route, RowRoute, Supplier
+from fanout.errors import Refused
+from fanout.settings import Settings, is_loopback
+from fanout.wire import CHANNELS
+
+BULK = ("fcm", "apns", "webpush")
+SIMULATED = "Bearer simulated"
+
+
+async def open_routes(
+    settings: Settings, clock_ms: Callable[[], int], nursery: trio.Nursery, *, warm: bool = True
+) -> dict[str, Route]:
+    """Routes for all channels that are switched on, by name. Lanes and renewals run in `nursery`."""
+    opening = _Opening(settings, clock_ms, nursery)
+    routes: dict[str, Route] = {}
+    for name in CHANNELS:
+        provider = getattr(settings.providers, name)
+        if not provider.enabled:
+            continue
+        if name in BULK:
+            routes[name] = await opening.rows(name)
+        elif name == "email":
+            routes[name] = opening.mail()
+        else:
+            routes[name] = opening.calls(name)
+    if warm:
+        async with trio.open_nursery() as heaters:
+            for way, url in opening.cold:
+                heaters.start_soon(way.warm, url)
+    return routes
+
+
+class _Opening:
+    """What the routes of one process are made of."""
+
+    def __init__(self, settings: Settings, clock_ms: Callable[[], int], nursery: trio.Nursery) -> None:
+        self.settings, self.clock_ms, self.nursery = settings, clock_ms, nursery
+        self.cold: list[tuple[BulkLane | HttpCaller, str]] = []
+
+    def now_s(self) -> float:
+        return self.clock_ms() / 1000
+
+    def bucket(self, name: str) -> Bucket:
+        """This process's share of a provider's quota."""
+        provider = getattr(self.settings.providers, name)
+        share = max(1, self.settings.senders.processes)
+        return Bucket(
+            rate_per_s=provider.rate_per_s / share,
+            burst=max(1.0, provider.burst / share),
+            reserve=self.settings.dispatch.reserve,
+            now_s=trio.current_time(),
+        )
+
+    async def rows(self, name: str) -> RowRoute:
+        dispatch, provider = self.settings.dispatch, getattr(self.settings.providers, name)
+        bucket = self.bucket(name)
+        lane = BulkLane(
+            ca=provider.ca,
+            connections=dispatch.connections,
+            streams=dispatch.streams,
+            timeout_s=dispatch.request_timeout_s,
+            reserve=dispatch.reserve,
+            bucket=bucket,
+            clock_ms=self.clock_ms,
+        )
+        await self.nursery.start(lane.run)
+        self.cold.append((lane, provider.url))
+        credential = self.credential(name)
+        await self.nursery.start(credential.keep)
+        channel = catalogue.row_channel(name, self.settings)
+        return RowRoute(channel, lane, breaker=Breaker(now_s=trio.current_time()), bucket=bucket, credential=credential)
+
+    def calls(self, name: str) -> CallRoute:
+        names = [name]
+        if name == "sms" and self.settings.providers.sms_second.enabled:
+            names.append("sms_second")
+        suppliers = []
+        for one in names:
+            provider = getattr(self.settings.providers, one)
+            caller = self.caller(provider.ca)
+            self.cold.append((caller, provider.url))
+            suppliers.append(
+                Supplier(
+                    channel=catalogue.call_channel(one, self.settings),
+                    caller=caller,
+                    breaker=Breaker(now_s=trio.current_time()),
+                    bucket=self.bucket(one),
+                    weight=getattr(provider, "weight", 1.0),
+                )
+            )
+        return CallRoute(suppliers, clock_ms=self.clock_ms)
+
+    def mail(self) -> MailRoute:
+        provider = self.settings.providers.email
+        mailer = Mailer(
+            url=provider.url,
+            user=provider.user,
+            password=provider.password,
+            sender=provider.sender,
+            ca=provider.ca,
+            timeout_s=self.settings.dispatch.request_timeout_s,
+        )
+        return MailRoute(
+            catalogue.email(self.settings),
+            mailer,
+            breaker=Breaker(now_s=trio.current_time()),
+            bucket=self.bucket("email"),
+            clock_ms=self.clock_ms,
+        )
+
+    def caller(self, ca: str) -> HttpCaller:
+        return HttpCaller(ca=ca, timeout_s=self.settings.dispatch.request_timeout_s, connections=CALLS_AT_ONCE)
+
+    def credential(self, name: str) -> Credential:
+        """Who we are to a push service. Errors: `Refused("settings_invalid" | "fence")`."""
+        providers = self.settings.providers
+        if name == "fcm" and providers.fcm.service_account:
+            account = read_account("providers.fcm.service_account", providers.fcm.service_account)
+            if self.settings.engine.fence == "loopback" and not is_loopback(account.token_uri):
+                raise Refused("fence", "token_uri", setting="token_uri", address=account.token_uri)
+            return AccessToken(account, self.caller(providers.fcm.ca), now_s=self.now_s)
+        if name == "apns" and providers.apns.key_file:
+            key = read_key("providers.apns.key_file", providers.apns.key_file)
+            return ProviderToken(key, key_id=providers.apns.key_id, team_id=providers.apns.team_id, now_s=self.now_s)
+        if name == "webpush":
+            file = providers.webpush.key_file
+            key = read_key("providers.webpush.key_file", file) if file else ece.new_key()
+            if not isinstance(key, ec.EllipticCurvePrivateKey):
+                raise Refused("settings_invalid", file, count=1, problems=f"{file}: VAPID wants a P-256 key")
+            return Vapid(key, subject=providers.webpush.subject, now_s=self.now_s)
+        return Fixed(SIMULATED)
