@@ -49,7 +49,7 @@ class PlaceIndex:
     `lon`, `lat` int32[n], `rows` uint32[n]: the points in the index's order; `offsets` uint32[bands + 1].
     """
 
-    __slots__ = ("lat", "lon", "offsets", "rows", "shift")
+    __slots__ = ("__weakref__", "lat", "lon", "offsets", "rows", "shift")
 
     def __init__(self, lon: Int32s, lat: Int32s, rows: Rows, offsets: NDArray[np.uint32], shift: int) -> None:
         self.lon, self.lat, self.rows, self.offsets, self.shift = lon, lat, rows, offsets, shift

@@ -158,6 +158,14 @@ def copy_runs(runs, values, out):
 
 
 @_jit
+def fill_runs(runs, value, out):
+    """Set `out[start:end]` of every run."""
+    for r in range(runs.shape[0]):
+        for i in range(runs[r, 0], runs[r, 1]):
+            out[i] = value
+
+
+@_jit
 def count_runs(runs):
     total = 0
     for r in range(runs.shape[0]):

@@ -29,10 +29,9 @@ from fanout.selection.query import Filters, Query, filters_of, whole_world
 
 _RADIX_MIN: Final = 1_024  # below, a comparison sort is quicker
 _NONE8: Final = np.zeros(0, np.uint8)
-_NONE32: Final = np.zeros(0, np.uint32)
 _NONE64: Final = np.zeros(0, np.int64)
-_NOT_LOCATED: Final = (_NONE64, _NONE8, _NONE32, _NONE64)
-for _none in (_NONE8, _NONE32, _NONE64):
+_NOT_LOCATED: Final = (_NONE64, _NONE8, kernels.NO_ROWS, _NONE64)
+for _none in (_NONE8, _NONE64):
     _none.setflags(write=False)
 
 Keys = NDArray[np.uint64]
@@ -62,7 +61,7 @@ def choose(view: View, query: Query) -> Selection:
     live = view.live if query.live != "ignore" else None
     since_ms = query.at_ms - query.live_fresh_ms
     instead = live if query.live == "instead" else None
-    parts = [_of_places(part, stale, query.shape, filters, instead, since_ms) for part, stale in _parts(view)]
+    parts = [_of_places(part, stale, query.shape, filters, instead, since_ms) for part, stale in parts_of(view)]
     if live is not None:
         parts += _of_positions(view, live, query.shape, filters, since_ms)
     found = [part for part in parts if part.size]
@@ -82,16 +81,17 @@ def _everyone(view: View, filters: Filters) -> Selection:
     delta = np.empty(view.delta.size, np.uint32)
     found = [
         out[: kernels.choose_people(
-            part.people, stale, _NONE32 if part.rows is None else part.rows, filters.channels, filters.kinds,
+            part.people, stale, kernels.NO_ROWS if part.rows is None else part.rows, filters.channels, filters.kinds,
             filters.tenants, filters.languages, filters.age_groups, filters.excluded, out,
         )]
-        for out, (part, stale) in zip((base, delta), _parts(view), strict=True)
+        for out, (part, stale) in zip((base, delta), parts_of(view), strict=True)
     ]  # fmt: skip
     rows = found[0] if found[1].size == 0 else np.sort(np.concatenate(found))
     return Selection(rows, np.zeros(rows.size, np.float32), view.version)
 
 
-def _parts(view: View) -> tuple[tuple[Part, NDArray[np.uint8]], ...]:
+def parts_of(view: View) -> tuple[tuple[Part, NDArray[np.uint8]], ...]:
+    """Base and delta, each with the flags of people to be passed over in it."""
     return (view.base, view.stale), (view.delta, _NONE8)
 
 
@@ -104,7 +104,7 @@ def _of_places(
     located = _NOT_LOCATED if live is None else (live.base_at_ms, live.moved, live.delta_rows, live.delta_at_ms)
     written = kernels.choose_places(
         runs, index.lon, index.lat, index.rows, part.hours, part.people, stale,
-        _NONE32 if part.rows is None else part.rows, filters.in_force, filters.channels, filters.kinds,
+        kernels.NO_ROWS if part.rows is None else part.rows, filters.in_force, filters.channels, filters.kinds,
         filters.tenants, filters.languages, filters.age_groups, filters.excluded, *located, since_ms, filters.lon0,
         filters.lat0, filters.line, keys.view(np.uint32), keys.view(np.float32),
     )  # fmt: skip
@@ -136,7 +136,7 @@ def _nearest(view: View, query: Query, shape: shapes.Nearest) -> Selection:
     """The `count` nearest people that pass the filters: circles that grow until there are enough."""
     radius_m = view.base.index.radius_of(shape.lon, shape.lat, 2 * shape.count)
     while True:
-        found = choose(view, replace(query, shape=shapes.Circle(shape.lon, shape.lat, radius_m)))
+        found = choose(view, replace(query, shape=shapes.Circle(shape.lon, shape.lat, radius_m), centre=None))
         if len(found) >= shape.count or whole_world(radius_m):
             return Selection(found.rows[: shape.count], found.distance_m[: shape.count], found.version)
         radius_m *= 2

@@ -25,6 +25,8 @@ _NEAR_LAT_RAD = 1.35
 _jit = njit(cache=True, nogil=True)
 
 FLAG_ERASED = 1
+NO_ROWS = np.zeros(0, np.uint32)
+NO_ROWS.setflags(write=False)
 _NEVER = np.int64(-(2**63))
 
 
@@ -123,6 +125,62 @@ def fresh_positions(runs, rows, at_ms, moved, since_ms, out):
                 out[count] = i
                 count += 1
     return count
+
+
+@_jit
+def reached_places(
+    runs, lon, lat, persons, hours, people, stale, row_of, in_force,
+    channels, kinds, tenants, languages, age_groups, excluded, lon0, lat0, line, single,
+    out_rows, out_places, out_metres,
+):  # fmt: skip
+    """As `choose_places` without order: each person once, with the position of the place that decides; returns how
+    many.
+
+    `single`: nobody has two places, so nothing is measured. `out_*` of as many as there are candidates.
+    """
+    sin0, cos0 = math.sin(lat0 * _RAD), math.cos(lat0 * _RAD)
+    slots = np.empty(0 if single else people.size, np.uint32)
+    seen = np.zeros(0 if single else (people.size >> 6) + 1, np.uint64)
+    count = 0
+    for r in range(runs.shape[0]):
+        for i in range(runs[r, 0], runs[r, 1]):
+            number = persons[i]
+            if stale.size and stale[number]:
+                continue
+            person = people[number]
+            if not _wanted(person, channels, kinds, tenants, languages, age_groups):
+                continue
+            if not in_force[person.timezone, hours[i]]:
+                continue
+            row = row_of[number] if row_of.size else number
+            if row < excluded.size and excluded[row]:
+                continue
+            slot = count
+            if not single:
+                metres = np.float32(_metres(lon[i], lat[i], lon0, lat0, sin0, cos0, line))
+                word, bit = number >> 6, np.uint64(1) << np.uint64(number & 63)
+                if seen[word] & bit:
+                    slot = slots[number]
+                    if metres >= out_metres[slot]:
+                        continue
+                else:
+                    seen[word] |= bit
+                    slots[number] = slot
+                out_metres[slot] = metres
+            out_rows[slot] = row
+            out_places[slot] = i
+            count += slot == count
+    return count
+
+
+@_jit
+def count_cells(lon, lat, west, south, width, height, out):
+    """Count points into `out` uint32[rows, columns] over a box of `width` by `height` fixed-point units."""
+    rows, columns = out.shape
+    for i in range(lon.size):
+        x = (np.int64(lon[i]) - west) * columns // width
+        y = (np.int64(lat[i]) - south) * rows // height
+        out[y, x] += 1
 
 
 @_jit

@@ -10,7 +10,7 @@ from fanout.registry import packed
 from fanout.registry.columns import PERSON, Names
 from fanout.registry.live import LivePositions
 from fanout.registry.view import View, empty_part, make_part
-from fanout.selection import kernels
+from fanout.selection import kernels, preview
 from fanout.selection.choose import choose
 from fanout.selection.query import Query
 
@@ -31,3 +31,6 @@ def warm() -> None:
     for shape in (shapes.EVERYONE, shapes.Circle(0, 0, 1e3), shapes.corridor([(0, 0), (0, 1)], 1e3)):
         choose(view, Query(shape=shape, exclude=np.array([1], np.uint32)))
         choose(view, Query(shape=shape, live="instead"))
+        reached = preview.reach(view, Query(shape=shape))
+    preview.density(reached)
+    preview.Districts({"": shapes.Circle(0, 0, 1e3)}).counts(view, reached)
