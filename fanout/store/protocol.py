@@ -208,8 +208,8 @@ class Ledger(Protocol):
         which word counts. From a lost lease only good news is taken: rows that are `ACCEPTED` here and on the wire,
         `AGAIN` or `UNKNOWN` there.
 
-        `moved`: batches on their next channels for the rows that are `MOVED` here, stored in the same commit. If the
-        lease is lost, or nothing more may go out, they are dropped, and these rows are `FAILED` with their reason.
+        `moved`: batches on their next channels for the rows that are `MOVED` here, stored in the same commit; of them
+        only rows that the ledger did move. If nothing more may go out, no row moves: it is `FAILED` with its reason.
         """
 
     def renew(self, leases: Sequence[Lease], *, until_ms: int) -> None:

@@ -16,11 +16,14 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
+from fanout.store.protocol import NewBatch
 from fanout.store.states import OPEN, REPLACES_IN_PLACE, Event, Reason, State, advance
 
 Bytes8 = NDArray[np.uint8]
@@ -112,10 +115,10 @@ def settled(stored: Columns, reported: Columns, *, held: bool, over: bool) -> Co
     """
     status, reason = stored
     said, why = reported
+    if over:
+        said = np.where(said == State.MOVED, np.uint8(State.FAILED), said)
     taken = (HELD if held else LOST)[status, said]
     assert not (taken == _BUG).any(), "a sender reports a row that the ledger never let go"
-    if over:
-        taken = np.where(taken == State.MOVED, np.uint8(State.FAILED), taken)
     kept = taken == _KEEP
     after = np.where(kept, status, taken)
     because = np.where(kept, reason, why)
@@ -126,6 +129,20 @@ def settled(stored: Columns, reported: Columns, *, held: bool, over: bool) -> Co
     because = np.where(after == State.AGAIN, np.uint8(Reason.CRASH), because)
     because = np.where(np.isin(after, (State.ACCEPTED, State.DELIVERED)), np.uint8(Reason.NONE), because)
     return after, because
+
+
+def moved_batches(rows: NDArray[np.uint32], before: Bytes8, after: Bytes8, moved: Sequence[NewBatch]) -> list[NewBatch]:
+    """Of the batches on next channels, the part for rows that have `MOVED` just now.
+
+    A row that a receipt had settled, or that moved earlier, is not in them: it would be told, and counted, twice.
+    """
+    gone = rows[(after == State.MOVED) & (before != State.MOVED)]
+    further = []
+    for batch in moved:
+        mine = np.isin(batch.rows, gone)
+        if mine.any():
+            further.append(replace(batch, rows=batch.rows[mine], generations=batch.generations[mine]))
+    return further
 
 
 def let_go(status: Bytes8, reason: Bytes8, channel: int, stop: Event | None) -> Columns:

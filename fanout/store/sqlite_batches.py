@@ -273,8 +273,9 @@ def settle(
         return
     batch.due_ms, batch.attempt = not_before_ms, batch.attempt + 1
     let_go(db, batch, merged, batch.stop)
-    if moved and batch.stop is None:
-        insert(db, batch.action, batch.phase, batch.lane, moved, held=batch.state == "paused")
+    further = row_logic.moved_batches(lease.rows, batch.status, merged[0], moved)
+    if further:
+        insert(db, batch.action, batch.phase, batch.lane, further, held=batch.state == "paused")
 
 
 # --- counting and reading -------------------------------------------------------------------------------------------

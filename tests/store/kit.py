@@ -123,7 +123,9 @@ def an_action_is_read_as_it_was_written(place: Place) -> None:
         assert second.generations.dtype == np.uint16
     assert store.action(99) is None
     assert store.action_by_reference("other", "r") is None
-    assert store.phases(99) == store.counts(99) == list(store.batches(99)) == []
+    assert not store.phases(99)
+    assert not store.counts(99)
+    assert not list(store.batches(99))
 
 
 def the_same_reference_is_the_same_action(place: Place) -> None:

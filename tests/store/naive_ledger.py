@@ -88,6 +88,8 @@ class NaiveLedger:
         for batch in self.all_batches:
             if batch.action == action:
                 self._stop(batch, ended=state == "expired")
+                if not batch.is_open:
+                    batch.owner = None
         return True
 
     def set_paused(self, action: int, paused: bool) -> bool:
@@ -108,7 +110,7 @@ class NaiveLedger:
                 batch.owner = None
         leases: list[NaiveLease] = []
         for batch in sorted(self.all_batches, key=lambda batch: (batch.lane, batch.seq, batch.number)):
-            fits = batch.channel in channels and batch.lane in lanes and batch.due_ms <= now_ms and batch.is_open
+            fits = batch.channel in channels and batch.lane in lanes and batch.due_ms <= now_ms
             if len(leases) == most or not fits:
                 continue
             self._crash(batch)
@@ -146,6 +148,7 @@ class NaiveLedger:
         held = batch.owner is not None and batch.token == token
         stopped = self._closed(batch)
         changed = False
+        gone = []
         for row, state, reason in zip(batch.rows, states, reasons, strict=True):
             before = row.state
             if held:
@@ -155,6 +158,8 @@ class NaiveLedger:
             ):  # fmt: skip
                 row.state, row.reason = State.ACCEPTED, Reason.NONE
             changed |= row.state is not before
+            if row.state is State.MOVED and before is not State.MOVED:
+                gone.append(row.row)
         if held or changed:
             batch.first_ms = min((ms for ms in (batch.first_ms, first_ms) if ms is not None), default=None)
             batch.last_ms = max((ms for ms in (batch.last_ms, last_ms) if ms is not None), default=None)
@@ -162,8 +167,7 @@ class NaiveLedger:
             return
         self._let_go(batch)
         batch.due_ms, batch.attempt = not_before_ms, batch.attempt + 1
-        if not stopped:
-            self._add(batch.action, batch.phase, moved)
+        self._add(batch.action, batch.phase, moved, gone)
 
     def _hear(self, row: Row, state: State, reason: Reason, stopped: bool) -> None:
         """One row's report from the sender that has the lease."""
@@ -219,9 +223,11 @@ class NaiveLedger:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    def _add(self, action: int, phase: int, batches: Sequence[NewBatch]) -> None:
+    def _add(self, action: int, phase: int, batches: Sequence[NewBatch], only: Sequence[int] | None = None) -> None:
         for batch in batches:
-            rows = [Row(row) for row in batch.rows.tolist()]
+            rows = [Row(row) for row in batch.rows.tolist() if only is None or row in only]
+            if not rows:
+                continue
             lane = self.actions[action].lane
             number = len(self.all_batches)
             self.all_batches.append(NaiveBatch(number, action, phase, lane, batch.channel, batch.seq, rows))
