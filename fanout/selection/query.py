@@ -30,8 +30,8 @@ class Query:
     `channels`: a bit per channel that may be used; people without one of them are not selected. `kind`, `tenant`: empty
     means any; who wants no kind at all is never selected. `at_ms`: the moment whose hours count. `languages`,
     `age_groups`: names; None: all. `centre`: longitude and latitude in degrees from which "nearest first" counts; None:
-    what the shape suggests. `exclude`: rows that have it. `live`: positions of phones not older than `live_fresh_ms`
-    are left aside, count beside a person's places, or instead of them.
+    what the shape suggests (`Nearest` means its own point). `exclude`: rows that have it. `live`: positions of phones
+    not older than `live_fresh_ms` are left aside, count beside a person's places, or instead of them.
     """
 
     shape: shapes.Shape
