@@ -124,6 +124,7 @@ async def _run(settings: Settings, stop: trio.Event, on_ready: Callable[[str], N
         ):
             engine = Engine(settings, store, writer, registry, boards, areas, clock_ms)
             await engine.recover()
+            await engine.warm()
             metrics = Metrics(store, registry, boards)
             handlers = Handlers(
                 engine, registry, boards, changes, clock_ms, lambda: missing[0] if missing else None, metrics.registry

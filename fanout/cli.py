@@ -103,7 +103,10 @@ def sender(owner: str) -> None:
 @refusals
 def demo(
     participants: Annotated[int, typer.Option(min=1_000, help="How many people are registered.")] = 1_600_000,
-    boards: Annotated[int, typer.Option(min=10, help="How many matrix boards there are.")] = 10_000,
+    boards: Annotated[
+        int | None,
+        typer.Option(min=10, help="How many matrix boards there are. [default: 10,000; 1,000 where no mosquitto is]"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed makes the same nation.")] = 1,
     fast: Annotated[bool, typer.Option("--fast", help="100,000 participants and 1,000 boards.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Last line: one JSON object with the summary.")] = False,
@@ -112,9 +115,12 @@ def demo(
 ) -> None:
     """The main job on a whole nation: simulators, boards, two local actions and a national one."""
     from fanout.demo.story import Options, run_demo
+    from fanout.demo.world import boards_here
 
+    if boards is None:
+        boards = boards_here(fast)
     if fast:
-        participants, boards = min(participants, 100_000), min(boards, 1_000)
+        participants = min(participants, 100_000)
     run_demo(Options(participants=participants, boards=boards, seed=seed, json=json, stay=stay, out=out))
 
 

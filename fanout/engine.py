@@ -18,6 +18,7 @@ The engine keeps no state of its own beside caches: a second engine on the same 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeVar, TypeVarTuple
@@ -217,6 +218,15 @@ class Engine:
         return await self.view(tenant, action_id)
 
     # --- upkeep -----------------------------------------------------------------------------------------------------
+
+    async def warm(self) -> None:
+        """Work out an action for everyone and one for a small circle, without effect: what is lazy is then loaded."""
+        tenant, kind = next(iter(self._settings.tenants)), next(iter(self._settings.kinds))
+        areas: tuple[wire.Area, ...] = (wire.Everyone(), wire.Circle(lon=0.0, lat=0.0, radius_m=1_000.0))
+        for area in areas:
+            action = wire.PreviewRequest(kind=kind, area=area, texts={"en": "Nothing is sent."})
+            with contextlib.suppress(Refused):
+                await self.preview(tenant, action)
 
     async def recover(self) -> None:
         """Finish what a dead process left half way. Call once, before the first request is taken."""
