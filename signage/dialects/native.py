@@ -131,7 +131,7 @@ class Ack(Message, frozen=True, kw_only=True, omit_defaults=True):
 # --- what the engine says ---------------------------------------------------------------------------------------------
 
 
-class Page(Message, frozen=True, kw_only=True, omit_defaults=True):
+class Page(Message, frozen=True, kw_only=True, omit_defaults=False):
     """Lines as they stand on the board, and for how long."""
 
     lines: list[str]
@@ -139,7 +139,7 @@ class Page(Message, frozen=True, kw_only=True, omit_defaults=True):
     language: str = ""
 
 
-class Media(Message, frozen=True, kw_only=True, omit_defaults=True):
+class Media(Message, frozen=True, kw_only=True, omit_defaults=False):
     """A picture by reference. The board fetches it, checks the SHA-256, and drops it at its expiry."""
 
     url: str
@@ -148,7 +148,7 @@ class Media(Message, frozen=True, kw_only=True, omit_defaults=True):
     expires_ms: int
 
 
-class Item(Message, frozen=True, kw_only=True, omit_defaults=True):
+class Item(Message, frozen=True, kw_only=True, omit_defaults=False):
     """One message, laid out for this model. Shown from `start_ms` until just before `end_ms`."""
 
     action: int
@@ -164,7 +164,7 @@ class Item(Message, frozen=True, kw_only=True, omit_defaults=True):
     media: list[Media] = []
 
 
-class Document(Message, frozen=True, kw_only=True, omit_defaults=True):
+class Document(Message, frozen=True, kw_only=True, omit_defaults=False):
     """The whole desired state of one board (`board`), or of all boards of one model in one area (`area`, `model`)."""
 
     board: str = ""
@@ -176,7 +176,7 @@ class Document(Message, frozen=True, kw_only=True, omit_defaults=True):
     items: list[Item]
 
 
-class _RawDocument(Message, frozen=True, kw_only=True, omit_defaults=True):
+class _RawDocument(Message, frozen=True, kw_only=True, omit_defaults=False):
     """A document whose items are encoded already: boards of one model share them."""
 
     board: str = ""
@@ -188,7 +188,7 @@ class _RawDocument(Message, frozen=True, kw_only=True, omit_defaults=True):
     items: msgspec.Raw
 
 
-class Envelope(Message, frozen=True, kw_only=True, omit_defaults=True):
+class Envelope(Message, frozen=True, kw_only=True, omit_defaults=False):
     """`body` is the encoded document; `sha256` its digest in hex; `signature` Ed25519 over it, by the key `key`."""
 
     body: bytes
@@ -197,7 +197,7 @@ class Envelope(Message, frozen=True, kw_only=True, omit_defaults=True):
     signature: bytes = b""
 
 
-class _TextEnvelope(Message, frozen=True, kw_only=True, omit_defaults=True):
+class _TextEnvelope(Message, frozen=True, kw_only=True, omit_defaults=False):
     """The envelope in JSON: `body` is the document as a string, the signature in base64."""
 
     body: str

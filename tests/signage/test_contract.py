@@ -1,0 +1,124 @@
+"""The contract's text is true: its examples are read by the engine, its diagram and its AsyncAPI file are those of the
+code.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from signage import asyncapi, shadow
+from signage.dialects import native
+from signage.simulators.models import MODELS
+from tests.signage.worlds import START_MS, World, action
+
+FOLDER = Path(asyncapi.__file__).parent
+TEXT = (FOLDER / "CONTRACT.md").read_text()
+EXAMPLES = dict(re.findall(r"```json (\w+)\n(.*?)```", TEXT, re.DOTALL))
+
+
+def obeys(value: Any, schema: dict[str, Any], root: dict[str, Any]) -> bool:
+    """A JSON Schema checker for what our schemas use."""
+    if "$ref" in schema:
+        return obeys(value, root["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]], root)
+    if "anyOf" in schema:
+        return any(obeys(value, each, root) for each in schema["anyOf"])
+    if "enum" in schema:
+        return value in schema["enum"]
+    match schema.get("type"):
+        case "object":
+            known = schema.get("properties", {})
+            more = schema.get("additionalProperties")
+            return (
+                isinstance(value, dict)
+                and all(key in value for key in schema.get("required", ()))
+                and all(obeys(each, known[key], root) for key, each in value.items() if key in known)
+                and all(not isinstance(more, dict) or obeys(v, more, root) for k, v in value.items() if k not in known)
+            )
+        case "array":
+            size_fits = isinstance(value, list) and len(value) <= schema.get("maxItems", 10**9)
+            return size_fits and all(obeys(each, schema["items"], root) for each in value)
+        case "string" if schema.get("contentEncoding") == "base64":
+            return isinstance(value, str | bytes)
+        case "string":
+            return isinstance(value, str) and len(value) <= schema.get("maxLength", 10**9)
+        case "integer" | "number":
+            low, high = schema.get("minimum", -(10**30)), schema.get("maximum", 10**30)
+            return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+        case "boolean":
+            return isinstance(value, bool)
+        case "null":
+            return value is None
+    return False
+
+
+def read(payload: bytes) -> Any:
+    return msgspec.json.decode(payload) if payload[:1] in (b"{", b"[") else msgspec.msgpack.decode(payload)
+
+
+@pytest.mark.parametrize("name", ["caps", "state", "reported", "ack", "envelope"])
+def test_examples_are_read(name: str) -> None:
+    payload = EXAMPLES[name].encode()
+    match name:
+        case "caps":
+            assert native.read_caps("utr-cs-a1", payload).characters == 26
+        case "state":
+            assert native.read_state("utr-cs-a1", payload).state == "ready"
+        case "reported":
+            assert native.read_reported("utr-cs-a1", payload).shown[0].action == 17
+        case "ack":
+            assert [ack.what for ack in native.read_acks("utr-cs-a1", payload)] == ["received", "shown"]
+        case _:
+            document, _ = native.read_envelope("utr-cs-a1", payload)
+            assert document.items[0].pages[0].lines[2] == "Gezien? Bel 112."
+
+
+def test_the_diagram_is_the_table() -> None:
+    assert shadow.diagram() in TEXT
+
+
+def test_every_field_that_goes_out_is_explained() -> None:
+    for kind in (native.Document, native.Item, native.Page, native.Media, native.Envelope):
+        for field in msgspec.structs.fields(kind):
+            assert f"`{field.name}`" in TEXT or f'"{field.name}"' in TEXT, (kind, field.name)
+
+
+def test_the_asyncapi_file_is_made_of_the_code() -> None:
+    assert (FOLDER / "asyncapi.json").read_text() == asyncapi.text()
+
+
+def test_what_is_sent_obeys_the_asyncapi_document() -> None:
+    root = asyncapi.document()
+    world = World(["well", "faulty", "slow", "amnesia", "clock", "well", "well"])
+    assert len(world.displays) == len(MODELS)
+    world.show(1, action(end_ms=START_MS + 60_000))
+    world.show(2, action(end_ms=START_MS + 60_000), lane=1)
+    world.end(2, {"nl": "Gevonden."})
+    world.pass_time(10)
+    seen = set()
+    for topic, payload in world.retained.items():
+        leaf = topic.rsplit("/", 1)[1]
+        if not payload or payload.startswith((b"\xff", b"{{")):
+            continue
+        seen.add(leaf)
+        value = read(payload)
+        assert obeys(value, root["channels"][leaf]["messages"][leaf]["payload"], root), (topic, value)
+        if leaf == "desired":
+            body = value["body"] if isinstance(value["body"], bytes) else value["body"].encode()
+            assert obeys(read(body), root["components"]["schemas"]["Document"], root)
+    assert seen == {"caps", "state", "desired", "reported"}
+    acks = world.displays[0].receive("signage/1/boards/b0/desired", b"\x80", world.now_ms)
+    assert obeys(read(acks[0].payload), root["channels"]["ack"]["messages"]["ack"]["payload"], root)
+
+
+def test_the_checker_refuses() -> None:
+    root = asyncapi.document()
+    schema = root["channels"]["caps"]["messages"]["caps"]["payload"]
+    assert obeys({"board": "b", "model": "m"}, schema, root)
+    assert not obeys({"board": "b"}, schema, root)
+    assert not obeys({"board": "b", "model": "m", "lines": -1}, schema, root)
+    assert not obeys({"board": "b", "model": "m", "kind": "hologram"}, schema, root)
