@@ -24,8 +24,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fanout.channels.numbers import reference
 from fanout.channels.protocol import CODE_MAX, CODE_MIN, Column, Message, Outcome, look_up
+from fanout.channels.telephone import reference
 from fanout.store.protocol import Rows
 from fanout.store.states import Event, Reason
 from fanout.wire import CHANNELS

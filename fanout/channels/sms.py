@@ -24,7 +24,6 @@ import numpy as np
 from msgspec import Meta
 
 from fanout.channels import gsm
-from fanout.channels.numbers import DIGITS, DIGITS_MAX, DIGITS_MIN, reference, row_of, subscribers
 from fanout.channels.protocol import (
     Answer,
     Call,
@@ -38,6 +37,7 @@ from fanout.channels.protocol import (
     meanings,
     well_formed,
 )
+from fanout.channels.telephone import DIGITS, DIGITS_MAX, DIGITS_MIN, reference, row_of, subscribers
 from fanout.store.protocol import Rows
 from fanout.store.states import Event, Reason
 from fanout.wire import CHANNELS

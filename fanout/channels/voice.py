@@ -18,7 +18,6 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from fanout.channels.numbers import DIGITS, DIGITS_MAX, DIGITS_MIN, reference, subscribers
 from fanout.channels.protocol import (
     Answer,
     Call,
@@ -31,6 +30,7 @@ from fanout.channels.protocol import (
     meanings,
     well_formed,
 )
+from fanout.channels.telephone import DIGITS, DIGITS_MAX, DIGITS_MIN, reference, subscribers
 from fanout.store.protocol import Rows
 from fanout.store.states import Event, Reason
 from fanout.wire import CHANNELS

@@ -21,7 +21,6 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from fanout.channels.numbers import DIGITS, DIGITS_MAX, DIGITS_MIN, reference, subscribers
 from fanout.channels.protocol import (
     Answer,
     Call,
@@ -34,6 +33,7 @@ from fanout.channels.protocol import (
     meanings,
     well_formed,
 )
+from fanout.channels.telephone import DIGITS, DIGITS_MAX, DIGITS_MIN, reference, subscribers
 from fanout.store.protocol import Rows
 from fanout.store.states import Event, Reason
 from fanout.wire import CHANNELS

@@ -1,0 +1,110 @@
+"""Receipts: signed, doubled, late, strange; and what they do to the ledger."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fanout.errors import Refused
+from fanout.inbound.receipts import Read, read, sign
+from fanout.store.sqlite_store import SqliteStore
+from fanout.store.states import Reason, State
+from fanout.wire import CHANNELS
+from tests.dispatch.kit import SMS, clock_ms, reasons, start
+
+SECRET = "secret"
+
+
+def take(provider: str, body: object, *, header: str = "x-signature-256") -> Read:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return read(provider, {header: sign(data, SECRET)}, data, secret=SECRET)
+
+
+def cm(*reports: tuple[str, int]) -> dict[str, object]:
+    return {"messages": {"msg": [{"reference": r, "status": {"code": code}} for r, code in reports]}}
+
+
+def rows(found: Read) -> dict[tuple[int, int, int], dict[int, bool]]:
+    return {
+        (one.action, one.phase, one.channel): dict(zip(one.rows.tolist(), one.delivered.tolist(), strict=True))
+        for one in found.receipts
+    }
+
+
+def test_cm() -> None:
+    found = take("sms", cm(("7-0-41", 2), ("7-0-42", 3), ("8-1-41", 1), ("7-0-43", 0), ("other", 2), ("7-0-41", 3)))
+    assert rows(found) == {(7, 0, SMS): {41: True, 42: False}, (8, 1, SMS): {41: False}}
+    assert (found.reports, found.ignored) == (6, 2)
+    one = take("sms", {"messages": {"msg": {"reference": "7-0-1", "status": {"code": 2}}}})
+    assert rows(one) == {(7, 0, SMS): {1: True}}
+
+
+def test_whatsapp_and_voice() -> None:
+    statuses = [{"status": s, "biz_opaque_callback_data": f"7-0-{i}"} for i, s in enumerate(["read", "sent", "failed"])]
+    found = take(
+        "whatsapp", {"entry": [{"changes": [{"value": {"statuses": statuses}}]}]}, header="x-hub-signature-256"
+    )
+    assert rows(found) == {(7, 0, CHANNELS.index("whatsapp")): {0: True, 2: False}}
+    calls = {"events": [{"reference": "7-0-1", "status": "answered"}, {"reference": "7-0-2", "status": "busy"}]}
+    assert rows(take("voice", calls)) == {(7, 0, CHANNELS.index("voice")): {1: True, 2: False}}
+
+
+@pytest.mark.parametrize("signature", ["", "sha256=", "sha256=" + "0" * 64, sign(b"other", SECRET), sign(b"{}", "x")])
+def test_an_unsigned_body_is_not_read(signature: str) -> None:
+    with pytest.raises(Refused, match="key_invalid"):
+        read("sms", {"x-signature-256": signature}, b"{}", secret=SECRET)
+
+
+def test_without_a_secret_nothing_is_believed() -> None:
+    with pytest.raises(Refused, match="key_invalid"):
+        read("sms", {"x-signature-256": sign(b"{}", "")}, b"{}", secret="")
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"\xff", b"[" * 100_000, b'{"messages":{"msg":7}}'])
+def test_no_receipt_at_all(body: bytes) -> None:
+    with pytest.raises(Refused, match="body_malformed"):
+        take("sms", body)
+
+
+def test_who_sends_no_receipts() -> None:
+    with pytest.raises(Refused, match="not_found"):
+        take("fcm", {})
+
+
+@given(st.lists(st.tuples(st.text(max_size=20), st.integers(-5, 5)), max_size=20))
+def test_strange_references_are_ignored(reports: list[tuple[str, int]]) -> None:
+    found = take("sms", cm(*reports))
+    assert found.ignored + sum(len(one.rows) for one in found.receipts) <= found.reports
+    assert take("sms", cm(("4-0-99999999999", 2), ("-1-0-1", 2), ("1-0-١", 2))).ignored == 3
+
+
+def test_receipts_settle_rows_in_any_order_and_twice(tmp_path: Path) -> None:
+    store = SqliteStore.open(tmp_path / "ledger.db")
+    action = start(store, {SMS: [41, 42, 43]})
+    (lease,) = store.claim("one", channels=(SMS,), lanes=(1,), now_ms=clock_ms(), lease_ms=1_000, most=1)
+    assert store.intend(lease, np.arange(3), now_ms=clock_ms())
+
+    def apply(*reports: tuple[str, int]) -> int:
+        return sum(
+            store.apply_receipts(one.action, one.phase, one.channel, one.rows, one.delivered)
+            for one in take("sms", cm(*reports)).receipts
+        )
+
+    assert apply((f"{action}-0-41", 2)) == 1, "before the provider's own answer is recorded"
+    unknown = np.full(3, State.UNKNOWN, np.uint8)
+    why = np.full(3, Reason.TIME_OUT, np.uint8)
+    store.settle(lease, status=unknown, reason=why, first_ms=None, last_ms=None, done=True)
+    assert apply((f"{action}-0-42", 3), (f"{action}-0-999", 2), ("12345-0-41", 2)) == 1
+    assert apply((f"{action}-0-41", 3), (f"{action}-0-42", 2)) == 1, "nothing un-delivers; late news is good news"
+    assert apply((f"{action}-0-41", 2), (f"{action}-0-42", 2)) == 0
+    assert {row: state for row, (state, _) in reasons(store, action).items()} == {
+        41: State.DELIVERED,
+        42: State.DELIVERED,
+        43: State.UNKNOWN,
+    }
+    store.close_store()
