@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 
-from bench.harness import Options, Row, timing
+from bench.harness import Options, Row, timing_of
 from bench.stage import Stage, open_stage
 from fanout import app, wire
 
@@ -49,7 +49,8 @@ class _Times:
 
 def _rows(case: str, times: _Times) -> Iterator[Row]:
     for name, seconds in (("accepted", times.accepted_s), ("first", times.first_s), ("last", times.last_s)):
-        yield {"case": f"{case}: POST to {name}", "system": "fanout", "people": times.people, **timing(seconds).in_ms()}
+        figures = timing_of([second * 1e6 for second in seconds]).row()
+        yield {"case": f"{case}: POST to {name}", "system": "fanout", "people": times.people} | figures
 
 
 def _actions(stage: Stage, area: wire.Area, count: int) -> _Times:
