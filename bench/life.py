@@ -24,7 +24,7 @@ LOCAL_PEOPLE = 5_000
 
 
 def run(options: Options) -> Iterator[Row]:
-    """Rows for `accepted` (POST to durable answer), `first` and `last` push, each quiet and beside a national action."""
+    """Rows for `accepted` (POST to durable answer), `first` and `last` push: quiet, then beside a national action."""
     people = options.participants or (200_000 if options.quick else 1_600_000)
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -26,6 +26,8 @@ class Stage(NamedTuple):
     """What a bench drives. `providers`: the simulators' address, to be verified with `tls`."""
 
     engine: Client
+    address: str
+    key: str
     crew: Crew
     scene: world.World
     providers: str
@@ -70,5 +72,6 @@ def open_stage(folder: Path, people: int, *, boards: int, seed: int, senders: in
         key = create_key(store, "police", "bench", SCOPES, app.clock_ms())
         store.close_store()
         tls = ssl.create_default_context(cafile=str(scene.certificates / "ca.pem"))
-        with Client((scene.data / "run" / "api").read_text().strip(), key) as engine:
-            yield Stage(engine, crew, scene, f"https://127.0.0.1:{scene.provider_port}", tls)
+        address = (scene.data / "run" / "api").read_text().strip()
+        with Client(address, key) as engine:
+            yield Stage(engine, address, key, crew, scene, f"https://127.0.0.1:{scene.provider_port}", tls)

@@ -1,0 +1,1 @@
+"""Load tests: control rooms at work against a fenced engine, with locust."""
