@@ -3,9 +3,9 @@
 Locust patches the standard library when it is imported (gevent), so this module and its process import nothing of the
 engine but `fanout.wire`; the engine runs in processes of its own, started by `python -m loadtests`.
 
-A room draws an area (previews, as an operator does who moves a circle), starts an action, looks at its counts a few times
-a second until nothing waits, checks that the sums add up, and closes it with a result. Names of requests are the calls of
-the API, so the percentiles are those of the calls.
+A room draws an area (previews, as an operator does who moves a circle), starts an action, looks at its counts a few
+times a second until nothing waits, checks that the sums add up, and closes it with a result. Names of requests are the
+calls of the API, so the percentiles are those of the calls.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class ControlRoom(FastHttpUser):
     @task
     def action(self) -> None:
         """The whole life of one action."""
-        lon, lat = random.choice(TOWNS)  # noqa: S311
-        area = wire.Circle(lon=lon, lat=lat, radius_m=random.uniform(300, 2_000))  # noqa: S311
+        lon, lat = random.choice(TOWNS)
+        area = wire.Circle(lon=lon, lat=lat, radius_m=random.uniform(300, 2_000))
         for _ in range(PREVIEWS_PER_ACTION):
             area = wire.Circle(lon=area.lon + 1e-4, lat=area.lat, radius_m=area.radius_m)
             preview = wire.PreviewRequest(kind="missing_child", area=area, texts=TEXT)
