@@ -27,7 +27,6 @@ import msgspec
 import trio
 
 from fanout import limits
-from fanout.errors import Refused
 from fanout.store.protocol import Store
 
 T = TypeVar("T")
@@ -49,7 +48,7 @@ class _Call:
         self.call = call
         self.done = trio.Event()
         self.result: Any = None
-        self.error: BaseException | None = None
+        self.error: Exception | None = None
 
     def attempt(self) -> None:
         """Run it in the writer's thread; what it raises is its caller's."""
@@ -127,19 +126,21 @@ class Writer:
     async def _group(self) -> None:
         size = min(len(self._waiting), limits.STORE_CALLS_PER_COMMIT_MAX)
         group = [self._waiting.popleft() for _ in range(size)]
-        await trio.to_thread.run_sync(self._commit, group, limiter=self._thread)
-        self._calls += size
-        self._commits += 1
-        self._largest = max(self._largest, size)
-        for call in group:
-            call.done.set()
+        try:
+            await trio.to_thread.run_sync(self._commit, group, limiter=self._thread)
+        finally:  # whatever happens, nobody waits for ever
+            self._calls += size
+            self._commits += 1
+            self._largest = max(self._largest, size)
+            for call in group:
+                call.done.set()
 
     def _commit(self, group: list[_Call]) -> None:
         try:
             with self._store.group():
                 for call in group:
                     call.attempt()
-        except Refused as error:
+        except Exception as error:
             for call in group:
                 call.error = call.error or error
 
