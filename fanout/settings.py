@@ -233,6 +233,7 @@ class SignageSettings(Section, frozen=True, kw_only=True):
     page_seconds_min: Seconds
     characters_per_second: Annotated[float, Meta(gt=0, le=100)]
     signing_key: str
+    t047_displays: str
 
 
 class KindSettings(Section, frozen=True, kw_only=True):

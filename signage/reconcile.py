@@ -20,7 +20,7 @@ action is called accepted. It implements `mqtt.Source`, so a link can pull from 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -32,15 +32,16 @@ from fanout.geo import PlaceIndex, shapes
 from fanout.settings import SignageSettings
 from fanout.wire import BoardCounts, BoardView
 from signage import shadow
-from signage.arbitration import arbitrate
+from signage.arbitration import arbitrate, on_now
 from signage.boards import Board, Boards, widened
-from signage.dialects import native
+from signage.dialects import native, rtig_t047
 from signage.dialects.native import Caps, Item, Reported
 from signage.layout import Model, Pace
 from signage.mqtt import Packet, expiry_s
 from signage.proof import Proof
 from signage.shadow import Effect, Event, State
 from signage.showing import Record, Showing
+from signage.standard import Placed, Standard
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +49,10 @@ LAG_DOUBLINGS_MAX: Final = 4  # a board that never confirms is asked again after
 EARLY_MAX: Final = 4_096  # boards of which a report came before the birth document: a burst at connection, no more
 GRACE_EVERY_TICKS: Final = 10
 SAME_ID_BOOTS: Final = 4  # so many new boot ids within a minute: two boards share an id, or one is in a boot loop
-CAPS, ACTIONS, PROOF, COUNTS = "boards.caps", "boards.actions", "boards.proof", "boards.counts"
+NATIVE, T047 = "native", "t047"
+CAPS, DISPLAYS, ACTIONS, PROOF, COUNTS = SPACES = (
+    "boards.caps", "boards.displays", "boards.actions", "boards.proof", "boards.counts"
+)  # fmt: skip
 
 Sign = Callable[[bytes], bytes]
 _Composed = tuple[tuple[Item, ...], dict[str, bytes]]
@@ -58,7 +62,13 @@ class Reconciler:
     """All boards and all actions on them. See the module."""
 
     def __init__(
-        self, settings: SignageSettings, clock_ms: Callable[[], int], *, key: str = "", sign: Sign | None = None
+        self,
+        settings: SignageSettings,
+        clock_ms: Callable[[], int],
+        *,
+        key: str = "",
+        sign: Sign | None = None,
+        places: Mapping[str, Placed] | None = None,
     ) -> None:
         self._settings = settings
         self._clock_ms = clock_ms
@@ -84,6 +94,15 @@ class Reconciler:
         self._composed: dict[tuple[Model, int, tuple[int, ...]], _Composed] = {}
         self._controllers: dict[str, dict[Board, None]] = {}
         self._early: dict[str, dict[str, bytes]] = {}
+        self._passenger: dict[Board, None] = {}
+        self._standard = Standard(
+            places or {},
+            born=lambda caps: self._born(caps, T047),
+            reported=self._snapshot,
+            present=self._heartbeat,
+            trouble=self._trouble,
+            expected=self._expected,
+        )
         self._ticks = 0
 
     def on_work(self, kick: Callable[[], None]) -> None:
@@ -95,14 +114,17 @@ class Reconciler:
     def restore(
         self,
         caps: Iterable[tuple[str, bytes]],
+        displays: Iterable[tuple[str, bytes]],
         actions: Iterable[tuple[str, bytes]],
         proofs: Iterable[tuple[str, bytes]],
         counts: Iterable[tuple[str, bytes]],
         shape_of: Callable[[Record], shapes.Shape | None],
     ) -> None:
-        """Take up what was remembered, as (key, value) of the four spaces. Everything is due again."""
+        """Take up what was remembered, as (key, value) of the spaces in `SPACES`. Everything is due again."""
         for key, value in caps:
             self.boards.put(native.read_caps(key, value))
+        for _, value in displays:
+            self.boards.put(self._standard.restore(value), T047)
         for key, value in counts:
             self._past[int(key)] = msgspec.msgpack.decode(value, type=BoardCounts)
         known = {int(key): Proof.decode(value) for key, value in proofs}
@@ -181,7 +203,15 @@ class Reconciler:
     # --- the link: `mqtt.Source` --------------------------------------------------------------------------------------
 
     def take(self) -> Packet | None:
-        """The next document to the wire: composed, signed and encoded now."""
+        """The next document to the wire: composed, signed and encoded now. Displays of the standard come first."""
+        if self._passenger or self._standard.waiting:
+            for board in self._passenger:
+                self._want(board)
+            self._passenger.clear()
+            self._standard.settle(self._clock_ms())
+            packet = self._standard.take()
+            if packet is not None:
+                return packet
         while self._first or self._later:
             queue = self._first or self._later
             board = next(iter(queue))
@@ -194,6 +224,8 @@ class Reconciler:
         return None
 
     def sent(self, packet: Packet, heard: bool) -> None:
+        if packet.token is None:
+            return
         board, version = packet.token
         if version != board.version:
             return
@@ -208,10 +240,12 @@ class Reconciler:
 
     def lost(self, packets: Sequence[Packet]) -> None:
         for packet in packets:
-            self._step(packet.token[0], Event.CUT)
+            if packet.token is not None:
+                self._step(packet.token[0], Event.CUT)
 
     def up(self) -> None:
         """Connected: the broker may have lost everything, so everything held is due."""
+        self._standard.up()
         for board in list(self._held):
             self._step(board, Event.CUT)
         self._kick()
@@ -223,6 +257,8 @@ class Reconciler:
         """A message of a board. Whatever it holds, nothing but that board is touched."""
         heard = native.read_topic(topic)
         if heard is None or not payload:
+            if payload:
+                self._heard_standard(topic, payload)
             return
         board = self.boards.get(heard.board)
         try:
@@ -246,12 +282,19 @@ class Reconciler:
 
     # --- what boards say ----------------------------------------------------------------------------------------------
 
-    def _born(self, caps: Caps) -> None:
-        board, new = self.boards.put(caps)
+    def _born(self, caps: Caps, dialect: str = NATIVE) -> None:
+        known = self.boards.get(caps.board)
+        if known is not None and known.dialect != dialect:
+            known.note(f"somebody announced a board of this id by {dialect}; it was not taken")
+            return
+        board, new = self.boards.put(caps, dialect)
         if caps.controller and caps.controller != board.id:
             self._controllers.setdefault(caps.controller, {})[board] = None
         if new:
-            self.remember[CAPS, board.id] = native.encode(caps)
+            if dialect == NATIVE:
+                self.remember[CAPS, board.id] = native.encode(caps)
+            else:
+                self.remember[DISPLAYS, board.id] = self._standard.encode(board.id, caps)
             for action in board.showings:
                 fits = self._item(self._showings[action], board.model) is not None
                 why = self._showings[action].why_unfit(board.model)
@@ -266,6 +309,64 @@ class Reconciler:
     def _keep_early(self, heard: native.Heard, payload: bytes) -> None:
         if heard.leaf in ("state", "reported") and len(self._early) < EARLY_MAX:
             self._early.setdefault(heard.board, {})[heard.leaf] = payload
+
+    # --- displays of the standard -------------------------------------------------------------------------------------
+
+    def _heard_standard(self, topic: str, payload: bytes) -> None:
+        try:
+            self._standard.received(topic, payload, self._clock_ms())
+        except Refused as refused:
+            _log.warning("%s", refused.message)
+        if self._standard.waiting:
+            self._kick()
+
+    def _want(self, board: Board) -> None:
+        """Tell the standard's side what a display must show, and what no more."""
+        if board.state is State.FORGETTING:
+            self._standard.forget(board.id)
+            self._step(board, Event.STORED)
+            return
+        now_ms = self._clock_ms()
+        fresh = board in self._stale
+        if fresh:
+            self._stale.discard(board)
+            self._compose(board, now_ms)
+        board.sent_ms = now_ms
+        wanted = {
+            rtig_t047.message_id(item.action, item.stage): (item, self._showings[item.action].texts(board.model))
+            for item in board.items
+        }
+        gone = [
+            rtig_t047.message_id(action, stage)
+            for action in board.showings
+            for stage in self._showings[action].stages_over()
+        ]
+        self._standard.want(board.id, board.version, wanted, gone, again=not fresh or board.tries > 0)
+        self._step(board, Event.TAKEN)
+        self._step(board, Event.STORED)
+        for action in board.showings:
+            self._proofs[action].mark("published", board.id, now_ms)
+
+    def _expected(self, board_id: str) -> list[Item]:
+        board = self.boards.get(board_id)
+        return on_now(board.items, self._clock_ms()) if board is not None else []
+
+    def _snapshot(self, board_id: str, report: Reported) -> None:
+        board = self.boards.get(board_id)
+        if board is not None:
+            self._reported(board, report, False)
+
+    def _heartbeat(self, board_id: str, alive: bool) -> None:
+        board = self.boards.get(board_id)
+        if board is not None:
+            board.presence = "ready" if alive else "lost"
+            board.heard_ms = self._clock_ms() if alive else board.heard_ms
+
+    def _trouble(self, board_id: str, words: str) -> None:
+        _log.warning("display %s: %s", board_id, words)
+        board = self.boards.get(board_id)
+        if board is not None:
+            board.note(words)
 
     def _present(self, board: Board, state: native.State) -> None:
         if state.state == "lost" and board.boot and state.boot != board.boot:
@@ -324,7 +425,7 @@ class Reconciler:
             return None
         if board.state in (State.CLEAR, State.FORGETTING):
             return Event.DIFFERS if report.shown else None
-        return shadow.compare(board.version, board.items, report, now_ms)
+        return shadow.compare(board.version, board.items, report, now_ms, by_line=board.dialect == NATIVE)
 
     def _mark(self, column: str, action: int, board: Board, now_ms: int) -> None:
         if self._proofs[action].mark(column, board.id, now_ms):
@@ -344,6 +445,7 @@ class Reconciler:
                 self._restage(showing)
             if record.stage == "over" and showing.last_end_ms + self._grace_ms <= now_ms:
                 self._forget(showing)
+        self._standard.tick(now_ms)
         for board in list(self._open):
             self._chase(board, now_ms)
         self._ticks += 1
@@ -351,7 +453,7 @@ class Reconciler:
             for board in list(self._held):
                 if not board.showings and 0 < board.last_end_ms + self._grace_ms <= now_ms:
                     self._step(board, Event.GRACE)
-        if self._first or self._later:
+        if self._first or self._later or self._passenger or self._standard.waiting:
             self._kick()
 
     @property
@@ -449,6 +551,7 @@ class Reconciler:
             if effect is not Effect.NOTE:
                 self._later.pop(board, None)
                 queue = self._first if board.presence == "ready" else self._later
+                queue = queue if board.dialect == NATIVE else self._passenger
                 queue[board] = None
         if board.state is before:
             return

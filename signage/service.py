@@ -36,13 +36,14 @@ from fanout.settings import KindSettings, SignageSettings
 from signage import layout, reconcile
 from signage.boards import Board
 from signage.broker import open_broker
-from signage.dialects import native
+from signage.dialects import native, rtig_t047
 from signage.layout import Model, Unfit
 from signage.mqtt import Link, LinkOptions, Statistics
 from signage.proof import BoardProof
 from signage.reconcile import Reconciler
 from signage.showing import Record, forms_of, priority_of
 from signage.signing import Signer, load_signer
+from signage.standard import read_places
 
 _log = logging.getLogger(__name__)
 
@@ -201,11 +202,9 @@ class Signage:
 
     async def restore(self) -> None:
         """Take up what was remembered."""
-        spaces = (reconcile.CAPS, reconcile.ACTIONS, reconcile.PROOF, reconcile.COUNTS)
-        caps, actions, proofs, counts = await trio.to_thread.run_sync(
-            lambda: [self._memory.scan(space) for space in spaces]
-        )
-        self._core.restore(caps, actions, proofs, counts, _shape_of)
+        kept = await trio.to_thread.run_sync(lambda: [self._memory.scan(space) for space in reconcile.SPACES])
+        caps, displays, actions, proofs, counts = kept
+        self._core.restore(caps, displays, actions, proofs, counts, _shape_of)
 
 
 def _put_all(memory: Memory, spaces: dict[str, list[tuple[str, bytes | None]]]) -> None:
@@ -225,7 +224,7 @@ def link_options(settings: SignageSettings, brokers: list[str], protocol: str) -
     return LinkOptions(
         brokers=brokers,
         client_id=settings.client_id,
-        subscriptions=native.SUBSCRIPTIONS,
+        subscriptions=native.SUBSCRIPTIONS + rtig_t047.SUBSCRIPTIONS,
         username=settings.username,
         password=settings.password,
         ca_file=settings.ca,
@@ -263,9 +262,13 @@ async def open_signage(
             )
             brokers, protocol = [own.address], own.protocol if protocol == "auto" else protocol
         signer = await trio.to_thread.run_sync(_signer, settings)
+        places = (
+            await trio.to_thread.run_sync(read_places, Path(settings.t047_displays)) if settings.t047_displays else {}
+        )
         core = Reconciler(
             settings,
             clock_ms,
+            places=places,
             key=signer.key_id if signer is not None else "",
             sign=signer.sign if signer is not None else None,
         )

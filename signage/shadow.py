@@ -99,8 +99,11 @@ def step(state: State, event: Event) -> tuple[State, tuple[Effect, ...]]:
     return TABLE[state].get(event, (state, ()))
 
 
-def compare(version: int, items: Sequence[Item], report: Reported, now_ms: int) -> Event:
-    """What a board's report means for a document of ours: AGREES, DIFFERS, BEHIND or AHEAD."""
+def compare(version: int, items: Sequence[Item], report: Reported, now_ms: int, *, by_line: bool = True) -> Event:
+    """What a board's report means for a document of ours: AGREES, DIFFERS, BEHIND or AHEAD.
+
+    `by_line`: the lines read back must be a page of ours. Not for displays that break the lines themselves.
+    """
     if report.version > version:
         return Event.AHEAD
     expected = on_now(items, now_ms)
@@ -109,7 +112,7 @@ def compare(version: int, items: Sequence[Item], report: Reported, now_ms: int) 
         return Event.BEHIND
     if shown != {(item.action, item.stage) for item in expected}:
         return Event.DIFFERS
-    if expected and report.lines and not any(_reads(item, report.lines) for item in expected):
+    if by_line and expected and report.lines and not any(_reads(item, report.lines) for item in expected):
         return Event.DIFFERS
     return Event.AGREES
 

@@ -64,12 +64,14 @@ class Showing:
         self._pace = pace
         self._items: dict[Model, Item | None] = {}
         self._why: dict[Model, str] = {}
+        self._texts: dict[Model, dict[str, str]] = {}
 
     def replace(self, **changes: object) -> None:
         """Change the record; items are made anew."""
         self.record = msgspec.structs.replace(self.record, **changes)
         self._items.clear()
         self._why.clear()
+        self._texts.clear()
 
     @property
     def last_end_ms(self) -> int:
@@ -81,6 +83,20 @@ class Showing:
         if model not in self._items:
             self._items[model] = self._make(model, result_rank)
         return self._items[model]
+
+    def stages_over(self) -> list[str]:
+        """Stages whose message must be gone."""
+        match self.record.stage:
+            case "start":
+                return []
+            case "result":
+                return ["start"]
+            case _:
+                return ["start", "result"] if self.record.result_texts else ["start"]
+
+    def texts(self, model: Model) -> dict[str, str]:
+        """The texts that the item of this model was laid out from, for displays that do it themselves."""
+        return self._texts.get(model, {})
 
     def why_unfit(self, model: Model) -> str:
         return self._why.get(model, "")
@@ -100,6 +116,8 @@ class Showing:
         except Unfit as unfit:
             self._why[model] = str(unfit)
             return None
+        chosen = dict(forms[layout.form])
+        self._texts[model] = {language: chosen[language] for language in layout.languages}
         return item_of(record.action, _stage(stage), priority, layout, end_ms, record.start_ms)
 
 

@@ -85,6 +85,9 @@ class Display:
         own = native.desired_topic(self.id)
         return [own, *(native.area_topic(area) for area in self.caps.areas)]
 
+    def hears(self, topic: str) -> bool:
+        return topic in self.topics
+
     @property
     def shown(self) -> tuple[Item, ...]:
         return self._shown

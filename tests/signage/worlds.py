@@ -10,14 +10,15 @@ from __future__ import annotations
 from typing import Any
 
 from fanout import settings, wire
-from fanout.geo import EVERYONE
+from fanout.geo import EVERYONE, circle
 from fanout.geo.gate import shape_of
-from signage.dialects import native
-from signage.reconcile import Reconciler
+from signage.dialects import native, rtig_t047
+from signage.reconcile import SPACES, Reconciler
 from signage.showing import Record, priority_of
 from signage.signing import Signer
 from signage.simulators.display import Display, Mood, Out
 from signage.simulators.models import MODELS, caps_for
+from signage.simulators.passenger import PassengerDisplay
 
 START_MS = 1_900_000_000_000
 SETTINGS = settings.load(None, {}).signage
@@ -56,7 +57,12 @@ class World:
     """One engine core, one broker, some displays. `lane` of an action: 0 is an emergency."""
 
     def __init__(
-        self, moods: list[Mood], *, signer: Signer | None = None, overlay: dict[str, Any] | None = None
+        self,
+        moods: list[Mood],
+        *,
+        signer: Signer | None = None,
+        overlay: dict[str, Any] | None = None,
+        passengers: list[PassengerDisplay] | None = None,
     ) -> None:
         self.now_ms = START_MS
         self.settings = settings.load(None, {}, signage=overlay or {}).signage
@@ -65,12 +71,14 @@ class World:
         self.retained: dict[str, bytes] = {}
         self.link_up = True
         self.double = False
+        self.sent: list[tuple[str, bytes]] = []
         keys = {signer.key_id: signer.public} if signer is not None else None
         models = list(MODELS)
-        self.displays = [
+        self.displays: list[Any] = [
             Display(caps_for(f"b{at}", models[at % len(models)], 5.0, 52.0, "here"), mood=mood, seed=at, keys=keys)
             for at, mood in enumerate(moods)
         ]
+        self.displays += passengers or []
         self.core = self._core()
         self.core.up()
         for display in self.displays:
@@ -85,22 +93,22 @@ class World:
             key=signer.key_id if signer is not None else "",
             sign=signer.sign if signer is not None else None,
         )
-        spaces = ("boards.caps", "boards.actions", "boards.proof", "boards.counts")
-        core.restore(*(self.memory.scan(space) for space in spaces), _shape)
+        caps, displays, actions, proofs, counts = (self.memory.scan(space) for space in SPACES)
+        core.restore(caps, displays, actions, proofs, counts, _shape)
         return core
 
     # --- the engine ---------------------------------------------------------------------------------------------------
 
-    def show(self, number: int, what: wire.Action, lane: int = 0) -> None:
+    def show(self, number: int, what: wire.Action, lane: int = 0, boards: set[str] | None = None) -> None:
         record = Record(
             action=number,
             request=what,
             priority=priority_of(lane, self.settings.rank_search, self.settings.rank_information),
             start_ms=self.now_ms,
             end_ms=what.end_ms,
-            boards=[board.id for board in self.core.boards],
+            boards=[board.id for board in self.core.boards if boards is None or board.id in boards],
         )
-        self.core.add(record, EVERYONE)
+        self.core.add(record, EVERYONE if boards is None else circle(170.0, -40.0, 1.0))
         self.save()
         self.pump()
 
@@ -146,30 +154,31 @@ class World:
         if display.mood == "off" or display.connected:
             return
         self._publish(display.connect(self.now_ms))
-        for topic in display.topics:
-            if topic in self.retained:
+        for topic in sorted(self.retained):
+            if display.hears(topic):
                 self._publish(display.receive(topic, self.retained[topic], self.now_ms))
         self.pump()
 
     def leave(self, display: Display) -> None:
         if display.connected:
-            topic, payload = display.will()
+            will = display.will()
             display.cut(self.now_ms)
-            self._publish([Out(topic, payload, True)])
+            self._publish([Out(*will, True)] if will is not None else [])
 
     # --- the wire -----------------------------------------------------------------------------------------------------
 
     def pump(self) -> None:
         """Everything that waits is carried to where it goes."""
         while self.link_up and (packet := self.core.take()) is not None:
-            if packet.payload:
+            self.sent.append((packet.topic, packet.payload))
+            if packet.retain and packet.payload:
                 self.retained[packet.topic] = packet.payload
-            else:
+            elif packet.retain:
                 self.retained.pop(packet.topic, None)
             heard = False
             for _ in range(2 if self.double else 1):
                 for display in self.displays:
-                    if display.connected and packet.topic in display.topics:
+                    if display.connected and display.hears(packet.topic):
                         heard = True
                         self._publish(display.receive(packet.topic, packet.payload, self.now_ms))
             self.core.sent(packet, heard)
@@ -216,9 +225,17 @@ def _shape(record: Record) -> Any:
     return shape_of(record.request.area)
 
 
-def shown(display: Display) -> list[tuple[int, str]]:
+def shown(display: Any) -> list[tuple[int, str]]:
     """What a display shows by its film: action and stage."""
-    return [(item.action, item.stage) for item in display.film[-1].items] if display.film else []
+    if not display.film:
+        return []
+    if isinstance(display, PassengerDisplay):
+        return [NAMES[identifier] for identifier in display.film[-1].messages]
+    return [(item.action, item.stage) for item in display.film[-1].items]
+
+
+NAMES = {rtig_t047.message_id(number, stage): (number, stage) for number in range(100) for stage in ("start", "result")}
+"""Actions and stages by the message ids that stand for them."""
 
 
 def document(world: World, display: Display) -> native.Document:

@@ -1,0 +1,340 @@
+"""RTIG T047 on the wire: topics and JSON of the open standard for passenger displays (September 2025), both ways, pure.
+
+Rules:
+
+1. Strict in what we send: every field by the standard's letter, languages in upper case, times with an offset, objects
+   wrapped in the message's name. Lenient in what we read: wrapped or bare, `charEncodings` or `charEncdings`, numbers
+   as strings, identifiers in the body or found by the request's id.
+2. An unknown level of a topic is the word `null`; no level is ever empty or holds a blank, `/`, `+` or `#`.
+3. `cover` finds the smallest set of topics that reaches exactly the chosen displays: a shorter topic is used only where
+   every display we know under it is chosen for the same text.
+4. The full topic of a message ends in its id, so that several can be retained for one display. A display that
+   subscribes, as the standard lists it, without that level would not hear it: a message to one display is therefore
+   published on the topic without the id too, unretained. It is the same message id with REPLACE, so hearing both is
+   hearing one.
+5. Message ids are derived from action and stage: after a restart the same message has the same id.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from fanout import limits
+from fanout.errors import Refused
+from signage.dialects.native import Caps, Item
+
+TYPES: Final = ("PID-LED", "PID-LCD", "PID-TFT", "PID-EPAPER")
+SUBSCRIPTIONS: Final = [
+    "+/discovery/request",
+    "+/discovery/acknowledge",
+    "+/heartbeat/service",
+    "+/displayCapability/response",
+    "+/status/response",
+    "+/textSnapshot/response",
+    "+/reset/response",
+    "+/sensorEvent/service/DATA",
+    "CMS/informationMessage/request",
+]
+HEARTBEAT_S: Final = 30
+LATE_HEARTBEATS: Final = 3  # so many missed: the display is lost
+EXPIRY_S: Final = 3_600
+REFRESH_MS: Final = 1_800_000  # what is retained is published again before it expires
+
+_NAMESPACE: Final = uuid.UUID("6f7e1c1e-58a8-4f43-9a40-7d1c54a1b047")
+_TARGETS: Final = {"full": "FULL_SCREEN", "over": "OVERLINE", "bottom line": "BOTTOM_LINE"}
+_BEHAVIOURS: Final = {"static": "STATIC", "paged": "PAGED", "scroll": "SCROLL"}
+_LEVEL: Final = re.compile(r"[\s/+#]+")
+
+
+class Location(NamedTuple):
+    """Where a display stands in the hierarchy of topics."""
+
+    locality: str = "null"
+    cluster: str = "null"
+    stop: str = "null"
+
+
+class Address(NamedTuple):
+    """A display's full place in the hierarchy: five levels."""
+
+    locality: str
+    cluster: str
+    stop: str
+    vendor: str
+    device: str
+
+
+class Heard(NamedTuple):
+    """A message from a display: its type, what it is about (`discovery/request`, `textSnapshot/response`), the body."""
+
+    kind: str
+    what: str
+    body: dict[str, Any]
+
+
+def board_id(vendor: str, device: str) -> str:
+    """The engine's id of a display: `vendor:device`."""
+    return f"{vendor}:{device}"
+
+
+def level(name: object) -> str:
+    """A name as a level of a topic; `null` when there is none."""
+    return _LEVEL.sub("_", str(name).strip()) if name not in (None, "") else "null"
+
+
+def message_id(action: int, stage: str) -> str:
+    return str(uuid.uuid5(_NAMESPACE, f"{action}/{stage}"))
+
+
+def iso(at_ms: int) -> str:
+    """ISO 8601 with offset, to the second."""
+    return datetime.fromtimestamp(at_ms // 1000, UTC).isoformat()
+
+
+# --- what we send -----------------------------------------------------------------------------------------------------
+
+
+def content_topic(levels: Sequence[str]) -> str:
+    """`CMS/informationMessage/content/…` for one to five levels, from the locality down."""
+    return "/".join(("CMS", "informationMessage", "content", *levels))
+
+
+def information_message(item: Item, texts: Mapping[str, str], now_ms: int) -> bytes:
+    """An item as an `informationMessage` with REPLACE."""
+    body = {
+        "messageText": [{"lang": name.partition("-")[0].upper(), "text": text} for name, text in texts.items()],
+        "earliestDisplayTime": iso(item.start_ms or item.received_ms or now_ms),
+        "latestDisplayTime": iso(item.end_ms),
+        "messagePriority": "EMERGENCY" if item.priority == 0 else "STANDARD",
+        "messageActionPriority": max(1, item.priority),
+        "messageTargetArea": _TARGETS[item.target],
+        "messageBehaviour": _BEHAVIOURS[item.behaviour],
+        "messageId": message_id(item.action, item.stage),
+        "messageAction": "REPLACE",
+    }
+    return msgspec.json.encode({"informationMessage": body})
+
+
+def deletion(identifier: str) -> bytes:
+    """DELETE needs the id only; an unknown id is no error."""
+    return msgspec.json.encode({"informationMessage": {"messageId": identifier, "messageAction": "DELETE"}})
+
+
+def request(kind: str, what: str, vendor: str, device: str, request_id: str) -> tuple[str, bytes]:
+    """Topic and payload of a request: `displayCapability`, `status`, `textSnapshot`."""
+    topic = "/".join((kind, what, "request", level(vendor), level(device)))
+    return topic, msgspec.json.encode({f"{what}Request": {"requestId": request_id}})
+
+
+def discovery_response(
+    kind: str,
+    vendor: str,
+    device: str,
+    request_id: str,
+    response_id: str,
+    location: Location,
+    name: str,
+    position: tuple[float, float] | None,
+) -> tuple[str, bytes]:
+    """Where the display stands: the answer to its discovery."""
+    config: dict[str, Any] = {
+        "localities": [location.locality],
+        "clusters": [location.cluster],
+        "stops": [location.stop],
+        "locationName": [{"lang": "NL", "text": name}] if name else [],
+    }
+    if position is not None:
+        config["geographicCoordinates"] = {"longitude": position[0], "latitude": position[1]}
+    body = {
+        "vendorId": vendor,
+        "deviceId": device,
+        "requestId": request_id,
+        "responseId": response_id,
+        "locationConfig": config,
+        "vendorConfig": {},
+    }
+    topic = "/".join((kind, "discovery", "response", level(vendor), level(device)))
+    return topic, msgspec.json.encode({"discoveryResponse": body})
+
+
+def content_response(address: Address, request_id: str, done: bool, now_ms: int) -> tuple[str, bytes]:
+    """After the content a display asked for: DONE, or NO_DATA."""
+    body = {"requestId": request_id, "status": "DONE" if done else "NO_DATA", "timestamp": iso(now_ms)}
+    topic = "/".join(("CMS", "informationMessage", "response", *address))
+    return topic, msgspec.json.encode({"informationMessageResponse": body})
+
+
+def cover(chosen: Iterable[Address], everyone: Iterable[Address]) -> list[tuple[str, ...]]:
+    """The smallest set of topic levels that reaches exactly the chosen displays, sorted. O(displays).
+
+    Bottom up each node of the tree counts the displays under it and the chosen ones; top down, a node all of whose
+    displays are chosen is one topic. Nodes named `null` are unknown places, not places: they are never addressed as a
+    whole.
+    """
+    wanted = set(chosen)
+    totals: dict[tuple[str, ...], int] = {}
+    hits: dict[tuple[str, ...], int] = {}
+    for address in set(everyone) | wanted:
+        for depth in range(1, 5):
+            prefix = tuple(address[:depth])
+            totals[prefix] = totals.get(prefix, 0) + 1
+            hits[prefix] = hits.get(prefix, 0) + (address in wanted)
+    found: set[tuple[str, ...]] = set()
+    for address in wanted:
+        for depth in range(1, 5):
+            prefix = tuple(address[:depth])
+            if "null" not in prefix and 1 < totals[prefix] == hits[prefix]:
+                found.add(prefix)
+                break
+        else:
+            found.add(tuple(address))
+    return sorted(found)
+
+
+# --- what we read -----------------------------------------------------------------------------------------------------
+
+
+def read(topic: str, payload: bytes) -> Heard | None:
+    """A message of a display; None when the topic is not of this standard. `Refused("board_document_invalid")`."""
+    parts = topic.split("/")
+    if topic == "CMS/informationMessage/request":
+        kind, what = "CMS", "content/request"
+    elif len(parts) in (3, 4) and parts[1] in ("discovery", "heartbeat", "sensorEvent"):
+        kind, what = parts[0], "/".join(parts[1:3])
+    elif len(parts) == 3 and parts[2] == "response":
+        kind, what = parts[0], "/".join(parts[1:])
+    else:
+        return None
+    if len(payload) > limits.BOARD_DOCUMENT_BYTES_MAX:
+        raise Refused("board_document_invalid", board=kind, what=what, detail=f"it has {len(payload)} bytes")
+    try:
+        body = msgspec.json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Refused("board_document_invalid", board=kind, what=what, detail=str(error)) from None
+    if not isinstance(body, dict):
+        raise Refused("board_document_invalid", board=kind, what=what, detail="it is not an object")
+    if len(body) == 1:
+        (inner,) = body.values()
+        if isinstance(inner, dict) and "textDisplayConfig" not in body and "statusReport" not in body:
+            body = inner
+    return Heard(kind, what, body)
+
+
+def identity(body: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Vendor and device of a body that names them."""
+    vendor, device = body.get("vendorId"), body.get("deviceId")
+    if not isinstance(vendor, str | int) or not isinstance(device, str | int):
+        return None
+    pair = str(vendor).strip(), str(device).strip()
+    if not all(pair) or len(board_id(*pair)) > limits.BOARD_ID_CHARS_MAX or not board_id(*pair).isprintable():
+        return None
+    return pair
+
+
+def location_of(config: object) -> tuple[Location | None, tuple[float, float] | None]:
+    """Location and position of a `locationConfig`, as far as it says."""
+    if not isinstance(config, dict):
+        return None, None
+    first = [_first(config.get(name)) for name in ("localities", "clusters", "stops")]
+    location = Location(*(level(name) for name in first)) if any(first) else None
+    spot = config.get("geographicCoordinates")
+    position = None
+    if isinstance(spot, dict):
+        lon, lat = _number(spot.get("longitude")), _number(spot.get("latitude"))
+        if lon is not None and lat is not None and -180 <= lon <= 180 and -90 <= lat <= 90:
+            position = (lon, lat)
+    return location, position
+
+
+def caps_of(board: str, kind: str, model: str, body: Mapping[str, Any]) -> Caps:
+    """What a capability response means for the layout. Missing numbers are zero: such a display can show nothing."""
+    text = _find(body, "textDisplayConfig")
+    screen = _find(_find(body, "graphicalDisplayConfig"), "screenDimensions")
+    encodings = text.get("charEncodings") or text.get("charEncdings") or []
+    encodings = [encodings] if isinstance(encodings, str) else encodings
+    name = str(_first(encodings) or "ascii").lower()
+    lines, characters = _count(text.get("lines")), _count(text.get("charsPerLine"))
+    graphic = not lines and bool(screen)
+    pages = 8 if text.get("canPage", True) in (True, "true", "TRUE") else 1
+    scrolls = text.get("canScroll") in (True, "true", "TRUE")
+    return Caps(
+        board=board,
+        model=model,
+        kind="image" if graphic else "characters",
+        lines=lines,
+        characters=characters,
+        width_px=_count(screen.get("x")),
+        height_px=_count(screen.get("y")),
+        charset="utf-8" if graphic else name,
+        scrolls=scrolls,
+        scroll_characters=_count(text.get("maxScrollChar")),
+        pages=pages,
+        colours=kind,
+    )
+
+
+def snapshot_lines(body: Mapping[str, Any]) -> list[str]:
+    """What a display shows at this moment, line by line."""
+    lines = body.get("lines")
+    if not isinstance(lines, list):
+        return []
+    texts = [line.get("text", "") if isinstance(line, dict) else line for line in lines[:256]]
+    return [str(text)[:200] for text in texts if text is not None]
+
+
+def seen_in(lines: Sequence[str], texts: Mapping[str, str]) -> bool:
+    """Whether what a display shows is one of the texts, or a part of it: a page, or a stretch of a running line.
+
+    Compared letter by letter and digit by digit, so that line breaks, hyphens, accents and cases of the display do not
+    count. A part must have at least twelve of them, or be a whole line, lest a time or a number passes for our text.
+    """
+    shown = _plain("".join(lines))
+    if not shown:
+        return False
+    for text in texts.values():
+        whole = _plain(text)
+        if whole and (whole in shown or (shown in whole and len(shown) >= min(12, len(whole) // 4 + 1))):
+            return True
+    return False
+
+
+def _plain(text: str) -> str:
+    bare = unicodedata.normalize("NFKD", text).casefold()
+    return "".join(letter for letter in bare if letter.isalnum())
+
+
+def _first(value: object) -> Any:
+    if isinstance(value, list):
+        return next((each for each in value if each not in (None, "")), None)
+    return value
+
+
+def _number(value: object) -> float | None:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+
+
+def _count(value: object) -> int:
+    number = _number(value)
+    return int(number) if number is not None and 0 <= number <= 1_000_000 else 0
+
+
+def _find(body: object, key: str) -> dict[str, Any]:
+    """The object under a key, however deep (three levels) it was wrapped; empty when there is none."""
+    layer = [body]
+    for _ in range(3):
+        for each in layer:
+            if isinstance(each, dict) and isinstance(each.get(key), dict):
+                found: dict[str, Any] = each[key]
+                return found
+        layer = [value for each in layer if isinstance(each, dict) for value in each.values()]
+    return {}

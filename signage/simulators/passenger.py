@@ -1,0 +1,344 @@
+"""A simulated passenger display that follows RTIG T047 by its letter, and complains of everything that does not.
+
+It was written from the standard's facts, not from the engine's side, and shares no code with it: what it takes for a
+violation is in `violations`, which tests want empty. It discovers itself, acknowledges, answers capability, status and
+text snapshot requests, beats every 30 s, asks for its content after a restart, and shows messages by priority, target
+and behaviour.
+
+`exact` subscribes at each level as listed in the standard, without the level of the message id; else with it.
+`legacy` spells `charEncdings`, as the standard's own sample does.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+from signage.simulators.display import Mood, Out
+
+_TIME: Final = re.compile(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$")
+_UUID: Final = re.compile(r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
+_FIELDS: Final = {
+    "messageText", "earliestDisplayTime", "latestDisplayTime", "messagePriority", "messageActionPriority",
+    "messageTargetArea", "messageBehaviour", "messageId", "messageAction",
+}  # fmt: skip
+BEAT_MS: Final = 30_000
+PAGE_MS: Final = 4_000
+
+
+class Frame(NamedTuple):
+    """From `at_ms` on the display showed these messages, by id, alternating; `texts` as sent."""
+
+    at_ms: int
+    why: str
+    messages: tuple[str, ...]
+    texts: tuple[str, ...]
+
+
+class PassengerDisplay:
+    """One display of the standard, with the face of `simulators.display.Display`."""
+
+    def __init__(
+        self,
+        vendor: str,
+        device: str,
+        location: tuple[str, str, str],
+        *,
+        kind: str = "PID-LED",
+        lines: int = 3,
+        characters: int = 26,
+        position: tuple[float, float] | None = None,
+        exact: bool = True,
+        legacy: bool = False,
+        mood: Mood = "well",
+    ) -> None:
+        self.vendor, self.device, self.kind = vendor, device, kind
+        self.id = f"{vendor}:{device}"
+        self.location = location
+        self.lines, self.characters = lines, characters
+        self.position = position
+        self.exact, self.legacy = exact, legacy
+        self.mood: Mood = mood
+        self.connected = False
+        self.film: list[Frame] = []
+        self.on_frame: Callable[[Any, Any], None] | None = None
+        self.violations: list[str] = []
+        self.heard: list[str] = []
+        self.statuses: list[str] = []
+        self._messages: dict[str, dict[str, Any]] = {}
+        self._order = 0
+        self._beat_ms = 0
+        self._page = 0
+        self._count = 0
+
+    @property
+    def controller(self) -> str:
+        return ""
+
+    @property
+    def topics(self) -> list[str]:
+        """Each level, as the standard lists them; and what is addressed to this display alone."""
+        levels = [*self.location, self.vendor, self.device]
+        content = ["/".join(("CMS", "+", "+", *levels[:depth])) for depth in range(1, 6)]
+        if not self.exact:
+            content.append("/".join(("CMS", "+", "+", *levels, "+")))
+        own = [
+            f"{self.kind}/+/request/{self.vendor}/{self.device}",
+            f"{self.kind}/+/response/{self.vendor}/{self.device}",
+        ]
+        return content + own
+
+    def hears(self, topic: str) -> bool:
+        return any(_matches(each, topic) for each in self.topics)
+
+    # --- its life -----------------------------------------------------------------------------------------------------
+
+    def power_on(self) -> None:
+        """A start: what it held is gone."""
+        self._messages.clear()
+
+    def power_off(self, now_ms: int) -> None:
+        self.connected = False
+        self._messages.clear()
+        self._frame("power", now_ms)
+
+    def will(self) -> None:
+        """The standard has none."""
+
+    def connect(self, now_ms: int) -> list[Out]:
+        self.connected = True
+        self._beat_ms = now_ms
+        body = {**self._ids(), "deviceModel": f"{self.kind}-{self.lines}x{self.characters}", "requestId": self._next()}
+        return [self._out(f"{self.kind}/discovery/request", "discoveryRequest", body)]
+
+    def cut(self, now_ms: int) -> None:
+        self.connected = False
+
+    def next_wake_ms(self, now_ms: int) -> int | None:
+        if not self.connected:
+            return None
+        ends: list[int] = [message["until_ms"] for message in self._messages.values() if message["until_ms"] > now_ms]
+        return min([self._beat_ms + BEAT_MS, *ends])
+
+    def wake(self, now_ms: int) -> list[Out]:
+        self._frame("desired", now_ms)
+        if not self.connected or now_ms < self._beat_ms + BEAT_MS:
+            return []
+        self._beat_ms = now_ms
+        body = {**self._ids(), "timestamp": _iso(now_ms)}
+        return [self._out(f"{self.kind}/heartbeat/service", "heartbeat", body)]
+
+    def fault(self, text: str, message: str = "") -> Out:
+        """What it says when something is wrong."""
+        data = {"dataType": "TEXT", "errorText": text, "errorRef": message}
+        return self._out(
+            f"{self.kind}/sensorEvent/service/DATA", "sensorEvent", {**self._ids(), "type": "DATA", "data": data}
+        )
+
+    # --- what it is told ----------------------------------------------------------------------------------------------
+
+    def receive(self, topic: str, payload: bytes, now_ms: int) -> list[Out]:
+        if not self.hears(topic):
+            return []
+        self.heard.append(topic)
+        parts = topic.split("/")
+        if "" in parts or " " in topic or topic.startswith("/"):
+            self.violations.append(f"topic {topic!r}")
+        if not payload:
+            return []
+        try:
+            wrapped = json.loads(payload)
+            ((name, body),) = wrapped.items()
+        except (ValueError, AttributeError):
+            self.violations.append(f"payload on {topic} is not an object wrapped in its name")
+            return []
+        match parts[1:3]:
+            case ["informationMessage", "content"]:
+                self._content(topic, name, body, now_ms)
+                return []
+            case ["informationMessage", "response"]:
+                self.statuses.append(str(body.get("status")))
+                if body.get("status") not in ("DONE", "NO_DATA") or not _TIME.match(str(body.get("timestamp"))):
+                    self.violations.append(f"response {body}")
+                return []
+            case ["discovery", "response"]:
+                return self._placed(body)
+            case [what, "request"]:
+                return self._answer(what, name, body, now_ms)
+        self.violations.append(f"nobody sends {topic}")
+        return []
+
+    def _placed(self, body: dict[str, Any]) -> list[Out]:
+        config = body.get("locationConfig")
+        if not isinstance(config, dict) or not body.get("responseId") or body.get("vendorId") != self.vendor:
+            self.violations.append(f"discovery response {body}")
+            return []
+        out = [
+            self._out(f"{self.kind}/discovery/acknowledge", "discoveryAcknowledge", {"responseId": body["responseId"]})
+        ]
+        ask = {
+            **self._ids(),
+            "requestId": self._next(),
+            "timestamp": _iso(self._beat_ms),
+            "locationConfig": self._config(),
+        }
+        return [*out, self._out("CMS/informationMessage/request", "informationMessageRequest", ask)]
+
+    def _answer(self, what: str, name: str, body: dict[str, Any], now_ms: int) -> list[Out]:
+        request_id = body.get("requestId")
+        if name != f"{what}Request" or not request_id:
+            self.violations.append(f"{what} request {name} {body}")
+            return []
+        about: dict[str, Any] = {**self._ids(), "requestId": request_id}
+        match what:
+            case "displayCapability":
+                about["textDisplayConfig"] = {
+                    ("charEncdings" if self.legacy else "charEncodings"): ["UTF-8"],
+                    "lines": self.lines,
+                    "charsPerLine": self.characters,
+                    "canScroll": True,
+                    "canPage": True,
+                    "maxScrollChar": 150,
+                }
+            case "status":
+                about["firmwareVersion"] = "1.0"
+                about["upSince"] = _iso(now_ms)
+            case "textSnapshot":
+                about["lines"] = self.standing(now_ms)
+            case _:
+                return []
+        return [self._out(f"{self.kind}/{what}/response", f"{what}Response", about)]
+
+    def _content(self, topic: str, name: str, body: Any, now_ms: int) -> None:
+        if name != "informationMessage" or not isinstance(body, dict):
+            self.violations.append(f"{name} on {topic}")
+            return
+        wrong = _wrong(body)
+        if wrong:
+            self.violations.append(f"{wrong} in {body}")
+            return
+        identifier = body["messageId"]
+        if body["messageAction"] == "DELETE":
+            self._messages.pop(identifier, None)
+        else:
+            kept = self._messages.get(identifier)
+            self._order += 1
+            order = kept["order"] if kept is not None else self._order
+            self._messages[identifier] = {**body, "order": order, "until_ms": _ms(body["latestDisplayTime"])}
+        self._frame("desired", now_ms)
+
+    # --- what it shows ------------------------------------------------------------------------------------------------
+
+    def showing(self, now_ms: int) -> list[dict[str, Any]]:
+        """Messages that are on, by the standard's rules."""
+        live = [
+            message
+            for message in self._messages.values()
+            if _ms(message["earliestDisplayTime"]) <= now_ms < message["until_ms"]
+        ]
+        live.sort(key=lambda message: (message["messageActionPriority"], message["order"]))
+        urgent = [message for message in live if message["messagePriority"] == "EMERGENCY"]
+        if urgent:
+            return sorted(urgent, key=lambda message: int(message["order"]))
+        full = [message for message in live if message["messageTargetArea"] == "FULL_SCREEN"]
+        if full:
+            return [each for each in full if each["messageActionPriority"] == full[0]["messageActionPriority"]]
+        return live
+
+    def standing(self, now_ms: int) -> list[str]:
+        """The lines at this moment: one page of one message; each call is a moment later."""
+        pages = [page for message in self.showing(now_ms) for page in self._paged(message)]
+        self._page += 1
+        return pages[self._page % len(pages)] if pages else ["12 Centraal     3 min", "", ""]
+
+    def _paged(self, message: dict[str, Any]) -> list[list[str]]:
+        """Every language one after the other, words filled into lines; a long word is broken."""
+        lines: list[str] = []
+        for text in message["messageText"]:
+            line = ""
+            for word in text["text"].split():
+                for piece in [word[at : at + self.characters] for at in range(0, len(word), self.characters)]:
+                    if line and len(line) + 1 + len(piece) > self.characters:
+                        lines.append(line)
+                        line = piece
+                    else:
+                        line = f"{line} {piece}".strip()
+            lines += [line] if line else []
+            while len(lines) % self.lines:
+                lines.append("")
+        return [lines[at : at + self.lines] for at in range(0, len(lines), self.lines)]
+
+    def _frame(self, why: str, now_ms: int) -> None:
+        on = self.showing(now_ms)
+        messages = tuple(message["messageId"] for message in on)
+        if self.film and self.film[-1].messages == messages:
+            return
+        texts = tuple(text["text"] for message in on for text in message["messageText"])
+        frame = Frame(now_ms, why, messages, texts)
+        self.film.append(frame)
+        if self.on_frame is not None:
+            self.on_frame(self, frame)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _ids(self) -> dict[str, str]:
+        return {"vendorId": self.vendor, "deviceId": self.device}
+
+    def _config(self) -> dict[str, Any]:
+        locality, cluster, stop = self.location
+        config: dict[str, Any] = {"localities": [locality], "clusters": [cluster], "stops": [stop]}
+        if self.position is not None:
+            config["geographicCoordinates"] = {"longitude": self.position[0], "latitude": self.position[1]}
+        return config
+
+    def _next(self) -> str:
+        self._count += 1
+        return f"{self.id}-{self._count}"
+
+    def _out(self, topic: str, name: str, body: dict[str, Any]) -> Out:
+        return Out(topic, json.dumps({name: body}).encode(), False)
+
+
+def _matches(pattern: str, topic: str) -> bool:
+    """MQTT's rule for `+`."""
+    wanted, given = pattern.split("/"), topic.split("/")
+    return len(wanted) == len(given) and all(a in ("+", b) for a, b in zip(wanted, given, strict=True))
+
+
+def _wrong(body: dict[str, Any]) -> str:
+    """What in a message is against the standard's letter; empty when nothing is."""
+    if not _UUID.match(str(body.get("messageId"))):
+        return "messageId"
+    if body.get("messageAction") == "DELETE":
+        return ""
+    if set(body) - _FIELDS:
+        return f"fields {set(body) - _FIELDS}"
+    texts = body.get("messageText")
+    if not texts or any(not re.match(r"^[A-Z]{2}$", text["lang"]) or not text["text"] for text in texts):
+        return "messageText"
+    if not _TIME.match(str(body.get("earliestDisplayTime"))) or not _TIME.match(str(body.get("latestDisplayTime"))):
+        return "a time without offset"
+    allowed = {
+        "messagePriority": ("STANDARD", "EMERGENCY"),
+        "messageTargetArea": ("BOTTOM_LINE", "FULL_SCREEN", "OVERLINE"),
+        "messageBehaviour": ("SCROLL", "PAGED", "STATIC"),
+        "messageAction": ("DELETE", "REPLACE"),
+    }
+    for field, values in allowed.items():
+        if body.get(field) not in values:
+            return field
+    priority = body.get("messageActionPriority")
+    return "" if isinstance(priority, int) and 1 <= priority <= 99 else "messageActionPriority"
+
+
+def _ms(text: str) -> int:
+
+    return int(datetime.fromisoformat(text).timestamp() * 1000)
+
+
+def _iso(at_ms: int) -> str:
+
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,205 @@
+"""RTIG T047: the kit of dialects, the letter of the standard, and the smallest exact sets of topics."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fanout.errors import Refused
+from signage.dialects import rtig_t047 as t047
+from signage.dialects.rtig_t047 import Address
+from signage.simulators.passenger import PassengerDisplay
+from tests.signage.dialect_kit import HOUR_MS, check_dialect, settle
+from tests.signage.worlds import START_MS, World, action, shown
+
+PLACES = [("ASN", "station", "a1"), ("ASN", "station", "a2"), ("ASN", "markt", "b1"), ("GRN", "hs", "c1")]
+
+
+def displays(count: int, **options: bool) -> list[PassengerDisplay]:
+    return [PassengerDisplay("maker", f"d{at}", PLACES[at % 4], position=(6.5, 53.0), **options) for at in range(count)]
+
+
+def make(count: int) -> World:
+    world = World([], passengers=displays(count))
+    world.pass_time(2)
+    return world
+
+
+def make_with_ids(count: int) -> World:
+    world = World([], passengers=displays(count, exact=False, legacy=True))
+    world.pass_time(2)
+    return world
+
+
+def make_native(count: int) -> World:
+    return World(["well"] * count)
+
+
+@pytest.mark.parametrize("maker", [make, make_with_ids, make_native], ids=["t047", "t047 with ids", "native"])
+def test_the_kit(maker) -> None:  # type: ignore[no-untyped-def]
+    check_dialect(maker)
+
+
+def test_no_display_finds_a_violation() -> None:
+    world = make(6)
+    for number, lane in enumerate((0, 1, 2, 0), start=1):
+        texts = {"nl": "Vermist: jongen, 6 jaar.", "en": "Missing: boy, 6 years."}
+        what = msgspec.structs.replace(action(end_ms=START_MS + HOUR_MS), texts=texts)
+        world.show(number, what, lane=lane)
+        settle(world)
+    world.end(1, {"nl": "Gevonden."})
+    world.end(2)
+    world.pass_time(4_000, 10)
+    assert [display.violations for display in world.displays] == [[]] * 6
+    assert all("DONE" in display.statuses or "NO_DATA" in display.statuses for display in world.displays)
+
+
+def test_discovery_makes_a_board_with_its_capability() -> None:
+    world = make(2)
+    view = world.core.view(world.core.boards.get("maker:d0"))  # type: ignore[arg-type]
+    assert (view.dialect, view.state, view.model) == ("t047", "ready", "PID-LED-3x26")
+    board = world.core.boards.get("maker:d0")
+    assert board is not None
+    assert (board.caps.lines, board.caps.characters, board.caps.charset) == (3, 26, "utf-8")
+
+
+def test_a_late_heartbeat_is_a_lost_display_and_life_brings_it_back() -> None:
+    world = make(2)
+    display = world.displays[0]
+    world.leave(display)
+    world.pass_time(120, 5)
+    board = world.core.boards.get("maker:d0")
+    assert board is not None
+    assert board.presence == "lost"
+    assert world.core.boards.get("maker:d1").presence == "ready"  # type: ignore[union-attr]
+    world.join(display)
+    assert board.presence == "ready"
+
+
+def test_a_display_that_restarts_asks_and_gets_its_content() -> None:
+    world = make(2)
+    world.show(1, action(end_ms=START_MS + HOUR_MS))
+    display = world.displays[0]
+    display.power_off(world.now_ms)
+    display.power_on()
+    world.join(display)
+    assert shown(display) == [(1, "start")]
+    assert display.statuses[-1] == "DONE"
+
+
+def test_faults_are_noted() -> None:
+    world = make(1)
+    world._publish([world.displays[0].fault("lamp dead", t047.message_id(1, "start"))])
+    board = world.core.boards.get("maker:d0")
+    assert board is not None
+    assert any("lamp dead" in problem for problem in board.problems)
+
+
+def test_one_publish_reaches_a_whole_locality() -> None:
+    world = make(8)
+    world.sent.clear()
+    world.show(1, action(end_ms=START_MS + HOUR_MS))
+    content = [topic for topic, _ in world.sent if "/content/" in topic]
+    assert content == ["CMS/informationMessage/content/ASN", "CMS/informationMessage/content/GRN"]
+    settle(world)
+    assert world.core.counts(1).shown == 8
+    world.sent.clear()
+    world.end(1)
+    content = [topic for topic, _ in world.sent if "/content/" in topic]
+    assert content == ["CMS/informationMessage/content/ASN", "CMS/informationMessage/content/GRN"]
+
+
+def test_a_lying_or_stuck_display_is_not_counted_as_shown() -> None:
+    world = make(2)
+    stuck = world.displays[0]
+    stuck.standing = lambda now_ms: ["9 Zernike  5 min", "", ""]
+    world.show(1, action(end_ms=START_MS + HOUR_MS))
+    world.pass_time(120)
+    counts = world.core.counts(1)
+    assert (counts.shown, counts.laggards) == (1, ["maker:d0"])
+
+
+addresses = st.lists(
+    st.builds(
+        Address,
+        st.sampled_from("LM"),
+        st.sampled_from("cd"),
+        st.sampled_from("st"),
+        st.just("v"),
+        st.sampled_from("123"),
+    ),
+    min_size=1,
+    max_size=8,
+    unique=True,
+)
+
+
+@given(addresses, st.data())
+def test_a_cover_is_exact_and_as_small_as_can_be(everyone: list[Address], data: st.DataObject) -> None:
+    chosen = set(data.draw(st.lists(st.sampled_from(everyone), min_size=1, unique=True)))
+    cover = t047.cover(chosen, everyone)
+    reached = [address for levels in cover for address in everyone if address[: len(levels)] == levels]
+    assert sorted(reached) == sorted(chosen), "each once, and nobody else"
+    pure = {
+        tuple(address[:depth])
+        for address in chosen
+        for depth in range(1, 6)
+        if all(other in chosen for other in everyone if other[:depth] == address[:depth])
+    }
+    for size in range(1, len(cover)):
+        if len(pure) > 16:
+            break
+        for fewer in itertools.combinations(pure, size):
+            assert not all(any(address[: len(each)] == each for each in fewer) for address in chosen)
+
+
+def test_an_unknown_place_is_never_addressed_as_a_whole() -> None:
+    lost = [Address("null", "null", "null", "v", "1"), Address("null", "null", "null", "v", "2")]
+    assert t047.cover(lost, lost) == [tuple(each) for each in sorted(lost)]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {
+            "displayCapabilityResponse": {
+                "textDisplayConfig": {"charEncdings": ["ISO-8859-1"], "lines": "2", "charsPerLine": 20}
+            }
+        },
+        {"textDisplayConfig": {"charEncodings": "ISO-8859-1", "lines": 2, "charsPerLine": "20"}, "rtigVersion": 1},
+    ],
+)
+def test_capability_is_read_leniently(payload: dict[str, object]) -> None:
+    heard = t047.read("PID-LED/displayCapability/response", json.dumps(payload).encode())
+    assert heard is not None
+    caps = t047.caps_of("v:d", "PID-LED", "m", heard.body)
+    assert (caps.lines, caps.characters, caps.charset) == (2, 20, "iso-8859-1")
+
+
+@pytest.mark.parametrize("payload", [b"", b"[]", b"{", b"\xff", b"7", b"{" * 70_000, b'{"heartbeat": 3}', b"{}"])
+def test_garbage_changes_nothing(payload: bytes) -> None:
+    world = make(2)
+    for topic in ("PID-LED/heartbeat/service", "PID-LED/discovery/request", "PID-LED/textSnapshot/response",
+                  "CMS/informationMessage/request", "PID-LED/sensorEvent/service/DATA"):  # fmt: skip
+        world.core.received(topic, payload, False)
+    assert len(world.core.boards) == 2
+
+
+def test_a_part_is_seen_and_a_time_is_not() -> None:
+    text = {"nl": "Vermist: jongen, 6 jaar, 1.15 m, kort donker haar. Gezien? Bel 112."}
+    assert t047.seen_in(["jongen, 6 jaar, 1.15 m,", "kort donker haar."], text)
+    assert t047.seen_in(["VERMIST: JONGEN, 6 JAAR", "1.15 M, KORT DON-", "KER HAAR. GEZIEN? BEL", "112."], text)
+    assert not t047.seen_in(["112"], text)
+    assert not t047.seen_in(["", ""], text)
+    assert not t047.seen_in(["12 Centraal  3 min"], text)
+
+
+def test_not_of_this_standard() -> None:
+    assert t047.read("signage/1/boards/b/caps", b"{}") is None
+    with pytest.raises(Refused):
+        t047.read("PID-LED/heartbeat/service", b"nonsense")
