@@ -30,6 +30,7 @@ def simulate(
     broker: Annotated[str, typer.Option(help="mqtt://host:port of the broker")] = "mqtt://127.0.0.1:1883",
     boards: Annotated[int, typer.Option(min=1, help="Boards to make up, when no file is given")] = 100,
     boards_file: Annotated[Path | None, typer.Option(help="CSV or JSON of boards: id,lon,lat,place,model")] = None,
+    passengers: Annotated[int, typer.Option("--t047", min=0, help="Displays of RTIG T047 beside them")] = 0,
     connections: Annotated[int, typer.Option(min=0, help="Connections that carry them; 0: one for ten boards")] = 0,
     moods: Annotated[str, typer.Option(help="Shares, as flapping=0.05,mute=0.01; see --list-moods")] = "",
     film: Annotated[Path | None, typer.Option(help="File (JSON lines) of what each board really showed when")] = None,
@@ -39,7 +40,7 @@ def simulate(
 ) -> None:
     """Play boards that announce themselves at a broker, show what they are told, and report it. Ends with Ctrl-C."""
     from signage.simulators.display import MOODS
-    from signage.simulators.fleet import Fleet, make_displays, parse_moods, read_boards, spread_boards
+    from signage.simulators.fleet import Fleet, make_displays, make_passengers, parse_moods, read_boards, spread_boards
     from signage.simulators.models import MODELS
 
     if list_moods:
@@ -51,10 +52,10 @@ def simulate(
     except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None
     count = connections or max(1, len(placed) // 10)
-    fleet = Fleet(
-        make_displays(placed, count, shares, seed), broker, _clock_ms, film=film, version=5 if mqtt5 else 4, seed=seed
-    )
-    typer.echo(f"{len(placed)} boards behind {count} connections at {broker}")
+    groups = make_displays(placed, count, shares, seed) + make_passengers(passengers, seed)
+    fleet = Fleet(groups, broker, _clock_ms, film=film, version=5 if mqtt5 else 4, seed=seed)
+    beside = f", {passengers} displays of RTIG T047" if passengers else ""
+    typer.echo(f"{len(placed)} boards behind {count} connections{beside} at {broker}")
     trio.run(_until_signal, fleet.run)
 
 

@@ -385,7 +385,11 @@ class Standard:
         if pair is None:
             return
         location, position = t047.location_of(heard.body.get("locationConfig"))
+        known = self._displays.get(t047.board_id(*pair))
+        moved = known is None or (position is not None and position != known.position)
         display = self._know("", *pair, "", location, position)
+        if moved:  # its birth document names its place, so it is made anew
+            self._ask(display, "displayCapability", now_ms)
         self._alive(display, now_ms)
         self._direct.add(display)
         self._dirty[display] = None

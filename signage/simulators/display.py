@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from fanout.errors import Refused
 from signage import signing
@@ -57,7 +57,7 @@ class Display:
         self.mood: Mood = mood
         self.keys = keys
         self.film: list[Frame] = []
-        self.on_frame: Callable[[Display, Frame], None] | None = None
+        self.on_frame: Callable[[Any, Any], None] | None = None
         self.connected = False
         self._random = random.Random(f"{seed}/{caps.board}")
         self._slow_ms = slow_ms if mood == "slow" else 0
@@ -74,6 +74,21 @@ class Display:
 
     def __repr__(self) -> str:
         return f"<Display {self.id} {self.mood} {[(item.action, item.stage) for item in self._shown]} {self._why}>"
+
+    @property
+    def controller(self) -> str:
+        return self.caps.controller
+
+    def film_row(self, frame: Frame) -> dict[str, Any]:
+        """One line of a film, for people and tests."""
+        return {
+            "at_ms": frame.at_ms,
+            "board": self.id,
+            "model": self.caps.model,
+            "why": frame.why,
+            "shown": [[item.action, item.stage] for item in frame.items],
+            "pages": [page.lines for item in frame.items for page in item.pages],
+        }
 
     @property
     def boot(self) -> str:

@@ -19,7 +19,7 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
@@ -28,8 +28,11 @@ import trio
 from signage.dialects import native
 from signage.dialects.native import State
 from signage.simulators import packets
-from signage.simulators.display import MOODS, Display, Frame, Mood, Out
+from signage.simulators.display import MOODS, Display, Mood, Out
 from signage.simulators.models import DEFAULT, MODELS, caps_for
+from signage.simulators.passenger import PassengerDisplay
+
+Machine: TypeAlias = Display | PassengerDisplay
 
 KEEPALIVE_S: Final = 60
 CONNECTING_MAX: Final = 64  # connections being made at once
@@ -99,11 +102,11 @@ def parse_moods(text: str) -> list[tuple[Mood, float]]:
 
 def make_displays(
     boards: Sequence[Placed], connections: int, moods: Sequence[tuple[Mood, float]], seed: int
-) -> list[list[Display]]:
+) -> list[list[Machine]]:
     """Displays by connection. A mood that breaks connections takes whole connections."""
     connections = max(1, min(connections, len(boards)))
     dice = random.Random(f"moods/{seed}")
-    groups: list[list[Display]] = []
+    groups: list[list[Machine]] = []
     for number in range(connections):
         share, mood = dice.random(), "well"
         for name, part in moods:
@@ -126,12 +129,26 @@ def make_displays(
     return groups
 
 
+def make_passengers(count: int, seed: int) -> list[list[Machine]]:
+    """Displays of RTIG T047, one connection each, four at a stop, spread as `spread_boards` does."""
+    dice = random.Random(f"t047/{seed}")
+    groups: list[list[Machine]] = []
+    spot, at_stop = (5.0, 52.0), ("null", "null", "null")
+    for at in range(count):
+        if at % 4 == 0:
+            spot = (dice.uniform(3.6, 7.1), dice.uniform(50.9, 53.4))
+            at_stop = (f"L{int(spot[0] * 2)}-{int(spot[1] * 2)}", f"C{at // 16}", f"S{at // 4}")
+        display = PassengerDisplay("sim", f"p{at:05d}", at_stop, position=spot, exact=bool(at % 2), legacy=at % 3 == 0)
+        groups.append([display])
+    return groups
+
+
 class Fleet:
     """All simulated boards of this process. Make it, then `run`."""
 
     def __init__(
         self,
-        groups: Sequence[Sequence[Display]],
+        groups: Sequence[Sequence[Machine]],
         broker: str,
         clock_ms: Callable[[], int],
         *,
@@ -145,11 +162,11 @@ class Fleet:
         self._clock_ms = clock_ms
         self._groups = [_Connection(self, number, list(group), seed) for number, group in enumerate(groups)]
         self._connecting = trio.CapacityLimiter(CONNECTING_MAX)
-        self._wakes: list[tuple[int, int, Display, _Connection]] = []
+        self._wakes: list[tuple[int, int, Machine, _Connection]] = []
         self._order = itertools.count()
         self._soonest = trio.Event()
         self._film_path = film
-        self._frames: list[tuple[Display, Frame]] = []
+        self._frames: list[tuple[Machine, Any]] = []
         self._keep_frames = film is not None
         self.connected = 0
         self.received = 0
@@ -159,7 +176,7 @@ class Fleet:
                 display.on_frame = self._note_frame
 
     @property
-    def displays(self) -> list[Display]:
+    def displays(self) -> list[Machine]:
         return [display for connection in self._groups for display in connection.displays]
 
     async def run(self) -> None:
@@ -183,7 +200,7 @@ class Fleet:
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
-    def plan_wake(self, display: Display, connection: _Connection, now_ms: int) -> None:
+    def plan_wake(self, display: Machine, connection: _Connection, now_ms: int) -> None:
         at_ms = display.next_wake_ms(now_ms)
         if at_ms is not None:
             heapq.heappush(self._wakes, (at_ms, next(self._order), display, connection))
@@ -207,7 +224,7 @@ class Fleet:
 
     # --- the film -----------------------------------------------------------------------------------------------------
 
-    def _note_frame(self, display: Display, frame: Frame) -> None:
+    def _note_frame(self, display: Machine, frame: Any) -> None:
         if self._keep_frames:
             self._frames.append((display, frame))
 
@@ -221,14 +238,7 @@ class Fleet:
     def _flush_film(self, file: IO[str]) -> None:
         frames, self._frames = self._frames, []
         for display, frame in frames:
-            row = {
-                "at_ms": frame.at_ms,
-                "board": display.id,
-                "model": display.caps.model,
-                "why": frame.why,
-                "shown": [[item.action, item.stage] for item in frame.items],
-                "pages": [page.lines for item in frame.items for page in item.pages],
-            }
+            row = display.film_row(frame)
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
         file.flush()
 
@@ -236,14 +246,15 @@ class Fleet:
 class _Connection:
     """One connection and its boards."""
 
-    def __init__(self, fleet: Fleet, number: int, displays: list[Display], seed: int) -> None:
+    def __init__(self, fleet: Fleet, number: int, displays: list[Machine], seed: int) -> None:
         self.fleet = fleet
         self.displays = displays
-        self.id = displays[0].caps.controller or displays[0].id
-        self._by_topic: dict[str, list[Display]] = {}
+        self.id = displays[0].controller or displays[0].id
+        self._by_topic: dict[str, list[Machine]] = {}
         for display in displays:
             for topic in display.topics:
                 self._by_topic.setdefault(topic, []).append(display)
+        self._listening = [display for display in displays if isinstance(display, PassengerDisplay)]
         self._random = random.Random(f"{seed}/connection/{number}")
         self._stream: trio.SocketStream | None = None
         self._sending = trio.Lock()
@@ -287,9 +298,9 @@ class _Connection:
                 display.cut(now_ms)
                 self.fleet.plan_wake(display, self, now_ms)
 
-    def _will(self) -> tuple[str, bytes]:
+    def _will(self) -> tuple[str, bytes] | None:
         first = self.displays[0]
-        if not first.caps.controller:
+        if not first.controller:
             return first.will()
         lost = State(state="lost", boot=f"{self.id}-{self._boots}")
         return native.board_topic(self.id, "state"), native.encode(lost)
@@ -315,7 +326,7 @@ class _Connection:
         fleet.connected += 1
         now_ms = fleet._clock_ms()
         out: list[Out] = []
-        if self.displays[0].caps.controller:
+        if self.displays[0].controller:
             ready = State(state="ready", boot=f"{self.id}-{self._boots}")
             out.append(Out(native.board_topic(self.id, "state"), native.encode(ready), True))
         for display in self.displays:
@@ -361,7 +372,7 @@ class _Connection:
                 fleet.received += 1
                 if message.packet_id:
                     acks += packets.puback(message.packet_id)
-                for display in self._by_topic.get(message.topic, ()):
+                for display in self._by_topic.get(message.topic, self._listening):
                     out += display.receive(message.topic, message.payload, now_ms)
                     fleet.plan_wake(display, self, now_ms)
             await self.send(out, bytes(acks))

@@ -78,6 +78,17 @@ class PassengerDisplay:
     def controller(self) -> str:
         return ""
 
+    def film_row(self, frame: Frame) -> dict[str, Any]:
+        """One line of a film, for people and tests."""
+        return {
+            "at_ms": frame.at_ms,
+            "board": self.id,
+            "model": self.kind,
+            "why": frame.why,
+            "messages": list(frame.messages),
+            "pages": [[text] for text in frame.texts],
+        }
+
     @property
     def topics(self) -> list[str]:
         """Each level, as the standard lists them; and what is addressed to this display alone."""

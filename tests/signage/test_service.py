@@ -15,7 +15,7 @@ from fanout.errors import Refused
 from fanout.geo import EVERYONE, circle
 from signage.broker import find_mosquitto, free_port, start_broker
 from signage.service import Signage, open_signage
-from signage.simulators.fleet import Fleet, Placed, make_displays, spread_boards
+from signage.simulators.fleet import Fleet, Placed, make_displays, make_passengers, spread_boards
 from tests.signage.worlds import Documents, action, shown
 
 PATIENCE_S = 30.0
@@ -184,3 +184,22 @@ async def test_a_broker_of_our_own_that_cannot_start_is_refused(tmp_path: Path) 
         error = error.exceptions[0]
     assert isinstance(error, Refused)
     assert error.code == "broker_unavailable"
+
+
+@pytest.mark.parametrize("kind", BROKERS)
+async def test_displays_of_the_standard_beside_boards(kind: str, tmp_path: Path) -> None:
+    async with running(tmp_path, Documents(), embedded=kind) as signage, trio.open_nursery() as nursery:
+        groups = make_displays(spread_boards(8, 1), 2, [], 1) + make_passengers(12, 1)
+        fleet = Fleet(groups, signage.broker_address, clock_ms, film=tmp_path / "film.jsonl")
+        nursery.start_soon(fleet.run)
+        await until(lambda: ready(signage) == 20, "all there")
+        what = action(end_ms=hour())
+        assert (await signage.plan(what, circle(5.3, 52.1, 300_000.0), KINDS["missing_child"])).boards == 20
+        await signage.show(1, what, EVERYONE, 0, clock_ms())
+        await until(lambda: signage.counts(1).shown == 20, "all shown")
+        assert all(shown(display) == [(1, "start")] for display in fleet.displays)
+        await signage.result(1, {}, clock_ms())
+        await until(lambda: signage.counts(1).cleared == 20, "all cleared")
+        assert all(shown(display) == [] for display in fleet.displays)
+        assert [getattr(display, "violations", []) for display in fleet.displays] == [[]] * 20
+        nursery.cancel_scope.cancel()
