@@ -1,6 +1,7 @@
 """`python -m bench NAME [--quick] [--json] [--participants N] [--seed N] [--out FOLDER]`: run one bench.
 
-A bench is a module of this package with `run(options) -> Iterable[row]`; a row is a dict with `case`, `system` and figures.
+A bench is a module of this package with `run(options) -> Iterable[row]`; a row is a dict with `case`, `system` and
+figures.
 """
 
 from __future__ import annotations

@@ -2,11 +2,12 @@
 
 Rules:
 
-1. A figure has its unit in its name and its machine and seed beside it. `p50_us` of a call is over `repeats` calls after
-   a warm-up; `min_us` is there because noise only ever adds.
-2. Peers are measured in the same run, on the same points, and their answers are compared with ours: a disagreement is an
-   error of the bench, not a footnote. A peer that is not installed is told of, not guessed.
-3. With `--json` standard output is one object a line and nothing else; without it, a table. Progress goes to standard error.
+1. A figure has its unit in its name and its machine and seed beside it. `p50_us` of a call is over `repeats` calls
+   after a warm-up; `min_us` is there because noise only ever adds.
+2. Peers are measured in the same run, on the same points, and their answers are compared with ours: a disagreement is
+   an error of the bench, not a footnote. A peer that is not installed is told of, not guessed.
+3. With `--json` standard output is one object a line and nothing else; without it, a table. Progress goes to standard
+   error.
 4. Nothing is asserted about time: who compares runs has the rows.
 """
 

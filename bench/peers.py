@@ -1,12 +1,12 @@
 """The others, each in the best way we found to ask it the same question. Answers are rows, to be compared.
 
-What each can do differs: a method that is not there is a question it cannot be asked. All measure on the same sphere, or
-are given a radius scaled to theirs. `tolerance`: how many rows in a thousand may differ (a system that rounds coordinates).
+What each can do differs: a method that is not there is a question it cannot be asked. All measure on the same sphere,
+or are given a radius scaled to theirs. `tolerance`: how many rows in a thousand may differ (a system that rounds
+coordinates).
 """
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -162,9 +162,8 @@ class Redis:
         self.client = client
         for start in range(0, lon.size, 20_000):
             end = min(start + 20_000, lon.size)
-            values: list[Any] = []
-            for row in range(start, end):
-                values += (lon[row], lat[row], row)
+            triples = zip(lon[start:end].tolist(), lat[start:end].tolist(), range(start, end), strict=True)
+            values = [value for triple in triples for value in triple]
             client.execute_command("GEOADD", "people", *values)
 
     def circle(self, lon: float, lat: float, radius_m: float) -> Rows:
@@ -188,7 +187,7 @@ def redis_server(folder: Path) -> Iterator[Any]:
         yield None
         return
     address = folder / "redis.sock"
-    server = subprocess.Popen(  # noqa: S603 - our own server, fixed arguments
+    server = subprocess.Popen(
         [program, "--port", "0", "--unixsocket", str(address), "--save", "", "--appendonly", "no"],
         stdout=subprocess.DEVNULL, cwd=folder,
     )  # fmt: skip
@@ -198,7 +197,7 @@ def redis_server(folder: Path) -> Iterator[Any]:
             try:
                 client.ping()
                 break
-            except (redis.ConnectionError, socket.error):
+            except (redis.ConnectionError, OSError):
                 time.sleep(0.02)
         yield client
         client.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,7 +98,7 @@ def _finer(geometry: dict[str, Any], vertices: int) -> dict[str, Any]:
             (abs(b[0] - a[0]) + abs(b[1] - a[1]), p, r, at)
             for p, part in enumerate(parts)
             for r, ring in enumerate(part)
-            for at, (a, b) in enumerate(zip(ring, ring[1:], strict=False))
+            for at, (a, b) in enumerate(pairwise(ring))
         )
         ring = parts[longest[1]][longest[2]]
         a, b = ring[longest[3]], ring[longest[3] + 1]

@@ -29,17 +29,22 @@ from fanout.geo.fixed import EARTH_RADIUS_M, LAT_MAX, LON_MAX, TURN, Int32s, to_
 Rows = NDArray[np.uint32]
 Runs = NDArray[np.int64]
 
-_SHIFT_MIN: Final = 13  # bands of 91 m
+_SHIFTS: Final = ((8_000_000, 14), (400_000, 15), (0, 16))  # (at least so many points, band height)
 _SHIFT_MAX: Final = 24  # bands of 187 km
+_WORLD_M: Final = np.pi * EARTH_RADIUS_M + 1.0  # a circle of this radius has everything in it
+_GUESSES_MAX: Final = 40
 _WHAT: Final = "place index"
-_ALL_KEPT: Final = (1, 1, 1)
 
 
 def shift_for(points: int) -> int:
-    """The band height for so many points, as a power of two of fixed-point units: 60 points a band, if spread."""
-    shift = _SHIFT_MAX
-    while shift > _SHIFT_MIN and (2 * LAT_MAX >> shift) * 60 < points:
-        shift -= 1
+    """The band height for so many points, as a power of two of fixed-point units.
+
+    728 m for 100,000, half of it for millions, less for more: measured on circles and municipalities. For few the
+    bands are higher, so that there is at most one for every two points.
+    """
+    shift = next(shift for least, shift in _SHIFTS if points >= least)
+    while shift < _SHIFT_MAX and 2 * LAT_MAX >> shift > max(64, points // 2):
+        shift += 1
     return shift
 
 
@@ -178,21 +183,26 @@ class PlaceIndex:
     # --- nearest ------------------------------------------------------------------------------------------------------
 
     def radius_of(self, lon: int, lat: int, k: int) -> float:
-        """A radius in metres within which there are at least min(k, n) points, seldom more than twice as many."""
+        """A radius in metres within which there are at least min(k, n) points, seldom more than three times as many.
+
+        Each guess takes the density of the circle before as that of the next.
+        """
         wanted = min(k, len(self))
-        low, high = 0.0, 100.0
-        while high < np.pi * EARTH_RADIUS_M and self._circle_count(lon, lat, high) < wanted:
-            low, high = high, high * 2
-        high = min(high, np.pi * EARTH_RADIUS_M + 1)
-        for _ in range(12):
-            if high - low < 1 or self._circle_count(lon, lat, high) <= 2 * wanted:
-                break
-            middle = (low + high) / 2
-            if self._circle_count(lon, lat, middle) < wanted:
-                low = middle
+        enough, radius_m = float(_WORLD_M), 1_000.0
+        too_small = 0.0
+        for _ in range(_GUESSES_MAX):
+            count = self._circle_count(lon, lat, radius_m)
+            if count >= wanted:
+                enough = radius_m
+                if count <= 3 * wanted + 16:
+                    break
             else:
-                high = middle
-        return high
+                too_small = radius_m
+            growth = min(8.0, max(0.1, (1.6 * wanted / max(1, count)) ** 0.5))
+            radius_m *= growth
+            if not too_small < radius_m < enough:
+                radius_m = (too_small + min(enough, 10 * too_small + 1_000.0)) / 2
+        return enough
 
     def _circle_count(self, lon: int, lat: int, radius_m: float) -> int:
         return int(
@@ -206,9 +216,11 @@ class PlaceIndex:
         radius_m = self.radius_of(lon, lat, k)
         runs = kernels.circle_runs(self.lon, self.lat, self.offsets, self.shift, lon, lat, radius_m)
         positions = np.empty(kernels.count_runs(runs), np.int64)
-        kernels.copy_runs(runs, np.arange(len(self), dtype=np.int64), positions)
         metres = np.empty(positions.size, np.float64)
-        kernels.distances_m(lon, lat, self.lon[positions], self.lat[positions], metres)
+        kernels.measure_runs(runs, self.lon, self.lat, lon, lat, positions, metres)
+        if k < positions.size:
+            near = metres <= np.partition(metres, k - 1)[k - 1]
+            positions, metres = positions[near], metres[near]
         nearest: NDArray[np.int64] = positions[np.argsort(metres, kind="stable")[:k]]
         return nearest
 

@@ -201,14 +201,15 @@ def combine_runs(a, b, keep_a, keep_both, keep_b):
 
 @_jit
 def _first_not_below(lon, start, end, x):
-    """The first position in [start, end) with longitude >= x, or end. `x` int64."""
-    while start < end:
-        middle = (start + end) >> 1
-        if lon[middle] < x:
-            start = middle + 1
-        else:
-            end = middle
-    return start
+    """The first position in [start, end) with longitude >= x, or end. `x` int64. Without a branch to mispredict."""
+    size = end - start
+    if size <= 0:
+        return end
+    while size > 1:
+        half = size >> 1
+        start += half * np.int64(lon[start + half - 1] < x)
+        size -= half
+    return start + np.int64(lon[start] < x)
 
 
 # --- distance ---------------------------------------------------------------------------------------------------------
@@ -298,29 +299,27 @@ def circle_runs(lon, lat, offsets, shift, lon0, lat0, radius_m):
     # the latitude at which the circle is widest; with a pole inside it, that is the pole
     wide_sine = sin0 / math.cos(delta) if delta < 0.5 * math.pi else 2.0
     widest_rad = math.asin(wide_sine) if abs(wide_sine) < 1.0 else math.copysign(0.5 * math.pi, sin0)
-    for band in range((low + _LAT_MAX) >> shift, ((high + _LAT_MAX) >> shift) + 1):
+    first = (low + _LAT_MAX) >> shift
+    at_south = _half_width(((np.int64(first) << shift) - _LAT_MAX) * _RAD, lat0_rad, hav)
+    for band in range(first, ((high + _LAT_MAX) >> shift) + 1):
+        south = (np.int64(band) << shift) - _LAT_MAX
+        north = south + (np.int64(1) << shift)
+        at_north = _half_width(north * _RAD, lat0_rad, hav)
+        outer, inner = max(at_south, at_north), min(at_south, at_north)
+        at_south = at_north
         start, end = np.int64(offsets[band]), np.int64(offsets[band + 1])
         if start == end:
             continue
-        south = max((np.int64(band) << shift) - _LAT_MAX, -_LAT_MAX)
-        north = min(south + (np.int64(1) << shift) - 1, _LAT_MAX)
         if delta < 1.57 and south > -_POLAR and north < _POLAR:
-            at_south = _half_width(south * _RAD, lat0_rad, hav)
-            at_north = _half_width(north * _RAD, lat0_rad, hav)
-            inner = min(at_south, at_north)
-            inside_band = min(max(widest_rad, south * _RAD), north * _RAD)
-            outer = max(at_south, at_north, _half_width(inside_band, lat0_rad, hav))
-            if outer < 0.0:  # the rim may pass between the band's border and the first latitude beyond it
-                outer = 0.0
+            if south * _RAD <= widest_rad <= north * _RAD:
+                outer = max(outer, _half_width(widest_rad, lat0_rad, hav))
+            outer = max(outer, 0.0)  # the rim may pass between the band's border and the first latitude beyond it
         else:  # so near a pole that widths lose their digits, or wider than a hemisphere: measure every point
             inner, outer = -1.0, math.pi
         slack = 1e-7 + 1e-9 * outer  # half a metre: where the rim is nearly level, widths have half the digits
         wide = min(math.ceil((outer + slack) / _RAD) + 1, _LON_MAX)
         narrow = math.floor((inner - slack) / _RAD) - 1 if inner > slack else -1
-        if near and wide * _RAD > _NEAR_RAD:
-            fast = False
-        else:
-            fast = near
+        fast = near and wide * _RAD <= _NEAR_RAD
         runs, count = _circle_band(
             lon, lat, start, end, np.int64(lon0), np.int64(lat0), np.int64(wide), np.int64(narrow), hav, sin0, cos0,
             fast, runs, count,
@@ -565,11 +564,20 @@ def corridor_runs(lon, lat, within, vectors, radius_rad):
 
 
 @_jit
-def keys_of_runs(runs, lon, lat, rows, lon0, lat0, out_m, out_rows):
-    """Distance in metres (float64) and row of every position in the runs."""
+def measure_runs(runs, lon, lat, lon0, lat0, positions, metres):
+    """Every position in the runs and its distance in metres: `positions` int64[n], `metres` float64[n]."""
+    lat0_rad = lat0 * _RAD
+    sin0, cos0 = math.sin(lat0_rad), math.cos(lat0_rad)
+    near = abs(lat0_rad) < 1.35
     at = 0
     for r in range(runs.shape[0]):
         for i in range(runs[r, 0], runs[r, 1]):
-            out_m[at] = distance_m(lon0, lat0, lon[i], lat[i])
-            out_rows[at] = rows[i]
+            dlon = wrap(np.int64(lon[i]) - lon0) * _RAD
+            dlat = (np.int64(lat[i]) - lat0) * _RAD
+            if near and abs(dlon) < _NEAR_RAD and abs(dlat) < _NEAR_RAD:
+                a = haversine_near(dlon, dlat, sin0, cos0)
+            else:
+                a = haversine(dlon, lat0_rad, lat[i] * _RAD)
+            positions[at] = i
+            metres[at] = 2.0 * _EARTH_M * math.asin(min(1.0, math.sqrt(a)))
             at += 1

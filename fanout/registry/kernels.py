@@ -23,8 +23,9 @@ def gather(data, offsets, rows, out_offsets, out):
         if row < 0:
             continue
         at, start = out_offsets[i], offsets[row]
-        for b in range(offsets[row + 1] - start):
-            out[at + b] = data[start + b]
+        length = offsets[row + 1] - start
+        if length:
+            out[at : at + length] = data[start : start + length]
 
 
 @_jit

@@ -183,17 +183,30 @@ class Registry:
 
     def positions(self, positions: Sequence[wire.LivePosition], now_ms: int) -> tuple[int, int]:
         """Take live positions in; returns (accepted, unknown): ids that are not registered are left out."""
-        n = len(positions)
-        rows = self._view.row_of([position.id for position in positions])
-        lon = np.fromiter((position.lon for position in positions), np.float64, n)
-        lat = np.fromiter((position.lat for position in positions), np.float64, n)
-        at_ms = np.fromiter((position.at_ms for position in positions), np.int64, n)
+        return self.positions_of(
+            packed.of_texts([position.id for position in positions]),
+            np.array([position.lon for position in positions], np.float64),
+            np.array([position.lat for position in positions], np.float64),
+            np.array([position.at_ms for position in positions], np.int64),
+            now_ms,
+        )
+
+    def positions_of(
+        self,
+        ids: Packed,
+        lon: NDArray[np.float64],
+        lat: NDArray[np.float64],
+        at_ms: NDArray[np.int64],
+        now_ms: int,
+    ) -> tuple[int, int]:
+        """As `positions`, in columns: degrees float64[n], times int64[n]; for streams that are columns already."""
+        rows = self._view.rows_of(ids)
         known = rows >= 0
         lons, lats = to_fixed(lon[known], lat[known])
         with self._lock:
             live = self._live.update(rows[known], lons, lats, at_ms[known], now_ms)
             self._view = _with(self._view, live=live)
-        return int(known.sum()), int(n - known.sum())
+        return int(known.sum()), int(rows.size - known.sum())
 
     # --- importing ----------------------------------------------------------------------------------------------------
 
