@@ -77,6 +77,7 @@ class HttpCaller:
         await self._client.aclose()
 
     async def _exchange(self, call: Call, extensions: dict[str, object]) -> Answer:
+        endless = False
         try:
             async with self._client.stream(
                 call.method, call.url, headers=dict(call.headers), content=call.body, extensions=extensions
@@ -85,12 +86,17 @@ class HttpCaller:
                 async for chunk in response.aiter_raw():
                     body += chunk
                     if len(body) > ANSWER_BYTES_MAX:
-                        return Answer(code=GARBAGE)
+                        endless = True
+                        await response.aclose()  # what is half read is ended by its own error, below
                 return Answer(code=response.status_code, headers=dict(response.headers), body=bytes(body))
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout):
-            return Answer(code=NO_CONNECTION)
-        except httpx.RemoteProtocolError as error:
-            # "Server disconnected without sending a response" is silence, everything else is nonsense.
-            return Answer(code=NO_ANSWER if "disconnected" in str(error) else GARBAGE)
-        except httpx.TransportError:
-            return Answer(code=NO_ANSWER)
+        except (httpx.TransportError, httpx.StreamClosed, trio.ClosedResourceError) as error:
+            return Answer(code=GARBAGE if endless else _code(error))
+
+
+def _code(error: Exception) -> int:
+    """The code of a call that ended without a whole answer."""
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout):
+        return NO_CONNECTION
+    # "Server disconnected without sending a response" is silence, every other breach of the protocol is nonsense.
+    nonsense = isinstance(error, httpx.RemoteProtocolError) and "disconnected" not in str(error)
+    return GARBAGE if nonsense else NO_ANSWER

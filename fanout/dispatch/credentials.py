@@ -133,6 +133,13 @@ class AccessToken(Fixed):
         self._refused.set()
 
     async def keep(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        try:
+            await self._renew(task_status)
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._caller.aclose()
+
+    async def _renew(self, task_status: trio.TaskStatus[None]) -> None:
         attempt = 0
         while True:
             granted = await self._fetch()

@@ -117,6 +117,7 @@ async def run_sender(
                 for route in routes.values():
                     await route.close()
                 await write(store.release, owner)
+            lanes.cancel_scope.cancel()  # the renewal of credentials
 
 
 async def _written(writer: Writer, call: Callable[..., Any], *args: Any, **options: Any) -> Any:

@@ -25,18 +25,39 @@ class Mood(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     slow: Share = 0.0  # answered after slow_ms
     slow_ms: Annotated[int, Meta(ge=0, le=600_000)] = 2_000
     hang: Share = 0.0  # taken, and never answered
-    lost: Share = 0.0  # taken, and the connection's answer is an empty 200 for what wants a body
     garbage: Share = 0.0  # 200 with nonsense
     redirect: Share = 0.0  # 302 to elsewhere
-    refuse: Share = 0.0  # refused as a dead token
+    refuse: Share = 0.0  # refused as a dead token; of a call with many recipients, this share of them
+
+
+class Receipts(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Receipts of SMS: where they are posted (none: nowhere), signed with what, and what becomes of them on the way.
+
+    Every doubled one comes twice; late ones come after the others, so order is lost too.
+    """
+
+    url: str = ""
+    secret: str = ""
+    headers: dict[str, str] = {}
+    after_ms: Annotated[int, Meta(ge=0, le=600_000)] = 200
+    lost: Share = 0.0
+    doubled: Share = 0.0
+    late: Share = 0.0
+    failed: Share = 0.0
 
 
 class Moods(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """All channels' behaviour."""
+    """All channels' behaviour. `strict`: credentials are checked as the providers check them."""
 
     fcm: Mood = msgspec.field(default_factory=Mood)
     apns: Mood = msgspec.field(default_factory=Mood)
+    webpush: Mood = msgspec.field(default_factory=Mood)
     sms: Mood = msgspec.field(default_factory=Mood)
+    voice: Mood = msgspec.field(default_factory=Mood)
+    whatsapp: Mood = msgspec.field(default_factory=Mood)
+    receipts: Receipts = msgspec.field(default_factory=Receipts)
+    strict: bool = False
+    token_life_s: Annotated[int, Meta(ge=1, le=86_400)] = 3_600
 
 
 class Dice:

@@ -1,13 +1,14 @@
-"""Providers that answer like the real ones, over HTTP/2 and TLS on one port: FCM, APNs, and SMS in CM.com's shape.
+"""Providers that answer like the real ones, over HTTP/2 and TLS on one port: push, SMS, voice, WhatsApp, and the token
+endpoint of Google.
 
     python -m fanout.simulators.providers --port 8443 --folder certificates
 
 makes an authority and a certificate in the folder (`tls.py`), so that clients verify TLS as they do in production.
-Paths, bodies, statuses and limits are the providers' own (FCM HTTP v1, APNs, CM.com v1.0); any host name will do. How
-they behave is a matter of the address and of the mood:
+Paths, bodies, statuses and limits are the providers' own (FCM HTTP v1, APNs, RFC 8030, CM.com, WhatsApp Cloud); any
+host name will do. How they behave is a matter of the address and of the mood:
 
-* FCM and APNs tokens that start with `dead` are gone (404 UNREGISTERED, 410 Unregistered), with `bad0` are malformed
-  (400), with `510e` are slow. SMS numbers that end in 999 are refused within a call whose others are taken.
+* Push tokens that start with `dead` are gone (404 UNREGISTERED, 410 Unregistered), with `bad0` are malformed
+  (400), with `510e` are slow. Numbers that end in 999 are refused, within a call whose others are taken.
 * `GET /_seen?action=7[&phase=0][&tokens=1]`: what was delivered. `GET /_actions`, `DELETE /_seen`.
 * `GET /_moods`, `PUT /_moods`: behaviour per channel (`moods.py`), at run time. `GET /_totals`: requests per channel.
 
@@ -19,6 +20,8 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import os
+import re
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -30,8 +33,11 @@ import msgspec
 import typer
 
 from fanout.simulators import tls
+from fanout.simulators.credentials import Issuer, write_keys
 from fanout.simulators.moods import Dice, Mood, Moods
+from fanout.simulators.receipts import post_receipts
 from fanout.simulators.seen import Record, Seen
+from fanout.wire import CHANNELS
 
 BODY_BYTES_MAX: Final = 4 * 1024 * 1024
 MESSAGES_PER_CALL_MAX: Final = 1_000
@@ -86,20 +92,33 @@ class _SmsBody(msgspec.Struct):
     messages: _SmsMessages
 
 
+class _OneNumber(msgspec.Struct):
+    """A voice call (`callee`, `reference`) or a WhatsApp message (`to`, `biz_opaque_callback_data`)."""
+
+    callee: str = ""
+    to: str = ""
+    reference: str = ""
+    biz_opaque_callback_data: str = ""
+
+
 _FCM: Final = msgspec.json.Decoder(_FcmBody)
 _APNS: Final = msgspec.json.Decoder(_ApnsBody)
 _SMS: Final = msgspec.json.Decoder(_SmsBody)
+_ONE: Final = msgspec.json.Decoder(_OneNumber)
+_TOPIC: Final = re.compile(r"a([0-9]{1,16})p([0-9]{1,4})")
 _MOODS: Final = msgspec.json.Decoder(Moods)
 
 
 class Providers:
     """The RSGI application: one object, one process, one count."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         self.seen = Seen()
         self.moods = Moods()
         self.totals: Counter[str] = Counter()
-        self._dice = {"fcm": Dice(), "apns": Dice(), "sms": Dice()}
+        self._dice = {name: Dice() for name in CHANNELS}
+        self._issuer = Issuer(folder)
+        self._posts: set[asyncio.Task[None]] = set()
         self._obedient = True
         self._records: dict[tuple[str, str], Record] = {}
         self._apns_seen: dict[bytes, tuple[Record, int]] = {}
@@ -109,11 +128,19 @@ class Providers:
         if scope.method == "POST":
             body: bytes = await protocol()
             if path.startswith("/3/device/"):
-                reply = self.apns(path[10:].encode(), body)
+                reply = self._stranger(scope, "apns") or self.apns(path[10:].encode(), body)
             elif path.endswith("/messages:send"):
-                reply = self.fcm(body)
+                reply = self._stranger(scope, "fcm") or self.fcm(body)
+            elif path.startswith("/push/"):
+                reply = self.webpush(path[6:].encode(), body, scope.headers)
             elif path == "/v1.0/message":
                 reply = self.sms(body, scope.headers.get("x-cm-producttoken") or "")
+            elif path == "/voiceapi/v2/Notification":
+                reply = self.one_number("voice", body)
+            elif path.endswith("/messages"):
+                reply = self.one_number("whatsapp", body)
+            elif path == "/token":
+                reply = self.token(body)
             else:
                 reply = 404, _NONE, b""
         else:
@@ -181,6 +208,28 @@ class Providers:
         known[0].add(token, known[1], time.time_ns() // 1_000_000)
         return reply
 
+    def webpush(self, token: bytes, body: bytes, headers: Any) -> Reply:
+        """One sealed message; action and phase stand in its topic, the body is for the browser alone."""
+        self.totals["webpush"] += 1
+        topic = _TOPIC.fullmatch(headers.get("topic") or "")
+        sealed = len(body) > 86 and body[20] == 65 and body[21] == 4 and headers.get("content-encoding") == "aes128gcm"
+        if topic is None or not sealed or not (headers.get("ttl") or "").isdigit():
+            return 400, _NONE, b""
+        if not (headers.get("authorization") or "").startswith("vapid t="):
+            return 401, _NONE, b""
+        if len(body) > PAYLOAD_BYTES_MAX:
+            return 413, _NONE, b""
+        mark = token[:4]
+        if mark == b"dead":
+            return 410, _NONE, b""
+        reply: Reply = (201, [("location", f"/m/{token.decode()}")], b"")
+        if not self._obedient or mark == b"510e":
+            reply, taken = self._moody("webpush", self.moods.webpush, mark == b"510e", reply)
+            if not taken:
+                return reply
+        self._record(topic[1], "webpush").add(token, int(topic[2]), time.time_ns() // 1_000_000)
+        return reply
+
     def _moody(self, channel: str, mood: Mood, slow: bool, reply: Reply) -> tuple[Reply, bool]:
         """What a mood makes of a delivery: the reply, and whether it was delivered all the same."""
         dice = self._dice[channel]
@@ -193,7 +242,7 @@ class Providers:
             return (500, _JSON, _refusal(channel, 500, "INTERNAL", "InternalServerError")), False
         if dice.hit("redirect", mood.redirect):
             return (302, [("location", "https://example.invalid/")], b""), False
-        if dice.hit("refuse", mood.refuse):
+        if channel != "sms" and dice.hit("refuse", mood.refuse):
             gone = (404, "UNREGISTERED") if channel == "fcm" else (410, "Unregistered")
             return (gone[0], _JSON, _refusal(channel, gone[0], gone[1], gone[1])), False
         if dice.hit("garbage", mood.garbage):
@@ -232,13 +281,14 @@ class Providers:
         if not taken:
             return reply
         now_ms = time.time_ns() // 1_000_000
-        statuses, refused = [], 0
+        statuses, refused, references = [], 0, []
         for message in messages:
             action, phase = _reference(message.reference)
             for to in message.to:
                 bad = to.number.endswith("999") or not to.number.isdigit() or dice.hit("partial", mood.refuse)
                 refused += bad
                 if not bad:
+                    references.append(message.reference)
                     self._record(action, "sms").add(to.number.encode(), phase, now_ms)
                 statuses.append(
                     {
@@ -250,6 +300,7 @@ class Providers:
                         "messageErrorCode": 302 if bad else 0,
                     }
                 )
+        self._report(references)
         if reply[2]:  # the mood's nonsense
             return reply
         whole = {
@@ -259,6 +310,65 @@ class Providers:
         }
         status = reply[0] if reply[0] < 0 else (400 if refused == len(statuses) else 200)
         return status, _JSON, msgspec.json.encode(whole)
+
+    def one_number(self, channel: str, body: bytes) -> Reply:
+        """One call, or one WhatsApp message."""
+        self.totals[channel] += 1
+        try:
+            asked = _ONE.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return 400, _JSON, b"{}"
+        number, (action, phase) = (
+            asked.callee or asked.to,
+            _reference(asked.reference or asked.biz_opaque_callback_data),
+        )
+        if number.endswith("999") or not number.isdigit():
+            unknown = (422, b'{"success":false}') if channel == "voice" else (400, b'{"error":{"code":131026}}')
+            return unknown[0], _JSON, unknown[1]
+        reply: Reply = (200, _JSON, b'{"call-id":"simulated","success":true,"messages":[{"id":"wamid.simulated"}]}')
+        if not self._obedient:
+            mood = self.moods.voice if channel == "voice" else self.moods.whatsapp
+            reply, taken = self._moody(channel, mood, False, reply)
+            if not taken:
+                return reply
+        self._record(action, channel).add(number.encode(), phase, time.time_ns() // 1_000_000)
+        return reply
+
+    # --- credentials ----------------------------------------------------------------------------------------------
+
+    def token(self, body: bytes) -> Reply:
+        """Google's token endpoint: an access token for a signed assertion."""
+        self.totals["token"] += 1
+        asked = parse_qs(body.decode("latin-1"))
+        life_s = self.moods.token_life_s
+        granted = None
+        if asked.get("grant_type") == ["urn:ietf:params:oauth:grant-type:jwt-bearer"]:
+            granted = self._issuer.grant(asked.get("assertion", [""])[0], life_s, time.time())
+        if granted is None:
+            return 400, _JSON, b'{"error":"invalid_grant"}'
+        return 200, _JSON, msgspec.json.encode({"access_token": granted, "expires_in": life_s, "token_type": "Bearer"})
+
+    def _stranger(self, scope: Any, channel: str) -> Reply | None:
+        """The refusal of a request that does not say who it is from, in the mood `strict`."""
+        if not self.moods.strict:
+            return None
+        shown = scope.headers.get("authorization") or ""
+        if channel == "fcm":
+            known = self._issuer.bearer(shown, time.time())
+            return None if known else _fcm_error(401, "THIRD_PARTY_AUTH_ERROR", "Request had invalid credentials.", "")
+        why = self._issuer.provider_token(shown, time.time())
+        return None if why is None else _apns_error(403, why)
+
+    # --- receipts -------------------------------------------------------------------------------------------------
+
+    def _report(self, references: list[str]) -> None:
+        """Post receipts for what was taken, later."""
+        if references and self.moods.receipts.url:
+            task = asyncio.get_running_loop().create_task(
+                post_receipts(self.moods.receipts, references, self._dice["sms"])
+            )
+            self._posts.add(task)
+            task.add_done_callback(self._posts.discard)
 
     # --- questions ------------------------------------------------------------------------------------------------
 
@@ -342,7 +452,7 @@ App = Callable[[Any, Any], Awaitable[None]]
 
 def application() -> Providers:
     """The application of one worker; what granian calls."""
-    return Providers()
+    return Providers(Path(os.environ[FOLDER_VARIABLE]))
 
 
 def main(
@@ -350,12 +460,14 @@ def main(
     folder: Annotated[Path, typer.Option(help="Where ca.pem, cert.pem and key.pem are made.")] = Path("certificates"),
     streams: Annotated[int, typer.Option(help="Streams a client may have open on one connection.")] = 1_000,
 ) -> None:
-    """Simulated FCM, APNs and SMS on one port, until interrupted."""
+    """Simulated providers on one port, until interrupted."""
     from granian import Granian
     from granian.constants import Interfaces, Loops, RuntimeModes
     from granian.http import HTTP2Settings
 
+    write_keys(folder, f"https://127.0.0.1:{port}")
     files = tls.write(folder, now=datetime.datetime.now(datetime.UTC))
+    os.environ[FOLDER_VARIABLE] = str(folder.resolve())
     server = Granian(
         "fanout.simulators.providers:application",
         factory=True,

@@ -16,21 +16,24 @@ from fanout.store.states import State
 from fanout.wire import CHANNELS
 
 HOUR_MS = 3_600_000
-FCM, APNS, SMS = (CHANNELS.index(name) for name in ("fcm", "apns", "sms"))
+FCM, APNS, WEBPUSH, SMS, VOICE, EMAIL, WHATSAPP = range(len(CHANNELS))
+BASE_POINT = b"BGsX0fLhLEJH-Lzm5WOkQPJ3A32BLeszoPShOUXYmMKWT-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU"
 
 
 def clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def settings_for(url: str, ca: Path, **dispatch: object) -> Settings:
+def settings_for(
+    url: str, ca: Path, *, providers: dict[str, dict[str, object]] | None = None, **dispatch: object
+) -> Settings:
     """Settings with every provider at `url`, quick to retry."""
     provider = {"url": url, "ca": str(ca), "rate_per_s": 1e6, "burst": 100_000}
     quick = {"request_timeout_s": 5.0, "pause_first_s": 0.05, "pause_most_s": 0.2, "connections": 2, "streams": 32}
     return load(
         None,
         {},
-        providers={"fcm": provider, "apns": provider, "sms": provider},
+        providers={name: provider | {"enabled": True} for name in CHANNELS if name != "email"} | (providers or {}),
         dispatch=quick | dispatch,
         senders={"processes": 1},
     )
@@ -39,8 +42,10 @@ def settings_for(url: str, ca: Path, **dispatch: object) -> Settings:
 class Registry:
     """Addresses made from row numbers; `marks` gives some rows another beginning, `erased` are gone."""
 
-    def __init__(self, marks: dict[int, bytes] | None = None, erased: Sequence[int] = ()) -> None:
-        self.marks, self.erased = marks or {}, set(erased)
+    def __init__(
+        self, marks: dict[int, bytes] | None = None, erased: Sequence[int] = (), push: str = "https://127.0.0.1"
+    ) -> None:
+        self.marks, self.erased, self.push = marks or {}, set(erased), push
 
     def refresh(self) -> bool:
         return False
@@ -50,8 +55,13 @@ class Registry:
 
     def address(self, channel: int, row: int) -> bytes:
         mark = self.marks.get(row, b"")
-        if channel == SMS:
+        if channel in (SMS, VOICE, WHATSAPP):
             return b"+316%08d" % row + mark
+        if channel == EMAIL:
+            return b"%d@example.nl" % row
+        if channel == WEBPUSH:
+            keys = b'"keys":{"p256dh":"' + BASE_POINT + b'","auth":"AAAAAAAAAAAAAAAAAAAAAA"}}'
+            return b'{"endpoint":"' + self.push.encode() + b"/push/" + mark + b'%d",' % row + keys
         return mark + (b"%064x" % row)
 
 

@@ -11,6 +11,7 @@ import trio
 
 from fanout.dispatch.sender import Counters, run_sender
 from fanout.settings import Settings
+from fanout.simulators.credentials import KEY_ID, TEAM_ID
 from fanout.store.sqlite_store import SqliteStore
 from fanout.store.states import Reason, State
 from tests.dispatch.kit import (
@@ -18,6 +19,9 @@ from tests.dispatch.kit import (
     FCM,
     HOUR_MS,
     SMS,
+    VOICE,
+    WEBPUSH,
+    WHATSAPP,
     Registry,
     clock_ms,
     reasons,
@@ -154,12 +158,9 @@ async def test_no_provider_at_all_leaves_everything_for_later(store: SqliteStore
 
 
 async def test_a_close_stops_what_is_unsent_between_two_rows(store: SqliteStore, providers: Providers) -> None:
-    settings = settings_for(providers.url, providers.ca)
-    slow = {"providers": {"fcm": {"rate_per_s": 100.0, "burst": 8, "url": providers.url, "ca": str(providers.ca)}}}
-    from fanout.settings import load
-
+    slow = {"rate_per_s": 100.0, "burst": 8, "url": providers.url, "ca": str(providers.ca)}
+    settings = settings_for(providers.url, providers.ca, providers={"fcm": slow})
     action = start(store, {FCM: range(2_000)}, size=2_000)
-    settings = load(None, {}, senders={"processes": 1}, **slow)
     async with sending(store, settings):
         await until(lambda: providers.seen(action)["total"] > 20)
         assert await trio.to_thread.run_sync(lambda: store.close(action, state="cancelled", now_ms=clock_ms()))
@@ -252,3 +253,62 @@ async def test_life_overtakes_the_nation(store: SqliteStore, providers: Provider
         await sent_all(store, nation)
     assert providers.seen(life)["last_ms"] < providers.seen(nation)["last_ms"]
     assert states(store, nation) == {"ACCEPTED": 20_000}
+
+
+async def test_every_channel_reaches_its_provider(store: SqliteStore, providers: Providers) -> None:
+    registry = Registry({101: b"dead", 201: b"999", 301: b"999"}, push=providers.url)
+    rows = {WEBPUSH: range(100, 160), VOICE: range(200, 220), WHATSAPP: range(300, 320)}
+    action = start(store, rows)
+    async with sending(store, settings_for(providers.url, providers.ca), registry):
+        await sent_all(store, action)
+    assert states(store, action) == {"ACCEPTED": 97, "FAILED": 3}
+    found = reasons(store, action)
+    assert found[101] == (State.FAILED, Reason.TOKEN_DEAD)
+    assert found[201] == found[301] == (State.FAILED, Reason.TOKEN_INVALID)
+    seen = providers.seen(action)
+    assert {name: one["total"] for name, one in seen["channels"].items()} == {
+        "webpush": 59,
+        "voice": 19,
+        "whatsapp": 19,
+    }
+    assert seen["doubled_count"] == 0
+
+
+async def test_strict_providers_know_us(store: SqliteStore, providers: Providers) -> None:
+    providers.http.put("/_moods", json={"strict": True, "token_life_s": 2})
+    keys = providers.ca.parent
+    where: dict[str, object] = {"url": providers.url, "ca": str(providers.ca), "rate_per_s": 300.0, "burst": 1}
+    settings = settings_for(
+        providers.url,
+        providers.ca,
+        providers={
+            "fcm": where | {"service_account": str(keys / "service-account.json")},
+            "apns": where | {"key_file": str(keys / "apns.p8"), "key_id": KEY_ID, "team_id": TEAM_ID},
+        },
+    )
+    action = start(store, {FCM: range(900), APNS: range(900, 920)})
+    async with sending(store, settings):
+        await sent_all(store, action)
+    assert states(store, action) == {"ACCEPTED": 920}
+    assert providers.http.get("/_totals").json()["token"] >= 2, "renewed on the way"
+
+
+async def test_the_second_supplier_takes_over(store: SqliteStore, providers: Providers) -> None:
+    nowhere: dict[str, object] = {"url": "https://127.0.0.1:9", "ca": str(providers.ca)}
+    second: dict[str, object] = {"enabled": True, "url": providers.url, "ca": str(providers.ca), "rate_per_s": 1e5}
+    settings = settings_for(providers.url, providers.ca, providers={"sms": nowhere, "sms_second": second})
+    action = start(store, {SMS: range(600)})
+    async with sending(store, settings):
+        await sent_all(store, action)
+    assert states(store, action) == {"ACCEPTED": 600}
+    assert providers.seen(action)["doubled_count"] == 0
+
+
+async def test_a_provider_that_hangs_holds_nobody_else(store: SqliteStore, providers: Providers) -> None:
+    providers.moods(fcm={"hang": 1.0}, sms={"hang": 1.0})
+    action = start(store, {FCM: range(500), SMS: range(500, 600), APNS: range(600, 1_200)})
+    async with sending(store, settings_for(providers.url, providers.ca, request_timeout_s=3.0, attempts_max=1)):
+        await until(lambda: providers.seen(action)["channels"].get("apns", {"total": 0})["total"] == 600)
+        assert states(store, action).get("UNKNOWN", 0) == 0, "nothing waited for the time-outs of the others"
+        await sent_all(store, action)
+    assert states(store, action) == {"ACCEPTED": 600, "UNKNOWN": 600}
