@@ -59,6 +59,51 @@ def simulate(
     trio.run(_until_signal, fleet.run)
 
 
+@app.command()
+def preview(
+    text: Annotated[str, typer.Argument(help="The text, in the main language")],
+    english: Annotated[str, typer.Option(help="The same in English, to page after it")] = "",
+    short: Annotated[
+        list[str] | None, typer.Option(help="A short form of the text; may be given several times")
+    ] = None,
+    language: Annotated[str, typer.Option(help="The main language: its hyphenation is used")] = "nl",
+    model: Annotated[list[str] | None, typer.Option(help="A model of `simulate --list-moods`; none: all")] = None,
+    png: Annotated[Path | None, typer.Option(help="Folder for a picture of each model, lamps and all")] = None,
+) -> None:
+    """Show a text as each model of board will, or say why it cannot. Ends with 1 when a model cannot."""
+    from signage import draw, layout
+    from signage.showing import forms_of
+    from signage.simulators.models import MODELS
+
+    unknown = [name for name in model or () if name not in MODELS]
+    if unknown:
+        raise typer.BadParameter(f"no model {unknown[0]!r}; there are {', '.join(MODELS)}")
+    texts = {language: text} | ({"en": english} if english else {})
+    forms = forms_of(texts, {language: list(short or [])})
+    refused = False
+    for name in model or list(MODELS):
+        one = layout.model_of(MODELS[name])
+        try:
+            laid = layout.lay_out(forms, one, layout.Pace())
+        except layout.Unfit as unfit:
+            refused = True
+            typer.secho(f"{name}: cannot show it: {unfit}", fg="red")
+            continue
+        without = f", without {', '.join(laid.left_out)}" if laid.left_out else ""
+        font = f", font {laid.font}" if laid.font else ""
+        typer.echo(
+            f"{name}: {laid.behaviour}, {len(laid.pages)} page(s){font}, form {laid.form + 1} of {len(forms)}{without}"
+        )
+        pages = [draw.page_dots(page, one, laid.font) for page in laid.pages]
+        for page, dots in zip(laid.pages, pages, strict=True):
+            typer.secho(draw.braille(dots), fg="yellow")
+            typer.echo(f"  {page.language}, {page.seconds:g} s")
+        if png is not None:
+            png.mkdir(parents=True, exist_ok=True)
+            draw.picture(pages, png / f"{name}.png")
+    raise typer.Exit(code=1 if refused else 0)
+
+
 async def _until_signal(run: object) -> None:
     assert callable(run)
     async with trio.open_nursery() as nursery:
