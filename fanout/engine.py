@@ -1,7 +1,7 @@
 """The life of an action: started, watched, closed, its result told. The only module that sees all stages.
 
-The way of `start`: check the request (kind, times, texts, area) → select → plan → boards → ledger. All that can be
-refused is refused before the ledger is written; what the ledger has acknowledged happens, whatever dies.
+The way of `start`: draft (`drafts.py`: check, select, plan) → ledger → boards. All that can be refused is refused
+before the ledger is written; what the ledger has acknowledged happens, whatever dies.
 
 Rules:
 
@@ -20,33 +20,24 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol, TypeVar, TypeVarTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Protocol
 
 import msgspec
 import numpy as np
-import trio
 
-from fanout import limits, wire
-from fanout.channels import catalogue as channels
-from fanout.channels.protocol import Pace
+from fanout import wire
+from fanout.drafts import Drafter
 from fanout.errors import Refused
-from fanout.geo.areas import NamedAreas, Shape, shape_of
-from fanout.plan.batches import cut
-from fanout.plan.eta import seconds_for, seconds_to_share
-from fanout.plan.policy import NO_CHANNEL, first_choice, mask_of, told_in
+from fanout.geo.areas import NamedAreas, Shape
+from fanout.inbound import receipts
+from fanout.plan.policy import told_in
 from fanout.registry.registry import Registry
-from fanout.registry.view import View
 from fanout.results import tallies
-from fanout.selection.choose import Selection, choose
-from fanout.selection.query import Query
-from fanout.settings import KindSettings, Settings, TenantSettings
+from fanout.settings import KindSettings, Settings
 from fanout.store.protocol import ActionRecord, NewBatch, PhaseRecord, Store
 from fanout.store.states import reached
 from fanout.store.writer import Writer
-
-Arguments = TypeVarTuple("Arguments")
-Answer = TypeVar("Answer")
 
 RESULT_HOURS: Final = 24
 """A result is still worth hearing this long after the close; then it expires unsent."""
@@ -92,13 +83,12 @@ class Engine:
         self._writer = writer
         self._registry = registry
         self._boards = boards
-        self._areas = areas
         self._clock_ms = clock_ms
-        self._paces = channels.paces(settings)
-        self._threads = trio.CapacityLimiter(4)
+        self._drafter = Drafter(settings, registry, boards, areas, clock_ms)
+        self._blocking = self._drafter.blocking
 
     def __repr__(self) -> str:
-        return f"<Engine: {self._registry.view().people} people, channels {', '.join(self._paces)}>"
+        return f"<Engine: {self._registry.view().people} people, channels {', '.join(self._drafter.paces)}>"
 
     # --- actions ----------------------------------------------------------------------------------------------------
 
@@ -116,7 +106,7 @@ class Engine:
         existing = await self._blocking(self._store.action_by_reference, tenant, request.reference)
         if existing is not None:
             return self._accepted_again(existing, digest, request.reference)
-        draft = await self._draft(tenant, request, now_ms)
+        draft = await self._drafter.draft(tenant, request)
         record = ActionRecord(
             id=0,
             tenant=tenant,
@@ -134,36 +124,20 @@ class Engine:
         stored, new = await self._writer.run(self._store.open_action, record, phase, draft.batches)
         if not new:
             return self._accepted_again(stored, digest, request.reference)
-        if draft.board_plan.boards:
+        if draft.boards.boards:
             await self._boards.show(stored.id, request, draft.shape, draft.lane, now_ms)
         return wire.ActionAccepted(
             id=stored.id,
             people=draft.people,
-            channels=draft.channel_counts,
-            boards=draft.board_plan,
+            channels=draft.channels,
+            boards=draft.boards,
             seconds_to_all=draft.seconds_to_all,
             snapshot_version=draft.version,
         )
 
     async def preview(self, tenant: str, request: wire.PreviewRequest) -> wire.Preview:
         """What `start` would do, without effect. Errors: as `start`."""
-        now_ms = self._clock_ms()
-        draft = await self._draft(tenant, request, now_ms, previewing=True)
-        renderings = channels.renderings(request, [count.channel for count in draft.channel_counts])
-        parts = {(item.channel, item.language): item.parts for item in renderings}
-        return wire.Preview(
-            people=draft.people,
-            channels=draft.channel_counts,
-            boards=draft.board_plan,
-            seconds_to_all=draft.seconds_to_all,
-            renderings=renderings,
-            sms_parts=sum(
-                len(batch.rows) * parts.get(("sms", batch.language), 1)
-                for batch in draft.batches
-                if wire.CHANNELS[batch.channel] == "sms"
-            ),
-            snapshot_version=draft.version,
-        )
+        return await self._drafter.preview(tenant, request)
 
     async def view(self, tenant: str, action_id: int) -> wire.ActionView:
         """State and counts of an action. Errors: `Refused("not_found")`, also for another tenant's action."""
@@ -193,7 +167,7 @@ class Engine:
             return await self.view(tenant, action_id)
         _need_state(record, "open", "paused")
         action = _request_of(record)
-        self._check_texts(request.texts, action.titles, self._open_channels(action))
+        self._drafter.check_texts(request.texts, action.titles, self._drafter.open_channels(action))
         now_ms = self._clock_ms()
         await self._close(record, "closing", now_ms, outcome=request.outcome, result_body=body)
         await self._finish(record.id)
@@ -216,6 +190,21 @@ class Engine:
             _need_state(record, "open" if paused else "paused")
             await self._writer.run(self._store.set_paused, action_id, paused)
         return await self.view(tenant, action_id)
+
+    async def take_receipts(self, provider: str, headers: Mapping[str, str], body: bytes) -> wire.ReceiptsAccepted:
+        """Record what a provider says of deliveries. Idempotent; late, doubled and unknown ones do no harm.
+
+        Errors: `Refused("key_invalid")` for a wrong signature, `Refused("not_found")` for a provider that sends none.
+        """
+        section = getattr(self._settings.providers, provider, None)
+        lower = {name.lower(): value for name, value in headers.items()}
+        read = receipts.read(provider, lower, body, secret=getattr(section, "receipt_secret", ""))
+        changed = 0
+        for group in read.receipts:
+            changed += await self._writer.run(
+                self._store.apply_receipts, group.action, group.phase, group.channel, group.rows, group.delivered
+            )
+        return wire.ReceiptsAccepted(reports=read.reports, changed=changed, ignored=read.ignored)
 
     # --- upkeep -----------------------------------------------------------------------------------------------------
 
@@ -240,7 +229,7 @@ class Engine:
         for action_id in live.keys() - showing:
             action = _request_of(live[action_id])
             if action.boards.show:
-                shape = await self._blocking(shape_of, action.area, self._areas)
+                shape = await self._drafter.shape(action.area)
                 await self._boards.show(action_id, action, shape, live[action_id].lane, live[action_id].created_ms)
 
     async def expire(self) -> None:
@@ -253,57 +242,6 @@ class Engine:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    async def _draft(self, tenant: str, action: wire.Action, now_ms: int, *, previewing: bool = False) -> _Draft:
-        kind, rights = self._kind(action.kind), self._rights(tenant, action.kind)
-        if not previewing or action.end_ms:
-            _check_times(action.end_ms, now_ms)
-        opened = self._open_channels(action)
-        self._check_texts(action.texts, action.titles, opened)
-        shape = await self._blocking(shape_of, action.area, self._areas)
-        if rights.area_km2_max and shape.area_km2 > rights.area_km2_max:
-            raise Refused("area_too_large", "area", area_km2=shape.area_km2, limit_km2=rights.area_km2_max)
-        query = Query(shape=shape, kind=action.kind, at_ms=now_ms, channels=mask_of(opened), tenant=tenant)
-        lane = wire.LANES.index(action.lane or kind.lane)
-        people, batches, version = await self._blocking(
-            _select_and_plan, self._registry.view(), query, tuple(action.texts)
-        )
-        if rights.people_max and people > rights.people_max:
-            raise Refused("selection_too_large", "area", people=people, limit=rights.people_max)
-        plan = await self._boards.plan(action, shape, kind) if action.boards.show else wire.BoardPlan()
-        counts: dict[str, int] = {}
-        for batch in batches:
-            name = wire.CHANNELS[batch.channel]
-            counts[name] = counts.get(name, 0) + len(batch.rows)
-        return _Draft(shape, lane, people, batches, version, plan, counts, self._paces)
-
-    def _kind(self, kind: str) -> KindSettings:
-        try:
-            return self._settings.kinds[kind]
-        except KeyError:
-            raise Refused("kind_unknown", "kind", kind=kind, known=", ".join(self._settings.kinds)) from None
-
-    def _rights(self, tenant: str, kind: str) -> TenantSettings:
-        rights = self._settings.tenants.get(tenant)
-        if rights is None or (rights.kinds and kind not in rights.kinds):
-            raise Refused("not_permitted", "kind")
-        return rights
-
-    def _open_channels(self, action: wire.Action) -> list[str]:
-        return [name for name in self._paces if action.channels is None or name in action.channels]
-
-    def _check_texts(self, texts: dict[str, str], titles: dict[str, str], opened: Sequence[str]) -> None:
-        for language, text in texts.items():
-            bad = next((i for i, char in enumerate(text) if char < " " and char not in "\n\t"), None)
-            if bad is not None:
-                raise Refused("text_control_character", f"texts.{language}", character=text[bad], position=bad)
-        if not opened:
-            raise Refused("text_unfit", "channels", detail="none of the channels asked for is switched on")
-        for name in opened:
-            for language, text in texts.items():
-                why = channels.unfit(name, text, titles.get(language, ""))
-                if why is not None:
-                    raise Refused("text_too_long", f"texts.{language}", channel=name, detail=why)
-
     def _accepted_again(self, record: ActionRecord, digest: bytes, reference: str) -> wire.ActionAccepted:
         if record.digest != digest:
             raise Refused("reference_conflict", "reference", reference=reference)
@@ -315,9 +253,9 @@ class Engine:
         return wire.ActionAccepted(
             id=record.id,
             people=sum(counts.values()),
-            channels=_channel_counts(counts, self._paces),
+            channels=self._drafter.channel_counts(counts),
             boards=wire.BoardPlan(boards=self._boards.counts(record.id).selected),
-            seconds_to_all=seconds_to_share(counts, self._paces, 1.0),
+            seconds_to_all=self._drafter.seconds_to(counts, 1.0),
             snapshot_version=record.snapshot_version,
             repeated=True,
         )
@@ -386,51 +324,6 @@ class Engine:
             raise Refused("not_found", "id", what="action")
         return record
 
-    async def _blocking(self, call: Callable[[*Arguments], Answer], *args: *Arguments) -> Answer:
-        return await trio.to_thread.run_sync(call, *args, limiter=self._threads)
-
-
-class _Draft:
-    """An action worked out and not yet stored."""
-
-    def __init__(
-        self,
-        shape: Shape,
-        lane: int,
-        people: int,
-        batches: list[NewBatch],
-        version: int,
-        board_plan: wire.BoardPlan,
-        counts: dict[str, int],
-        paces: dict[str, Pace],
-    ) -> None:
-        self.shape = shape
-        self.lane = lane
-        self.people = people
-        self.batches = batches
-        self.version = version
-        self.board_plan = board_plan
-        self.channel_counts = _channel_counts(counts, paces)
-        self.seconds_to_all = seconds_to_share(counts, paces, 1.0)
-
-
-def _select_and_plan(view: View, query: Query, offered: tuple[str, ...]) -> tuple[int, list[NewBatch], int]:
-    selection: Selection = choose(view, query)
-    rows = selection.rows
-    chosen = first_choice(view.take("preference", rows), query.channels)
-    assert not (chosen == NO_CHANNEL).any(), "the selection lets only those through who have an open channel"
-    told = np.array([offered.index(told_in(wanted, offered)) for wanted in view.languages], np.uint8)
-    languages = told[view.take("language", rows)]
-    batches = cut(rows, view.take("generation", rows), chosen, languages, offered)
-    return len(rows), batches, selection.version
-
-
-def _channel_counts(counts: dict[str, int], paces: dict[str, Pace]) -> list[wire.ChannelCount]:
-    return [
-        wire.ChannelCount(channel=name, people=people, seconds=round(seconds_for(people, paces[name]), 3))
-        for name, people in sorted(counts.items())
-    ]
-
 
 def _add_result(store: Store, action_id: int, phase: PhaseRecord, batches: list[NewBatch]) -> None:
     phase = msgspec.structs.replace(phase, action=action_id)
@@ -445,13 +338,6 @@ def _phase(
     number: int, name: str, now_ms: int, end_ms: int, texts: dict[str, str], titles: dict[str, str]
 ) -> PhaseRecord:
     return PhaseRecord(action=0, phase=number, name=name, created_ms=now_ms, end_ms=end_ms, texts=texts, titles=titles)
-
-
-def _check_times(end_ms: int, now_ms: int) -> None:
-    if end_ms <= now_ms:
-        raise Refused("end_in_the_past", "end_ms")
-    if end_ms > now_ms + limits.ACTION_HOURS_MAX * 3_600_000:
-        raise Refused("end_too_far", "end_ms", limit_h=limits.ACTION_HOURS_MAX)
 
 
 def _need_state(record: ActionRecord, *needed: str) -> None:

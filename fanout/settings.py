@@ -125,6 +125,8 @@ class SmsSettings(Section, frozen=True, kw_only=True):
     product_token: str
     sender: Annotated[str, Meta(pattern=r"^([A-Za-z0-9 ]{1,11}|\+?[0-9]{1,16})$")]
     parts_max: Annotated[int, Meta(ge=1, le=8)]
+    price_per_part: Annotated[float, Meta(ge=0)]
+    receipt_secret: str
     rate_per_s: Annotated[float, Meta(gt=0)]
     burst: Count
     weight: Annotated[float, Meta(gt=0)]
@@ -151,6 +153,7 @@ class VoiceSettings(Section, frozen=True, kw_only=True):
     ca: str
     key: str
     caller: Annotated[str, Meta(pattern=r"^\+?[0-9]{3,16}$")]
+    receipt_secret: str
     rate_per_s: Annotated[float, Meta(gt=0)]
     burst: Count
 
@@ -177,6 +180,7 @@ class WhatsAppSettings(Section, frozen=True, kw_only=True):
     token: str
     phone: Annotated[str, Meta(pattern=r"^[0-9]{3,20}$")]
     template: Annotated[str, Meta(pattern=r"^[a-z0-9_]{1,512}$")]
+    receipt_secret: str
     rate_per_s: Annotated[float, Meta(gt=0)]
     burst: Count
 

@@ -239,6 +239,14 @@ class Erased(Output, frozen=True, kw_only=True):
     erased: int
 
 
+class ReceiptsAccepted(Output, frozen=True, kw_only=True):
+    """`reports` in the body, deliveries they `changed`, and those `ignored`: not ours, or settling nothing."""
+
+    reports: int
+    changed: int
+    ignored: int
+
+
 # --- actions --------------------------------------------------------------------------------------------------------
 
 
@@ -272,9 +280,13 @@ class ActionRequest(Action, frozen=True, kw_only=True):
 
 
 class PreviewRequest(Action, frozen=True, kw_only=True):
-    """`POST /v1/preview`: an action without its reference, and without effect."""
+    """`POST /v1/preview`: an action without its reference, and without effect.
+
+    `grid`: columns and rows of the density grid in the answer; 0: none.
+    """
 
     end_ms: int = 0
+    grid: Annotated[int, Meta(ge=0, le=256)] = 0
 
 
 class ResultRequest(Input, frozen=True, kw_only=True):
@@ -345,15 +357,34 @@ class Rendering(Output, frozen=True, kw_only=True):
     parts: int = 1
 
 
+class Density(Output, frozen=True, kw_only=True):
+    """People in the cells of a grid over a box in degrees; rows from south to north, cells from west to east."""
+
+    west: float
+    south: float
+    east: float
+    north: float
+    people: list[list[int]]
+
+
 class Preview(Output, frozen=True, kw_only=True):
-    """What an action would do."""
+    """What an action would do.
+
+    Seconds are those of the providers' quotas, to 50 %, 90 % and all. `districts`: people by municipality, when these
+    are loaded, most first; those in none under the empty name. `sms_cost`: as `providers.sms.price_per_part` is.
+    """
 
     people: int
     channels: list[ChannelCount]
     boards: BoardPlan
+    seconds_to_half: float
+    seconds_to_most: float
     seconds_to_all: float
     renderings: list[Rendering]
     sms_parts: int
+    sms_cost: float
+    districts: dict[str, int]
+    density: Density | None
     snapshot_version: int
 
 

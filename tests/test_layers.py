@@ -28,6 +28,7 @@ LEVELS = {
     "fanout.results": 7,
     "fanout.inbound": 7,
     "fanout.dispatch": 7,
+    "fanout.drafts": 7,
     "fanout.engine": 8,
     "fanout.api": 9,
     "fanout.client": 9,

@@ -5,8 +5,8 @@ Rules:
 1. A key is 32 random bytes, shown once when it is made. The store holds only its SHA-256, so a stolen ledger opens
    nothing. A fast hash is right here: the secret has 256 bits, there is nothing to guess.
 2. A request without a valid key gets 401 `key_invalid`, whatever was wrong, and learns nothing about what exists.
-3. A key has scopes: `actions` (start and end them, see their counts), `participants` (upsert, erase, positions),
-   `receipts` (providers' call-backs). Too small a scope is 403 `not_permitted`.
+3. A key has scopes: `actions` (start and end them, see their counts), `participants` (upsert, erase, positions). Too
+   small a scope is 403 `not_permitted`. Providers have no key: they sign their receipts.
 4. Answers are kept for `CACHE_S` seconds, so a revoked key dies within that time, and a flood of calls does not become
    a flood of look-ups. Unknown keys are looked up each time: a key made a moment ago works at once.
 """
@@ -28,8 +28,8 @@ SPACE: Final = "keys"
 CACHE_S: Final = 5.0
 CACHED_MAX: Final = 1_000
 
-Scope = Literal["actions", "participants", "receipts"]
-SCOPES: Final[tuple[Scope, ...]] = ("actions", "participants", "receipts")
+Scope = Literal["actions", "participants"]
+SCOPES: Final[tuple[Scope, ...]] = ("actions", "participants")
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +59,10 @@ def revoke_key(documents: Documents, prefix: str) -> int:
     doomed = [digest for digest, _ in documents.scan(SPACE) if digest.startswith(prefix)]
     documents.put(SPACE, [(digest, None) for digest in doomed])
     return len(doomed)
+
+
+NOBODY: Final = KeyRecord(tenant="", name="", scopes=(), created_ms=0)
+"""Who calls where no key is asked for, because the call proves itself otherwise: a signed receipt."""
 
 
 class Keys:

@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from fanout import wire
+from fanout.api import bodies
 from fanout.api.events import Changes, stream
 from fanout.api.openapi import document
 from fanout.api.routes import Call, Row
@@ -67,6 +68,8 @@ class Handlers:
                 "Erase a participant: nothing is sent to them from now on."),
             Row("POST", "/v1/positions", "participants", wire.PositionsRequest, wire.PositionsAccepted,
                 self.post_positions, "Live positions: kept in memory until they expire."),
+            Row("POST", "/v1/receipts/{provider}", None, None, wire.ReceiptsAccepted, self.post_receipts,
+                "Delivery receipts in the provider's own form, signed by it."),
             Row("GET", "/v1/boards", "actions", None, wire.BoardList, self.list_boards,
                 "All boards: what they can, what they shall show, what they say they show."),
             Row("GET", "/v1/boards/{board}", "actions", None, wire.BoardView, self.get_board, "One board."),
@@ -127,6 +130,12 @@ class Handlers:
             self._registry.positions, call.body.positions, self._clock_ms()
         )
         return wire.PositionsAccepted(accepted=accepted, unknown=unknown)
+
+    # --- what comes back --------------------------------------------------------------------------------------------
+
+    async def post_receipts(self, call: Call) -> wire.ReceiptsAccepted:
+        body = await bodies.read_bytes(call.request)
+        return await self._engine.take_receipts(call.path["provider"], call.request.headers, body)
 
     # --- boards -----------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from fanout.api import bodies
-from fanout.api.auth import KeyRecord, Keys, Scope
+from fanout.api.auth import NOBODY, KeyRecord, Keys, Scope
 from fanout.errors import Refused
 
 log = logging.getLogger("fanout.api")
@@ -39,11 +39,15 @@ class Call(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One call of the API. `takes`, `answers`: structs of `fanout.wire`; `answers` None: the handler's own Response."""
+    """One call of the API.
+
+    `takes`, `answers`: structs of `fanout.wire`; `answers` None: the handler's own Response. `scope` None: no key is
+    asked for, the handler checks a signature itself.
+    """
 
     method: str
     path: str
-    scope: Scope
+    scope: Scope | None
     takes: type[Any] | None
     answers: Any
     handler: Handler
@@ -102,7 +106,8 @@ class _Endpoint:
 
     async def _checked(self, request: Request, row: Row | None) -> Response:
         any_row = row or next(iter(self._methods.values()), None)
-        key = await self._keys.check(request.headers.get("authorization"), any_row.scope if any_row else "actions")
+        scope = any_row.scope if any_row else "actions"
+        key = NOBODY if scope is None else await self._keys.check(request.headers.get("authorization"), scope)
         if row is None and self._methods:
             raise Refused("method_not_allowed", request.url.path, method=request.method)
         if row is None:

@@ -17,6 +17,7 @@ from fanout.demo.crew import Crew
 from fanout.settings import load
 
 PEOPLE = 3_000
+RECEIPT_SECRET = "a shared secret"
 
 
 class Running(NamedTuple):
@@ -32,6 +33,8 @@ class Running(NamedTuple):
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder: Path = tmp_path_factory.mktemp("engine")
     scene = world.make(folder / "world", PEOPLE, 20, seed=3, senders=1)
+    with scene.settings_file.open("a") as settings:
+        settings.write(f'receipt_secret = "{RECEIPT_SECRET}"\n')  # the file ends in [providers.sms]
     python, config = sys.executable, ["--config", str(scene.settings_file)]
     with Crew(folder / "logs") as crew:
         port, certificates = str(scene.provider_port), str(scene.certificates)

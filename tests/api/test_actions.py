@@ -7,12 +7,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 
+import httpx
 import pytest
 
 from fanout import wire
 from fanout.client import Client
 from fanout.errors import Refused
-from tests.api.conftest import PEOPLE, Running
+from fanout.inbound.receipts import sign
+from tests.api.conftest import PEOPLE, RECEIPT_SECRET, Running
 
 _numbers = count()
 
@@ -148,3 +150,22 @@ def test_participants_come_and_go_at_once(engine: Client) -> None:
     away = wire.Participant(id="new-2", places=[wire.Place(lon=10.0, lat=10.0)], addresses=people[2].addresses)
     engine.put_participants([away])
     assert engine.start(request(area=here)).people == 1
+
+
+def test_receipts_count_as_delivered_whoever_sends_them_how_often(running: Running, engine: Client) -> None:
+    accepted = engine.start(request(area=wire.Everyone(), channels=["sms"]))
+    wait_until(engine, accepted.id, told)
+    reports = [{"reference": f"{accepted.id}-0-{row}", "status": {"code": 2}} for row in range(PEOPLE + 100)]
+    content = wire.encode_json({"messages": {"msg": reports}})
+    signed = {"X-Signature-256": sign(content, RECEIPT_SECRET)}
+    for _ in range(2):
+        answer = httpx.post(f"{running.address}/v1/receipts/sms", content=content, headers=signed, trust_env=False)
+        assert answer.status_code == 200, answer.json()
+    assert answer.json()["changed"] == 0, "the same receipts again change nothing"
+    view = engine.view(accepted.id)
+    tally = view.tallies[0]
+    assert tally.delivered == tally.accepted == tally.selected, "a receipt also settles what seemed to have failed"
+    wrong = httpx.post(
+        f"{running.address}/v1/receipts/sms", content=content, headers={"X-Signature-256": "sha256=00"}, trust_env=False
+    )
+    assert wrong.json()["code"] == "key_invalid"
