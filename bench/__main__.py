@@ -1,4 +1,4 @@
-"""`python -m bench NAME [--quick] [--json] [--participants N] [--seed N] [--out FOLDER]`: run one bench.
+"""`python -m bench NAME|all [--quick] [--json] [--participants N] [--seed N] [--out FOLDER]`: run one bench.
 
 A bench is a module of this package with `run(options) -> Iterable[row]`; a row is a dict with `case`, `system` and
 figures.
@@ -24,7 +24,7 @@ NAMES = sorted(
 def main() -> None:
     """Parse, load, run, print."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Honest numbers, peers in the same run.")
-    parser.add_argument("name", choices=NAMES, help="which bench")
+    parser.add_argument("name", choices=[*NAMES, "all"], help="which bench; all: one after another")
     parser.add_argument("--quick", action="store_true", help="within a minute on two cores")
     parser.add_argument(
         "--json", action="store_true", help="one JSON object a line, and nothing else, on standard output"
@@ -36,7 +36,8 @@ def main() -> None:
     options = Options(
         quick=given.quick, json=given.json, seed=given.seed, participants=given.participants, out=given.out
     )
-    show(given.name, importlib.import_module(f"bench.{given.name}").run(options), options)
+    for name in NAMES if given.name == "all" else [given.name]:
+        show(name, importlib.import_module(f"bench.{name}").run(options), options)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def run(options: Options) -> Iterator[Row]:
         del table
         yield _apart(_import, folder, people)
         yield _apart(_open, folder, people)
-        store = SqliteStore.open(folder / "ledger.db", synchronous="full")
+        store = SqliteStore.open(folder / "ledger.db", synchronous="FULL")
         registry = Registry.open(folder / "registry", store)
         yield from _changes(registry, people, 0.5 if options.quick else 3.0)
         seconds, _ = _timed(registry.compact)
@@ -66,7 +67,7 @@ def _apart(step: Callable[[Path, int], Row], folder: Path, people: int) -> Row:
 
 
 def _import(folder: Path, people: int) -> Row:
-    store = SqliteStore.open(folder / "ledger.db", synchronous="full")
+    store = SqliteStore.open(folder / "ledger.db", synchronous="FULL")
     registry = Registry.open(folder / "registry", store)
     seconds, report = _timed(lambda: import_file(registry, folder / "people.parquet"))
     registry.close()
@@ -83,7 +84,7 @@ def _open(folder: Path, people: int) -> Row:
     selection.warm()
     memory = psutil.Process()
     before = memory.memory_info().rss
-    store = SqliteStore.open(folder / "ledger.db", synchronous="full")
+    store = SqliteStore.open(folder / "ledger.db", synchronous="FULL")
     seconds, registry = _timed(lambda: Registry.open(folder / "registry", store))
     view = registry.view()
     first_s, found = _timed(lambda: choose(view, Query(shape=circle(4.9, 52.37, 2_000.0))))
@@ -124,7 +125,7 @@ def _addresses(registry: Registry, replica: Replica) -> Iterator[Row]:
     far = np.random.default_rng(1).permutation(near)
     for name, rows in (("neighbours", near), ("rows at random", far)):
         batches = [rows[start : start + BATCH_ROWS] for start in range(0, min(rows.size, 64 * BATCH_ROWS), BATCH_ROWS)]
-        calls = [lambda b=b, g=view.take("generation", b): replica.addresses(0, b, g) for b in batches]  # type: ignore[misc]
+        calls = [partial(replica.addresses, 0, rows, view.take("generation", rows)) for rows in batches]
         timing = measure(calls, seconds=0.5)
         yield {"case": f"addresses of {BATCH_ROWS:,}, {name}", "system": "fanout"} | timing.row() | {
             "rate_per_s": round(BATCH_ROWS / timing.p50_us * 1e6)}  # fmt: skip

@@ -14,8 +14,9 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def _against_peers(options: Options, people: int, seconds: float) -> Iterator[Ro
     for make in peers.PEERS:
         note(f"building {make.name}")  # type: ignore[attr-defined]
         try:
-            system, taken = _built(lambda make=make: make(lon, lat), 1)  # type: ignore[misc]
+            system, taken = _built(partial(make, lon, lat), 1)
         except ImportError as missing:
             note(f"  not here: {missing}")
             continue
@@ -78,7 +79,7 @@ def _against_peers(options: Options, people: int, seconds: float) -> Iterator[Ro
             note("  not here: redis-server")
         else:
             note("filling redis")
-            system, taken = _built(lambda: peers.Redis(client, lon, lat), 1)
+            system, taken = _built(partial(peers.Redis, client, lon, lat), 1)
             systems.append(system)
             yield _row(f"build, {people:,}", system.name, taken, ours, people)
         yield from _cases(options, index, lon, lat, here.areas, systems, seconds)
@@ -94,29 +95,23 @@ def _cases(
     for radius_m in RADII_M:
         mine = [circle(x, y, radius_m) for x, y in centres]
         asked = {
-            system.name: [lambda x=x, y=y, s=system, r=radius_m: s.circle(x, y, r) for x, y in centres]
+            system.name: [partial(system.circle, x, y, radius_m) for x, y in centres]
             for system in systems
             if hasattr(system, "circle")
         }
         name = f"circle, {radius_m / 1000:g} km"
-        yield from _case(name, index, [lambda s=s: index.select(s) for s in mine], asked, systems, seconds)
+        yield from _case(name, index, [partial(index.select, shape) for shape in mine], asked, systems, seconds)
     mine = [circle(x, y, 1_500.0) for x, y in centres]
-    asked = {
-        s.name: [lambda x=x, y=y, s=s: s.count(x, y, 1_500.0) for x, y in centres]
-        for s in systems
-        if hasattr(s, "count")
-    }
-    yield from _case("count, 1.5 km", index, [lambda s=s: index.count(s) for s in mine], asked, systems, seconds)
+    asked = {s.name: [partial(s.count, x, y, 1_500.0) for x, y in centres] for s in systems if hasattr(s, "count")}
+    yield from _case("count, 1.5 km", index, [partial(index.count, shape) for shape in mine], asked, systems, seconds)
     for name, geometry in areas.items():
         shape, geos = from_geojson(geometry), shapely.geometry.shape(geometry)
-        asked = {s.name: [lambda s=s, g=geos: s.polygon(g)] for s in systems if hasattr(s, "polygon")}
-        yield from _case(name, index, [lambda s=shape: index.select(s)], asked, systems, seconds)
+        asked = {s.name: [partial(s.polygon, geos)] for s in systems if hasattr(s, "polygon")}
+        yield from _case(name, index, [partial(index.select, shape)], asked, systems, seconds)
     asked = {
-        s.name: [lambda x=x, y=y, s=s: s.nearest(x, y, 1_000) for x, y in centres[:4]]
-        for s in systems
-        if hasattr(s, "nearest")
+        s.name: [partial(s.nearest, x, y, 1_000) for x, y in centres[:4]] for s in systems if hasattr(s, "nearest")
     }
-    mine_near = [lambda x=x, y=y: index.nearest(x, y, 1_000) for x, y in centres[:4]]
+    mine_near = [partial(index.nearest, x, y, 1_000) for x, y in centres[:4]]
     yield from _case("nearest 1,000", index, mine_near, asked, systems, seconds)
     yield from _case("everyone", index, [lambda: index.select(EVERYONE)], {}, systems, seconds)
 
@@ -124,8 +119,8 @@ def _cases(
 def _case(
     name: str,
     index: PlaceIndex,
-    mine: list[Callable[[], Any]],
-    asked: dict[str, list[Callable[[], Any]]],
+    mine: Sequence[Callable[[], Any]],
+    asked: Mapping[str, Sequence[Callable[[], Any]]],
     systems: list[Any],
     seconds: float,
 ) -> Iterator[Row]:
@@ -135,7 +130,7 @@ def _case(
     ours = measure(mine, seconds=seconds)
     yield _row(name, "fanout", ours, None, hits)
     if not isinstance(answers[0], int):
-        copies = [lambda n=_hits(answer): index.rows[:n].copy() for answer in answers]  # type: ignore[misc]
+        copies = [index.rows[: _hits(answer)].copy for answer in answers]
         yield _row(name, "memory copy", measure(copies, seconds=seconds / 2), ours, hits)
     tolerance = {system.name: system.tolerance for system in systems}
     for system, calls in asked.items():
@@ -210,7 +205,7 @@ def _registry(options: Options, people: int, seconds: float) -> Iterator[Row]:
         queries["select people, everyone"] = [Query(shape=EVERYONE, at_ms=NOON_MS)]
         for name, asked in queries.items():
             hits = int(np.median([len(choose(view, query)) for query in asked]))
-            timing = measure([lambda q=q: choose(view, q) for q in asked], seconds=seconds)
+            timing = measure([partial(choose, view, query) for query in asked], seconds=seconds)
             yield _row(name, "fanout", timing, None, hits, participants=people)
         big = _query_for(view, 100_000)
         timing = measure([lambda: _preview(view, big)], seconds=seconds)
@@ -260,7 +255,9 @@ def _under_updates(registry: Registry, queries: list[Query], options: Options) -
             sent[0] += batch
             stop.wait(max(0.0, start_s + number / 50 - time.monotonic()))
 
-    live = [Query(shape=query.shape, at_ms=NOON_MS, live="beside", live_fresh_ms=3_600_000) for query in queries]
+    hits_of = [len(choose(view, query)) for query in queries]
+    typical = queries[int(np.argsort(hits_of)[len(queries) // 2])]  # one circle, so that p99 is not of larger ones
+    live = [_located(typical)]
     span_s = 2.0 if options.quick else 6.0
     alone = _paced(registry, live, span_s)
     thread = threading.Thread(target=stream)
@@ -269,7 +266,7 @@ def _under_updates(registry: Registry, queries: list[Query], options: Options) -
     before, start_s = sent[0], time.monotonic()
     busy = _paced(registry, live, span_s)
     rate = (sent[0] - before) / (time.monotonic() - start_s)
-    burst = _burst(registry, live * (100 // len(live) + 1))
+    burst = _burst(registry, [_located(query) for query in queries] * (100 // len(queries) + 1))
     stop.set()
     thread.join()
     hits = int(np.median([len(choose(registry.view(), query)) for query in live]))
@@ -277,6 +274,10 @@ def _under_updates(registry: Registry, queries: list[Query], options: Options) -
     yield _row("select people, 1.5 km, with live positions", "while streaming", busy, alone, hits,
                positions_per_s=round(rate), p99_over_p50=round(busy.p99_us / busy.p50_us, 1))  # fmt: skip
     yield _row("100 selections at once, while streaming", "fanout", burst, None, hits)
+
+
+def _located(query: Query) -> Query:
+    return Query(shape=query.shape, at_ms=NOON_MS, live="beside", live_fresh_ms=3_600_000)
 
 
 def _paced(registry: Registry, queries: list[Query], seconds: float) -> Timing:
@@ -310,17 +311,17 @@ def _curve(options: Options, sizes: tuple[int, ...]) -> Iterator[Row]:
     for people in sizes:
         note(f"cost curve: {people:,} people")
         here = world.make(people, options.seed)
-        index, taken = _built(lambda here=here: PlaceIndex.build(here.lon, here.lat), 2)  # type: ignore[misc]
+        index, taken = _built(partial(PlaceIndex.build, here.lon, here.lat), 2)
         yield _row("cost curve: build", "fanout", taken, None, people, participants=people,
                    bytes_per_place=round(index.nbytes / people, 1))  # fmt: skip
         at = np.random.default_rng(options.seed).integers(0, people, CENTRES)
         for radius_m in RADII_M:
             shapes = [circle(here.lon[row], here.lat[row], radius_m) for row in at]
             hits = int(np.median([index.count(shape) for shape in shapes]))
-            timing = measure([lambda s=s, i=index: i.select(s) for s in shapes], seconds=0.5)  # type: ignore[misc]
+            timing = measure([partial(index.select, shape) for shape in shapes], seconds=0.5)
             yield _row(f"cost curve: circle, {radius_m / 1000:g} km", "fanout", timing, None, hits, participants=people)
         shape = from_geojson(here.areas["municipality, 1,000 vertices"])
-        timing = measure([lambda s=shape, i=index: i.select(s)], seconds=0.5)  # type: ignore[misc]
+        timing = measure([partial(index.select, shape)], seconds=0.5)
         yield _row(
             "cost curve: municipality, 1,000 vertices", "fanout", timing, None, index.count(shape), participants=people
         )
