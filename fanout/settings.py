@@ -27,7 +27,7 @@ import msgspec
 from msgspec import Meta
 
 from fanout.errors import Refused
-from fanout.wire import Lane
+from fanout.wire import ChannelName, Lane
 
 DEFAULT_FILE: Final = Path(__file__).resolve().parent.parent / "config" / "default.toml"
 ENVIRONMENT_PREFIX: Final = "FANOUT__"
@@ -209,6 +209,7 @@ class DispatchSettings(Section, frozen=True, kw_only=True):
     attempts_max: Annotated[int, Meta(ge=1, le=100)]
     pause_first_s: Seconds
     pause_most_s: Seconds
+    fall_back: list[ChannelName]
 
 
 class SignageSettings(Section, frozen=True, kw_only=True):

@@ -4,7 +4,8 @@ The way of a batch, and its rules:
 
 1. Claim -> addresses -> intent in the ledger -> wire -> result in the ledger. Addresses are read at the last moment, so
    who was erased meanwhile gets nothing; intent is refused when the action is closed, over, or the lease lost.
-2. Every row leaves with a definite state: `outcomes.py` says which, this module only carries arrays.
+2. Every row leaves with a definite state: `outcomes.py` says which, `fallback.py` where a failed one goes next; this
+   module only carries arrays. Addresses that a provider declared dead go into a log for the registry.
 3. Channels are bulkheads: each has its own tasks, places, quota and breaker. One that hangs holds nobody else.
 4. Capacity is kept free for lane 0: `batches_in_hand` batches of any lane, and as many again for lane 0 only. So a
    local life-at-risk action is claimed while a national one has all ordinary places, and its rows go first.
@@ -26,20 +27,23 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Final, Protocol
 
+import msgspec
 import numpy as np
 import trio
 from numpy.typing import NDArray
 
+from fanout import wire
+from fanout.channels import catalogue
 from fanout.channels.protocol import NOT_SENT, Column, Message, Outcome
+from fanout.dispatch import fallback
 from fanout.dispatch.opening import open_routes
-from fanout.dispatch.outcomes import verdict
+from fanout.dispatch.outcomes import Verdict, verdict
 from fanout.dispatch.retry import pause_s
 from fanout.dispatch.routes import Delivered, Route
 from fanout.settings import Settings
-from fanout.store.protocol import ActionRecord, Generations, Lease, PhaseRecord, Rows, Store
+from fanout.store.protocol import ActionRecord, Generations, Lease, NewBatch, PhaseRecord, Rows, Store
 from fanout.store.states import Event, Reason, State
 from fanout.store.writer import Writer, open_writer
-from fanout.wire import LANES
 
 log = logging.getLogger("fanout.dispatch")
 
@@ -47,9 +51,22 @@ Ask = Callable[..., Awaitable[Any]]
 
 CLAIM_EVERY_S: Final = 0.25  # without news: for retries whose time has come and leases that ran out
 LOOK_EVERY_S: Final = 0.02  # how often, at most, the ledger is asked whether actions in hand were closed
-ALL_LANES: Final = tuple(range(len(LANES)))
+ALL_LANES: Final = tuple(range(len(wire.LANES)))
 STOPPED_BY: Final = {"paused": Event.RETRY, "expired": Event.END}
 """What a state of an action other than `open` means for rows not sent; all others close it."""
+
+
+DEAD_STREAM: Final = "dead-addresses"
+"""The log in which senders tell the registry of addresses that providers declared dead."""
+
+
+class DeadAddresses(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of `DEAD_STREAM`, in msgpack. Who has registered again since `at_ms` keeps the address."""
+
+    channel: int
+    at_ms: int
+    rows: list[int]
+    generations: list[int]
 
 
 class Addresses(Protocol):
@@ -149,6 +166,7 @@ class _Sender:
         self.leases: dict[int, Lease] = {}
         self.stopped: dict[int, Event] = {}
         self.messages: dict[tuple[int, int, str], Message] = {}
+        self.channels: dict[tuple[int, int, str], list[int]] = {}
         self.holding: set[trio.CancelScope] = set()
         self.registry = trio.Lock()
         self.news: dict[str, trio.Event] = {}
@@ -188,7 +206,7 @@ class _Sender:
             del self.stopped[action]
         live = {(lease.action, lease.phase, lease.language) for lease in self.leases.values()}
         for key in self.messages.keys() - live:
-            del self.messages[key]
+            del self.messages[key], self.channels[key]
 
     async def hurry(self) -> None:
         """Once the sender is cancelled, leave the batches on the wire the time of one request."""
@@ -262,7 +280,7 @@ class _Sender:
         """The way of one batch."""
         message = await self.message(lease)
         wanted = np.flatnonzero(np.isin(lease.status, (State.PENDING, State.AGAIN)))
-        addresses = await self.addresses(lease, wanted)
+        addresses = await self.addresses(lease, wanted, lease.channel)
         render = partial(route.render, message, addresses, lease, wanted, now_ms=self.clock_ms())
         batch = await self.ask(render) if route.slow_render else render()
         index = wanted[batch.usable]
@@ -310,6 +328,7 @@ class _Sender:
             stop=self.stopping(lease, message),
             last_attempt=lease.attempt + 1 >= dispatch.attempts_max,
         )
+        moved = await self.fall_back(lease, message, found)
         wait_s = pause_s(
             lease.batch,
             lease.attempt + 1,
@@ -327,16 +346,42 @@ class _Sender:
             last_ms=delivered.last_ms,
             done=found.done,
             not_before_ms=now_ms + (0 if only_stopped else int(1000 * wait_s)),
+            moved=moved,
         )
+        await self.report_dead(lease, found.status, found.reason)
+
+    async def fall_back(self, lease: Lease, message: Message, found: Verdict) -> list[NewBatch]:
+        """Move rows that certainly failed to the participant's next channel; marks them in `found`."""
+        index = fallback.failed_now(lease.status, found.status, found.reason)
+        channels = fallback.later(self.channels[message.action, message.phase, message.language], lease.channel)
+        if not len(index) or not channels or self.stopping(lease, message) is not None:
+            return []
+        reached = {channel: np.diff((await self.addresses(lease, index, channel)).offsets) > 0 for channel in channels}
+        to = fallback.targets(len(index), reached)
+        index, to = index[to != fallback.NOWHERE], to[to != fallback.NOWHERE]
+        found.status[index] = State.MOVED
+        return fallback.batches(lease, index, to)
+
+    async def report_dead(self, lease: Lease, status: NDArray[np.uint8], reason: NDArray[np.uint8]) -> None:
+        """Tell the registry which addresses the provider declared dead in this attempt."""
+        dead = np.flatnonzero((reason == Reason.TOKEN_DEAD) & (lease.reason != Reason.TOKEN_DEAD))
+        if len(dead):
+            entry = DeadAddresses(
+                channel=lease.channel,
+                at_ms=self.clock_ms(),
+                rows=lease.rows[dead].tolist(),
+                generations=lease.generations[dead].tolist(),
+            )
+            await self.write(self.store.append, DEAD_STREAM, [msgspec.msgpack.encode(entry)])
 
     # --- small questions ------------------------------------------------------------------------------------------
 
-    async def addresses(self, lease: Lease, wanted: NDArray[np.intp]) -> Column:
-        """Where the rows at `wanted` are reached now; empty where they no longer are."""
+    async def addresses(self, lease: Lease, wanted: NDArray[np.intp], channel: int) -> Column:
+        """Where the rows at `wanted` are reached now on a channel; empty where they are not."""
 
         def read() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
             self.replica.refresh()
-            return self.replica.addresses(lease.channel, lease.rows[wanted], lease.generations[wanted])
+            return self.replica.addresses(channel, lease.rows[wanted], lease.generations[wanted])
 
         async with self.registry:  # the replica is one object, and threads are several
             return Column(*await self.ask(read))
@@ -359,7 +404,19 @@ class _Sender:
                 text=phase.texts[lease.language],
                 end_ms=phase.end_ms,
             )
+            self.channels[key] = self.open_channels(record, self.messages[key])
         return self.messages[key]
+
+    def open_channels(self, record: ActionRecord, message: Message) -> list[int]:
+        """Channels this message may fall back to, in the order of the settings."""
+        asked = wire.decode_msgpack(record.body, wire.ActionRequest).channels if record.body else None
+        return [
+            wire.CHANNELS.index(name)
+            for name in self.settings.dispatch.fall_back
+            if getattr(self.settings.providers, name).enabled
+            and (asked is None or name in asked)
+            and catalogue.unfit(name, message.text, message.title) is None
+        ]
 
     def may_go(self, lease: Lease, message: Message) -> bool:
         """Asked just before rows go to the wire."""

@@ -29,7 +29,14 @@ def settings_for(
 ) -> Settings:
     """Settings with every provider at `url`, quick to retry."""
     provider = {"url": url, "ca": str(ca), "rate_per_s": 1e6, "burst": 100_000}
-    quick = {"request_timeout_s": 5.0, "pause_first_s": 0.05, "pause_most_s": 0.2, "connections": 2, "streams": 32}
+    quick: dict[str, object] = {
+        "fall_back": [],
+        "request_timeout_s": 5.0,
+        "pause_first_s": 0.05,
+        "pause_most_s": 0.2,
+        "connections": 2,
+        "streams": 32,
+    }
     return load(
         None,
         {},
@@ -46,17 +53,22 @@ class Registry:
         self, marks: dict[int, bytes] | None = None, erased: Sequence[int] = (), push: str = "https://127.0.0.1"
     ) -> None:
         self.marks, self.erased, self.push = marks or {}, set(erased), push
+        self.only: dict[int, Sequence[int]] = {}
+        """Channels a row has an address on; rows not named have all."""
 
     def refresh(self) -> bool:
         return False
 
     def addresses(self, channel: int, rows: NDArray[np.uint32], _generations: NDArray[np.uint16]) -> Column:
-        return column([b"" if row in self.erased else self.address(channel, row) for row in rows.tolist()])
+        gone = [row in self.erased or channel not in self.only.get(row, [channel]) for row in rows.tolist()]
+        return column(
+            [b"" if none else self.address(channel, row) for none, row in zip(gone, rows.tolist(), strict=True)]
+        )
 
     def address(self, channel: int, row: int) -> bytes:
         mark = self.marks.get(row, b"")
         if channel in (SMS, VOICE, WHATSAPP):
-            return b"+316%08d" % row + mark
+            return b"+316%08d" % row + mark.replace(b"dead", b"")
         if channel == EMAIL:
             return b"%d@example.nl" % row
         if channel == WEBPUSH:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import msgspec
 import numpy as np
 import pytest
 import trio
 
-from fanout.dispatch.sender import Counters, run_sender
+from fanout.dispatch.sender import DEAD_STREAM, Counters, DeadAddresses, run_sender
 from fanout.settings import Settings
 from fanout.simulators.credentials import KEY_ID, TEAM_ID
 from fanout.store.sqlite_store import SqliteStore
@@ -306,9 +307,45 @@ async def test_the_second_supplier_takes_over(store: SqliteStore, providers: Pro
 
 async def test_a_provider_that_hangs_holds_nobody_else(store: SqliteStore, providers: Providers) -> None:
     providers.moods(fcm={"hang": 1.0}, sms={"hang": 1.0})
-    action = start(store, {FCM: range(500), SMS: range(500, 600), APNS: range(600, 1_200)})
+    action = start(store, {FCM: range(50), SMS: range(500, 520), APNS: range(600, 1_200)})
     async with sending(store, settings_for(providers.url, providers.ca, request_timeout_s=3.0, attempts_max=1)):
         await until(lambda: providers.seen(action)["channels"].get("apns", {"total": 0})["total"] == 600)
         assert states(store, action).get("UNKNOWN", 0) == 0, "nothing waited for the time-outs of the others"
         await sent_all(store, action)
-    assert states(store, action) == {"ACCEPTED": 600, "UNKNOWN": 600}
+    assert states(store, action) == {"ACCEPTED": 600, "UNKNOWN": 70}
+
+
+async def test_who_is_not_reached_is_tried_on_the_next_channel(store: SqliteStore, providers: Providers) -> None:
+    registry = Registry({1: b"dead", 2: b"dead", 3: b"dead", 4: b"dead"})
+    registry.only = {1: [FCM, SMS], 2: [FCM], 3: [FCM, VOICE], 4: [FCM, APNS, SMS]}
+    action = start(store, {FCM: range(10)})
+    settings = settings_for(providers.url, providers.ca, fall_back=["fcm", "apns", "sms", "voice"])
+    async with sending(store, settings, registry):
+        await sent_all(store, action)
+    assert states(store, action) == {"ACCEPTED": 9, "FAILED": 1, "MOVED": 4}
+    final = reasons(store, action)
+    assert final[2] == (State.FAILED, Reason.TOKEN_DEAD)
+    assert "apns" not in providers.seen(action)["channels"], "that address is dead too, and the next is SMS"
+    assert providers.seen(action)["channels"]["sms"]["total"] == 2
+    assert providers.seen(action)["channels"]["voice"]["total"] == 1
+    dead = [msgspec.msgpack.decode(entry, type=DeadAddresses) for _, entry in store.read(DEAD_STREAM, after=0, most=9)]
+    assert {(one.channel, row) for one in dead for row in one.rows} == {
+        (FCM, 1),
+        (FCM, 2),
+        (FCM, 3),
+        (FCM, 4),
+        (APNS, 4),
+    }
+
+
+async def test_after_a_close_nobody_moves(store: SqliteStore, providers: Providers) -> None:
+    providers.moods(fcm={"slow": 1.0, "slow_ms": 500})
+    registry = Registry(dict.fromkeys(range(5), b"dead"))
+    action = start(store, {FCM: range(10)})
+    settings = settings_for(providers.url, providers.ca, fall_back=["fcm", "sms"])
+    async with sending(store, settings, registry):
+        await until(lambda: providers.seen(action)["total"] > 0)
+        assert await trio.to_thread.run_sync(lambda: store.close(action, state="cancelled", now_ms=clock_ms()))
+        await sent_all(store, action)
+    assert "MOVED" not in states(store, action)
+    assert "sms" not in providers.seen(action)["channels"]
