@@ -13,11 +13,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
-
 from bench.harness import Options, Row, timing_of
-from bench.stage import Stage, open_stage
 from fanout import app, wire
+from fanout.demo.stage import Stage, open_stage
 
 LOCAL_PEOPLE = 5_000
 """The circle is made as large as it must be to hold about so many."""
@@ -28,7 +26,7 @@ def run(options: Options) -> Iterator[Row]:
     people = options.participants or (200_000 if options.quick else 1_600_000)
     with (
         tempfile.TemporaryDirectory() as folder,
-        open_stage(Path(folder), people, boards=0, seed=options.seed) as stage,
+        open_stage(Path(folder), people, seed=options.seed) as stage,
     ):
         area = _area_of(stage, LOCAL_PEOPLE)
         _actions(stage, area, 3)
@@ -62,9 +60,7 @@ def _actions(stage: Stage, area: wire.Area, count: int) -> _Times:
         times.accepted_s.append(time.perf_counter() - posted_s)
         times.people = accepted.people
         view = stage.wait_settled(accepted.id)
-        seen = httpx.get(
-            f"{stage.providers}/_seen", params={"action": accepted.id}, verify=stage.tls, trust_env=False
-        ).json()
+        seen = stage.seen(accepted.id)
         assert seen["doubled_count"] == 0, seen
         assert view.tallies[0].unknown == 0, view
         times.first_s.append((seen["first_ms"] - posted_ms) / 1_000)

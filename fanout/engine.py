@@ -36,7 +36,7 @@ from fanout.registry.registry import Registry
 from fanout.results import tallies
 from fanout.settings import KindSettings, Settings
 from fanout.store.protocol import ActionRecord, NewBatch, PhaseRecord, Store
-from fanout.store.states import reached
+from fanout.store.states import State, reached
 from fanout.store.writer import Writer
 
 RESULT_HOURS: Final = 24
@@ -249,7 +249,7 @@ class Engine:
         for batch in self._store.counts(record.id):
             if batch.phase == 0:
                 name = wire.CHANNELS[batch.channel]
-                counts[name] = counts.get(name, 0) + sum(batch.states)
+                counts[name] = counts.get(name, 0) + sum(batch.states) - batch.states[State.MOVED]
         return wire.ActionAccepted(
             id=record.id,
             people=sum(counts.values()),

@@ -15,10 +15,9 @@ import tempfile
 from pathlib import Path
 from typing import Annotated
 
-import httpx
 import typer
 
-from bench.stage import Stage, open_stage
+from fanout.demo.stage import Stage, open_stage
 from fanout.errors import Refused
 
 HERE = Path(__file__).resolve().parent
@@ -32,7 +31,7 @@ def main(
 ) -> None:
     """Start an engine, let control rooms work on it, and print the percentiles of every call."""
     with tempfile.TemporaryDirectory() as folder:
-        with open_stage(Path(folder), participants, boards=0, seed=seed) as stage:
+        with open_stage(Path(folder), participants, seed=seed) as stage:
             failed = _locust(stage, rooms, seconds)
             doubled = _doubled(stage)
         print(f"rung twice: {doubled}")
@@ -52,14 +51,13 @@ def _locust(stage: Stage, rooms: int, seconds: int) -> bool:
 def _doubled(stage: Stage) -> int:
     """People that got one phase of one action more than once, over all actions, as the simulators counted them."""
     doubled = 0
-    with httpx.Client(base_url=stage.providers, verify=stage.tls, trust_env=False) as http:
-        for action in itertools.count(1):
-            try:
-                stage.engine.view(action)
-            except Refused:
-                break
-            doubled += http.get("/_seen", params={"action": action}).json()["doubled_count"]
-    return doubled
+    for action in itertools.count(1):
+        try:
+            stage.engine.view(action)
+        except Refused:
+            return doubled
+        doubled += stage.seen(action)["doubled_count"]
+    raise AssertionError("unreachable: actions end")
 
 
 if __name__ == "__main__":

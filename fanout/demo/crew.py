@@ -105,6 +105,11 @@ class Crew:
             if process.poll() is not None:
                 raise CrewError(f"{name} ended with status {process.returncode}\n{self._last_lines(name)}")
 
+    def children(self, name: str, command: str) -> list[int]:
+        """Process ids of the children of a process whose command line has this word."""
+        pid = next(process.pid for member, process in self._members if member == name)
+        return [each for each in _children(pid) if command in _command(each)]
+
     def memory_mb(self, name: str) -> list[tuple[str, float]]:
         """(name, resident MB not backed by files) of a process and of its children."""
         pid = next(process.pid for member, process in self._members if member == name)
