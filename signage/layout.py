@@ -265,16 +265,24 @@ def _spelt(text: str, model: Model, grid: _Grid) -> str:
 
 def _pages(text: str, language: str, grid: _Grid, pages_max: int) -> list[list[str]]:
     """Lines in pages; words are hyphenated only where they must be, unless that saves a page that is one too many."""
-    lines = _lines(text, language, grid, eager=False)
-    if len(lines) > max(1, pages_max) * grid.lines:
-        eager = _lines(text, language, grid, eager=True)
-        lines = eager if len(eager) < len(lines) else lines
-    return [lines[at : at + grid.lines] for at in range(0, len(lines), grid.lines)]
-
-
-def _lines(text: str, language: str, grid: _Grid, *, eager: bool) -> list[str]:
-    """Fill lines; `eager` divides any word that can be, else only words that are longer than a line."""
     face, width = grid.face, grid.width
+    if face is not None and face.single:  # all characters are as wide: count them, and share lines between models
+        width //= face.single
+        face = None
+    room = max(1, pages_max) * grid.lines
+    lines = _lines(text, language, face, width, eager=False)
+    if room < len(lines) <= 2 * room:
+        eager = _lines(text, language, face, width, eager=True)
+        lines = eager if len(eager) < len(lines) else lines
+    return [list(lines[at : at + grid.lines]) for at in range(0, len(lines), grid.lines)]
+
+
+@lru_cache(maxsize=4096)
+def _lines(text: str, language: str, face: Face | None, width: int, *, eager: bool) -> tuple[str, ...]:
+    """Fill lines of a width in the face's unit (None: characters).
+
+    `eager` divides any word that can be, else only words that are longer than a line.
+    """
     measure = len if face is None else face.measure
     space = 1 if face is None else face.measure(" ")
     lines: list[str] = []
@@ -303,7 +311,7 @@ def _lines(text: str, language: str, grid: _Grid, *, eager: bool) -> list[str]:
             line, used = "", 0
     if line:
         lines.append(line)
-    return lines
+    return tuple(lines)
 
 
 def _divide(word: str, language: str, room: int, measure: Callable[[str], int]) -> tuple[str, str]:
