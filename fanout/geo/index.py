@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fanout.geo import arrayfile, kernels, shapes
-from fanout.geo.fixed import EARTH_RADIUS_M, LAT_MAX, LON_MAX, TURN, Int32s, to_fixed
+from fanout.geo.fixed import EARTH_RADIUS_M, LAT_MAX, LON_MAX, SCALE, TURN, Int32s, to_fixed
 
 Rows = NDArray[np.uint32]
 Runs = NDArray[np.int64]
@@ -158,26 +158,15 @@ class PlaceIndex:
         return found
 
     def _corridor(self, shape: shapes.Corridor) -> Runs:
-        """Each arc lies within the circle about its middle whose radius is half its length and the corridor's own."""
+        """Arc by arc. Each lies within the circle about its middle whose radius is half its length and the corridor's
+        own; what an earlier arc has taken is not measured again."""
         radius_rad = shape.radius_m / EARTH_RADIUS_M
-        near: Runs | None = None
-        for start, end in zip(shape.vectors[:-1], shape.vectors[1:], strict=True):
-            middle = start + end
-            length = float(np.linalg.norm(middle))
-            if length < 1e-9:  # opposite ends of the world: no one arc joins them
-                return self._within(shape, self.runs(shapes.EVERYONE), radius_rad)
-            middle = middle / length
-            half_rad = float(np.arctan2(np.linalg.norm(end - start), length))
-            lon = int(np.rint(np.degrees(np.arctan2(middle[1], middle[0])) * 1e7))
-            lat = int(np.rint(np.degrees(np.arctan2(middle[2], np.hypot(middle[0], middle[1]))) * 1e7))
-            reach_m = (half_rad + radius_rad) * EARTH_RADIUS_M * (1 + 1e-9) + 1.0
-            part = kernels.circle_runs(self.lon, self.lat, self.offsets, self.shift, lon, lat, reach_m)
-            near = part if near is None else kernels.combine_runs(near, part, True, True, True)
-        assert near is not None, "a line has two points"
-        return self._within(shape, near, radius_rad)
-
-    def _within(self, shape: shapes.Corridor, near: Runs, radius_rad: float) -> Runs:
-        found: Runs = kernels.corridor_runs(self.lon, self.lat, near, shape.vectors, radius_rad)
+        found: Runs = np.empty((0, 2), np.int64)
+        for arc in (shape.vectors[at : at + 2] for at in range(len(shape.vectors) - 1)):
+            near = kernels.combine_runs(self.runs(_around(arc, shape.radius_m)), found, True, False, False)
+            if near.shape[0]:
+                part = kernels.corridor_runs(self.lon, self.lat, near, np.ascontiguousarray(arc), radius_rad)
+                found = kernels.combine_runs(found, part, True, True, True)
         return found
 
     # --- nearest ------------------------------------------------------------------------------------------------------
@@ -247,6 +236,19 @@ class PlaceIndex:
         wanted = {"lon": "<i4", "lat": "<i4", "rows": "<u4", "offsets": "<u4"}
         arrays, meta = arrayfile.read(path, _WHAT, wanted, verify=verify)
         return cls(arrays["lon"], arrays["lat"], arrays["rows"], arrays["offsets"], int(meta["shift"]))
+
+
+def _around(arc: NDArray[np.float64], radius_m: float) -> shapes.Shape:
+    """A circle that has all within `radius_m` of an arc in it; `arc` float64[2, 3], two unit vectors."""
+    middle = arc[0] + arc[1]
+    length = float(np.linalg.norm(middle))
+    if length < 1e-9:  # opposite ends of the world: no one arc joins them
+        return shapes.EVERYONE
+    x, y, z = middle / length
+    half_rad = float(np.arctan2(np.linalg.norm(arc[1] - arc[0]), length))
+    lon = int(np.rint(np.degrees(np.arctan2(y, x)) * SCALE))
+    lat = int(np.rint(np.degrees(np.arctan2(z, np.hypot(x, y))) * SCALE))
+    return shapes.Circle(lon, lat, (half_rad * EARTH_RADIUS_M + radius_m) * (1 + 1e-9) + 1.0)
 
 
 def warm() -> None:

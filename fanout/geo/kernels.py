@@ -13,7 +13,8 @@ How each query classifies (the sources are named where there are any):
   right of the widest none; only points between are measured, by haversine (Sinnott 1984).
 * **Polygon.** The edges that pass through a band cover stretches of longitude. Between two stretches nothing crosses:
   the whole gap is inside or outside, known from the parity of the edges left of it. Only points within a stretch are
-  tested, by crossing parity (Shimrat 1962, half-open as in Hao 2018), and only against the edges of that stretch.
+  tested, by crossing parity (Shimrat 1962, half-open as in Hao 2018), and only against the edges of that stretch, or,
+  where these are many, against those of them that reach over the point.
 
 Exactness: coordinates are integers, differences int64. Cross products are taken only for a point within an edge's box;
 there both products have one sign and are at most 3.6e9 * 1.8e9 < 2**63, so no test can overflow or round.
@@ -37,6 +38,7 @@ _EARTH_M = 6_371_008.8
 _POLAR = 899_000_000
 _NEAR_RAD = 0.05  # below this, sines are polynomials exact to the last bit or two
 _RUNS_FIRST = 512
+_SWEEP_EDGES = 6  # from so many edges in a stretch, sweeping it costs less than testing all
 
 _jit = njit(cache=True, nogil=True)
 
@@ -468,9 +470,14 @@ def _polygon_band(lon, lat, start, end, edges, turn, south, active, left, right,
         if inside:
             runs, count = _emit(runs, count, at, begin)
         stop = _first_not_below(lon, begin, end, east - turn + 1)
-        for i in range(begin, stop):
-            if _inside_stretch(lon[i] + turn, np.int64(lat[i]), edges, active, order, first, k, inside):
-                runs, count = _emit(runs, count, i, i + 1)
+        if k - first < _SWEEP_EDGES:
+            for i in range(begin, stop):
+                if _inside_stretch(lon[i] + turn, np.int64(lat[i]), edges, active, order, first, k, inside):
+                    runs, count = _emit(runs, count, i, i + 1)
+        else:
+            runs, count = _sweep_stretch(
+                lon, lat, begin, stop, turn, south, edges, active, left, right, order[first:k], inside, runs, count
+            )
         for slot in range(first, k):
             e = active[order[slot]]
             if edges[e, 1] <= south < edges[e, 3]:
@@ -503,6 +510,54 @@ def _inside_stretch(x, y, edges, active, order, first, last, inside):
         if side > 0 and y < y2:
             inside = not inside
     return inside
+
+
+@_jit
+def _sweep_stretch(lon, lat, begin, stop, turn, south, edges, active, left, right, order, inside, runs, count):
+    """As testing every point of a stretch against all its edges, for stretches of many: west to east, only those near.
+
+    From the gap on the left a path leads along the band's southern border to below the point, then up to it. An edge
+    that ends west of the point can only cross the first leg, and whether it does is known. For an edge that reaches
+    over the point, path and westward ray enclose the ground between them, so it crosses the path as often as it crosses
+    the ray and has ends in that ground together (mod 2): all in integers. The path runs a hair east and north of whole
+    coordinates, so that ends and points at equal coordinates have an order.
+    """
+    window = np.empty(order.size, np.int64)
+    size = opened = 0
+    for i in range(begin, stop):
+        x, y = lon[i] + turn, np.int64(lat[i])
+        while opened < order.size and left[order[opened]] <= x:
+            window[size] = order[opened]
+            size += 1
+            opened += 1
+        state, border, kept = inside, False, 0
+        for w in range(size):
+            slot = window[w]
+            e = active[slot]
+            x1, y1, x2, y2 = edges[e, 0], edges[e, 1], edges[e, 2], edges[e, 3]
+            if right[slot] < x:
+                if y1 <= south < y2:
+                    inside = not inside
+                    state = not state
+                continue
+            window[kept] = slot
+            kept += 1
+            if x1 <= x and south < y1 <= y:
+                state = not state
+            if x2 <= x and south < y2 <= y:
+                state = not state
+            if y < y1 or y > y2 or (x < x1 and x < x2):
+                continue
+            if x > x1 and x > x2:
+                state = state != (y < y2)
+                continue
+            side = (x - x1) * (y2 - y1) - (x2 - x1) * (y - y1)
+            border = border or side == 0
+            state = state != (side > 0 and y < y2)
+        size = kept
+        if state or border:
+            runs, count = _emit(runs, count, i, i + 1)
+    return runs, count
 
 
 # --- corridor ---------------------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def frame(random: np.random.Generator, where: str) -> Frame:
 def points(random: np.random.Generator, on: Frame, geometry: shapely.Geometry | None = None) -> tuple[
     NDArray[np.int32], NDArray[np.int32]
 ]:  # fmt: skip
-    """Up to some hundred points: on the lattice, a unit beside it, on vertices, on the middle of edges, anywhere near."""
+    """Up to some hundred points: on the lattice, a unit beside it, on vertices, on the middles of edges."""
     count = int(random.choice([0, 1, 2, 30, 120]))
     x = on.west + random.integers(-2, 27, count) * on.step
     y = on.south + random.integers(-2, 27, count) * on.step
@@ -93,6 +93,8 @@ def polygon(random: np.random.Generator, on: Frame, case: str) -> shapely.Geomet
         made = box()
         for _ in range(4):
             made = shapely.difference(made, box())
+    elif case == "comb":
+        return comb(random, on)
     else:
         made = shapely.difference(star(), shapely.Polygon([(10, 11), (14, 12), (11, 14), (10, 11)]))
     made = shapely.transform(made, np.rint)
@@ -101,5 +103,18 @@ def polygon(random: np.random.Generator, on: Frame, case: str) -> shapely.Geomet
     return shapely.transform(made, lambda xy: xy * on.step + [on.west, on.south])
 
 
-POLYGONS = ("star", "sliver", "boxes", "touching holes", "hole in a star")
+def comb(random: np.random.Generator, on: Frame) -> shapely.Geometry:
+    """Forty teeth, bent over so that in every band many edges lie over each other."""
+    number = np.arange(80)
+    tip = number % 2 == 1
+    for bend in (int(random.integers(0, 90)), 0):
+        x = number * 3 + np.where(tip, bend, 0)
+        y = np.where(tip, random.integers(13, 25, 80), random.integers(4, 12, 80) if bend == 0 else 4)
+        made = shapely.Polygon([*np.column_stack([x, y]).tolist(), (330, 0), (-1, 0)])
+        if made.is_valid:
+            break
+    return shapely.transform(made, lambda xy: xy * [max(1, on.step // 12), on.step] + [on.west, on.south])
+
+
+POLYGONS = ("comb", "star", "sliver", "boxes", "touching holes", "hole in a star")
 PLACES = ("anywhere", "antimeridian", "poles")
