@@ -57,6 +57,11 @@ class _Call:
         except Exception as error:
             self.error = error
 
+    def fail(self) -> None:
+        """Its writer is gone; whether it was written is not known."""
+        self.error = trio.BrokenResourceError("the writer ended before it could say whether this was written")
+        self.done.set()
+
     def unwrap(self) -> Any:
         if self.error is not None:
             raise self.error
@@ -89,7 +94,7 @@ class Writer:
         """Run `call(*args)`, a call of the store or several, in the next commit; returns what it returned.
 
         Errors: whatever `call` raises; `Refused("store_unavailable")` if the commit failed; `trio.ClosedResourceError`
-        after the end of `open_writer`.
+        after the end of `open_writer`; `trio.BrokenResourceError` if the writer itself broke.
 
         Cancellation: while it waits, the call is withdrawn and nothing of it is written. Once its commit has begun it
         cannot be stopped: then this returns what it wrote, and the cancellation is delivered at the next checkpoint.
@@ -116,24 +121,32 @@ class Writer:
 
     async def work(self) -> None:
         """Commit group after group until closed and empty. Cancellation: none, since callers rely on their commits."""
-        with trio.CancelScope(shield=True):
-            while not self._closed or self._waiting:
-                await self._bell.wait()
-                self._bell = trio.Event()
-                while self._waiting:
-                    await self._group()
+        try:
+            with trio.CancelScope(shield=True):
+                while not self._closed or self._waiting:
+                    await self._bell.wait()
+                    self._bell = trio.Event()
+                    while self._waiting:
+                        await self._group()
+        finally:  # if it broke, nobody may wait for ever, not even behind a shield
+            self._closed = True
+            while self._waiting:
+                self._waiting.popleft().fail()
 
     async def _group(self) -> None:
         size = min(len(self._waiting), limits.STORE_CALLS_PER_COMMIT_MAX)
         group = [self._waiting.popleft() for _ in range(size)]
         try:
             await trio.to_thread.run_sync(self._commit, group, limiter=self._thread)
-        finally:  # whatever happens, nobody waits for ever
-            self._calls += size
-            self._commits += 1
-            self._largest = max(self._largest, size)
+        except BaseException:
             for call in group:
-                call.done.set()
+                call.fail()
+            raise
+        self._calls += size
+        self._commits += 1
+        self._largest = max(self._largest, size)
+        for call in group:
+            call.done.set()
 
     def _commit(self, group: list[_Call]) -> None:
         try:
