@@ -12,9 +12,11 @@ Rules:
 3. **Nothing blocks the loop.** Name look-up, TCP and TLS are done by trio with one time-out; paho gets a socket that is
    connected already and reads and writes memory (`_Wire`), so one system call carries many packets. Inbound work is
    cut into pieces of `READ_BYTES`, with a checkpoint after each.
-4. Brokers are a list: the next is tried when one fails, with back-off that doubles to a ceiling and is spread by the
+4. Incoming PUBLISH packets are read here: paho makes an object with a table of properties of each, at several times the
+   cost of all that is done with it. paho gets every other packet, whole, and keeps the session.
+5. Brokers are a list: the next is tried when one fails, with back-off that doubles to a ceiling and is spread by the
    client's id, not by chance. MQTT 5 is tried first; a broker that refuses it is spoken to in 3.1.1 from then on.
-5. What the link will *not* do: keep time-outs for acknowledgements (MQTT resends on reconnect only, never on a timer).
+6. What the link will *not* do: keep time-outs for acknowledgements (MQTT resends on reconnect only, never on a timer).
    Whether a board lags is the shadow's business.
 
 Why not paho's own loop: its thread would hand every message across threads, its window is found by walking all
@@ -36,7 +38,7 @@ from urllib.parse import urlsplit
 import msgspec
 import paho.mqtt.client as paho
 import trio
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
@@ -44,7 +46,9 @@ from fanout.errors import Refused
 
 _log = logging.getLogger(__name__)
 
+PUBLISH: Final = 3  # kind of packet
 READ_BYTES: Final = 16 * 1024  # one read: at most some 150 messages, 5 ms of work between two checkpoints
+PACKET_BYTES_MAX: Final = 1024 * 1024  # a board's report has some hundred bytes, and 64 KiB at most
 SEND_BYTES_MAX: Final = 256 * 1024  # above this the pump waits for the socket before it asks for more packets
 CONNECT_TIMEOUT_S: Final = 10.0
 
@@ -126,11 +130,13 @@ class _Wire:
         self.sock = sock
         self.incoming = bytearray()
         self.position = 0
+        self.limit = 0
         self.outgoing = bytearray()
         self.closed = False
 
     def recv(self, size: int) -> bytes:
-        piece = bytes(self.incoming[self.position : self.position + size])
+        """What paho reads: never past the packet it was given."""
+        piece = bytes(self.incoming[self.position : min(self.position + size, self.limit)])
         if not piece:
             if self.closed:
                 return b""
@@ -151,9 +157,24 @@ class _Wire:
         self.position = 0
         self.incoming += data
 
-    @property
-    def unread(self) -> bool:
-        return self.position < len(self.incoming)
+    def packet(self) -> tuple[int, int, int] | None:
+        """The next packet when it is whole: its first byte, where its body begins, where it ends."""
+        data, at = self.incoming, self.position + 1
+        length = shift = 0
+        while at < len(data):
+            digit = data[at]
+            length |= (digit & 0x7F) << shift
+            shift += 7
+            at += 1
+            if not digit & 0x80:
+                break
+            if shift > 21:
+                raise _Down("the broker sent a packet whose length makes no sense")
+        else:
+            return None
+        if length > PACKET_BYTES_MAX:
+            raise _Down(f"the broker sent a packet of {length} bytes")
+        return (data[self.position], at, at + length) if at + length <= len(data) else None
 
     def flush(self) -> None:
         while self.outgoing:
@@ -308,7 +329,6 @@ class Link:
         client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
-        client.on_message = self._on_message
         client.on_socket_register_write = self._on_register_write
         self._stats.protocol = "3.1.1" if old else "5"
         return client
@@ -323,17 +343,50 @@ class Link:
             except (BlockingIOError, ssl.SSLWantReadError):
                 await trio.lowlevel.wait_readable(wire.sock)
                 continue
-            while wire.unread and not wire.closed:
-                code = client.loop_read()
-                if code != MQTTErrorCode.MQTT_ERR_SUCCESS:
-                    break
-                if not _more(wire):
-                    break
+            while not wire.closed and (packet := wire.packet()) is not None:
+                first, body, end = packet
+                if first >> 4 == PUBLISH and first & 0x06 <= 0x02:
+                    self._take_publish(wire, first, body, end)
+                else:
+                    wire.limit = end
+                    client.loop_read()
+                wire.position = end
             if wire.closed:
                 raise _Down(self._ended or "the connection ended")
-            if self._source_has_room():
+            if wire.outgoing or self._source_has_room():
                 self._work.set()
             await trio.lowlevel.checkpoint()
+
+    def _take_publish(self, wire: _Wire, first: int, at: int, end: int) -> None:
+        """One incoming message at QoS 0 or 1: handed to the source, and acknowledged. A message that trips us is
+        logged.
+        """
+        data = wire.incoming
+        size = int.from_bytes(data[at : at + 2], "big")
+        name = bytes(data[at + 2 : at + 2 + size])
+        at += 2 + size
+        if first & 0x06:
+            wire.outgoing += b"\x40\x02" + data[at : at + 2]
+            at += 2
+        if self._stats.protocol == "5":
+            length = shift = 0
+            while at < end:
+                digit = data[at]
+                length |= (digit & 0x7F) << shift
+                shift += 7
+                at += 1
+                if not digit & 0x80:
+                    break
+            at += length
+        self._stats.received += 1
+        if at > end:
+            raise _Down("the broker sent a broken message")
+        try:
+            self._source.received(name.decode(), bytes(data[at:end]), bool(first & 1))
+        except UnicodeDecodeError:
+            _log.warning("a topic that is not UTF-8: %r", name[:100])
+        except Exception:
+            _log.exception("a message on %r tripped us; it was passed over", name[:100])
 
     def _source_has_room(self) -> bool:
         return len(self._flight) < self._options.window
@@ -447,14 +500,6 @@ class Link:
         self._stats.unheard += not heard
         self._source.sent(packet, heard)
 
-    def _on_message(self, client: Any, userdata: Any, message: Any) -> None:
-        self._stats.received += 1
-        try:
-            topic = message.topic
-        except UnicodeDecodeError:
-            return
-        self._source.received(topic, message.payload, bool(message.retain))
-
     def _on_register_write(self, client: Any, userdata: Any, sock: Any) -> None:
         self._work.set()
 
@@ -465,11 +510,6 @@ def _first(group: BaseExceptionGroup[BaseException]) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return str(error)
-
-
-def _more(wire: _Wire) -> bool:
-    """Whether a further `loop_read` could make progress: paho consumes all bytes it is given, packet or not."""
-    return wire.unread
 
 
 async def _open(host: str, port: int, context: ssl.SSLContext | None) -> socket.socket:

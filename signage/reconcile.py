@@ -30,14 +30,15 @@ from fanout import limits
 from fanout.errors import Refused
 from fanout.geo import PlaceIndex, shapes
 from fanout.settings import SignageSettings
-from fanout.wire import BoardCounts, BoardView
+from fanout.wire import BoardCounts
 from signage import shadow
-from signage.arbitration import arbitrate, on_now
+from signage.arbitration import on_now
 from signage.boards import Board, Boards, widened
+from signage.compose import Composer, Sign
 from signage.dialects import native, rtig_t047
 from signage.dialects.native import Caps, Item, Reported
-from signage.layout import Model, Pace
-from signage.mqtt import Packet, expiry_s
+from signage.layout import Pace
+from signage.mqtt import Packet
 from signage.proof import Proof
 from signage.shadow import Effect, Event, State
 from signage.showing import Record, Showing
@@ -54,9 +55,6 @@ CAPS, DISPLAYS, ACTIONS, PROOF, COUNTS = SPACES = (
     "boards.caps", "boards.displays", "boards.actions", "boards.proof", "boards.counts"
 )  # fmt: skip
 
-Sign = Callable[[bytes], bytes]
-_Composed = tuple[tuple[Item, ...], dict[str, bytes]]
-
 
 class Reconciler:
     """All boards and all actions on them. See the module."""
@@ -72,8 +70,6 @@ class Reconciler:
     ) -> None:
         self._settings = settings
         self._clock_ms = clock_ms
-        self._key = key
-        self._sign = sign
         self.pace = Pace(
             seconds_page_min=settings.page_seconds_min, characters_per_second=settings.characters_per_second
         )
@@ -91,7 +87,7 @@ class Reconciler:
         self._stale: set[Board] = set()
         self._open: dict[Board, None] = {}
         self._held: dict[Board, None] = {}
-        self._composed: dict[tuple[Model, int, tuple[int, ...]], _Composed] = {}
+        self._composer = Composer(settings, key, sign)
         self._controllers: dict[str, dict[Board, None]] = {}
         self._early: dict[str, dict[str, bytes]] = {}
         self._passenger: dict[Board, None] = {}
@@ -296,7 +292,7 @@ class Reconciler:
             else:
                 self.remember[DISPLAYS, board.id] = self._standard.encode(board.id, caps)
             for action in board.showings:
-                fits = self._item(self._showings[action], board.model) is not None
+                fits = self._composer.item(self._showings[action], board.model) is not None
                 why = self._showings[action].why_unfit(board.model)
                 if not fits and why:
                     board.note(f"action {action} does not fit model {board.model.name}: {why}")
@@ -510,7 +506,7 @@ class Reconciler:
             here = here or PlaceIndex.build(np.array([board.lon]), np.array([board.lat]))
             inside = here.count(widened(shape, showing.record.request.boards.margin_m)) > 0
             member = action in board.showings
-            if inside and not member and self._item(showing, board.model) is not None:
+            if inside and not member and self._composer.item(showing, board.model) is not None:
                 showing.record.boards.append(board.id)
                 self._proofs[action].add(board.id)
                 self._remember(showing.record)
@@ -522,7 +518,7 @@ class Reconciler:
         self._kick()
 
     def _restage(self, showing: Showing) -> None:
-        self._composed.clear()
+        self._composer.clear()
         self._remember(showing.record)
         for name in showing.record.boards:
             board = self.boards.get(name)
@@ -568,23 +564,10 @@ class Reconciler:
         else:
             self._held[board] = None
 
-    def _item(self, showing: Showing, model: Model) -> Item | None:
-        return showing.item(model, self._settings.rank_result)
-
     def _compose(self, board: Board, now_ms: int) -> None:
-        """The document's items, shared by all boards of the model that have the same actions."""
-        actions = tuple(action for action in board.showings if board.id not in self._outside.get(action, ()))
-        key = (board.model, board.caps.items, actions)
-        found = self._composed.get(key)
-        if found is None:
-            items = [self._item(self._showings[action], board.model) for action in actions]
-            verdicts = arbitrate([item for item in items if item is not None], now_ms, board.caps.items)
-            if len(self._composed) > 10_000:
-                self._composed.clear()
-            found = self._composed[key] = (tuple(verdict.item for verdict in verdicts if verdict.sent), {})
-        board.items, board.item_bytes = found
-        reported = board.report.version if board.report is not None else 0
-        board.version = max(now_ms, board.version + 1, reported + 1)
+        outside = self._outside
+        actions = tuple(action for action in board.showings if board.id not in outside.get(action, ()))
+        self._composer.compose(board, actions, self._showings, now_ms)
 
     def _document(self, board: Board) -> Packet:
         now_ms = self._clock_ms()
@@ -593,51 +576,10 @@ class Reconciler:
             self._compose(board, now_ms)
         if not board.last_end_ms:  # something of ours is on it that we do not know: it may last as long as any
             board.last_end_ms = now_ms + limits.ACTION_HOURS_MAX * 3_600_000
-        form = board.caps.form
-        items = board.item_bytes.get(form)
-        if items is None:
-            items = board.item_bytes[form] = native.encode_items(board.items, form)
-        body = native.encode_body(
-            board=board.id,
-            version=board.version,
-            on_comm_loss=self._settings.on_comm_loss,
-            comm_loss_s=self._settings.comm_loss_s,
-            items=items,
-            form=form,
-        )
-        signature = self._sign(body) if self._sign is not None else b""
-        payload = native.encode_envelope(body, form, key=self._key, signature=signature)
+        packet = self._composer.packet(board, now_ms)
         self._step(board, Event.TAKEN)
         board.sent_ms = now_ms
-        return Packet(
-            native.desired_topic(board.id),
-            payload,
-            expiry_s=expiry_s(board.last_end_ms + self._grace_ms, now_ms),
-            content_type=native.CONTENT_TYPE[form],
-            token=(board, board.version),
-        )
-
-    # --- for the API --------------------------------------------------------------------------------------------------
-
-    def view(self, board: Board) -> BoardView:
-        report = board.report
-        lagging = board.state in shadow.OPEN
-        return BoardView(
-            id=board.id,
-            dialect=board.dialect,
-            model=board.model.name,
-            place=board.caps.place,
-            lon=board.lon,
-            lat=board.lat,
-            state=board.presence,
-            desired_version=board.version,
-            reported_version=report.version if report is not None else 0,
-            lag_ms=self._clock_ms() - board.lag_since_ms if lagging else None,
-            desired=[item.action for item in board.items],
-            shown=list(report.lines) if report is not None else [],
-            why=report.why if report is not None else "",
-            problems=list(board.problems),
-        )
+        return packet
 
 
 def encode_record(record: Record) -> bytes:

@@ -34,7 +34,7 @@ from fanout.geo import shapes
 from fanout.geo.gate import shape_of
 from fanout.settings import KindSettings, SignageSettings
 from signage import layout, reconcile
-from signage.boards import Board
+from signage.boards import Board, view_of
 from signage.broker import open_broker
 from signage.dialects import native, rtig_t047
 from signage.layout import Model, Unfit
@@ -150,11 +150,12 @@ class Signage:
         return self._core.showing()
 
     def views(self) -> list[wire.BoardView]:
-        return [self._core.view(board) for board in self._core.boards]
+        now_ms = self._clock_ms()
+        return [view_of(board, now_ms) for board in self._core.boards]
 
     def view(self, board: str) -> wire.BoardView | None:
         found = self._core.boards.get(board)
-        return self._core.view(found) if found is not None else None
+        return view_of(found, self._clock_ms()) if found is not None else None
 
     # --- inside -------------------------------------------------------------------------------------------------------
 

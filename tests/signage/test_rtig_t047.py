@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.errors import Refused
+from signage.boards import view_of
 from signage.dialects import rtig_t047 as t047
 from signage.dialects.rtig_t047 import Address
 from signage.simulators.passenger import PassengerDisplay
@@ -61,7 +62,7 @@ def test_no_display_finds_a_violation() -> None:
 
 def test_discovery_makes_a_board_with_its_capability() -> None:
     world = make(2)
-    view = world.core.view(world.core.boards.get("maker:d0"))  # type: ignore[arg-type]
+    view = view_of(world.core.boards.get("maker:d0"), world.now_ms)  # type: ignore[arg-type]
     assert (view.dialect, view.state, view.model) == ("t047", "ready", "PID-LED-3x26")
     board = world.core.boards.get("maker:d0")
     assert board is not None
