@@ -17,6 +17,7 @@ import fcntl
 import logging
 import os
 import signal
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -163,8 +164,9 @@ async def _listen(
     *,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
+    listener = _bind(settings.api.listen)
     config = Config()
-    config.bind = [settings.api.listen]
+    config.bind = [f"fd://{listener.fileno()}"]
     config.loglevel = "WARNING"
     config.graceful_timeout = settings.api.drain_s
     config.keep_alive_timeout = 60.0
@@ -172,11 +174,21 @@ async def _listen(
         config.certfile, config.keyfile = settings.api.tls_certificate, settings.api.tls_key
     if settings.api.client_ca:
         config.ca_certs, config.verify_mode = settings.api.client_ca, ssl.CERT_REQUIRED
+    await hypercorn_serve(application, config, shutdown_trigger=stop.wait, task_status=task_status)
+
+
+def _bind(listen: str) -> socket.socket:
+    """A socket on `host:port`. Errors: `Refused("port_in_use")`, also for a host that is not ours."""
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        await hypercorn_serve(application, config, shutdown_trigger=stop.wait, task_status=task_status)
+        listener.bind((host, int(port)))
     except OSError as error:
-        port = int(settings.api.listen.rpartition(":")[2])
-        raise Refused("port_in_use", "api.listen", setting="api.listen", port=port) from error
+        listener.close()
+        raise Refused("port_in_use", "api.listen", address=listen, detail=error.strerror or error) from error
+    return listener
 
 
 async def _upkeep(

@@ -87,7 +87,7 @@ CATALOGUE: Final[dict[str, Entry]] = {
     "fence": Entry(500, 'fence = "loopback" forbids {setting} = {address!r}: only loopback addresses may be used.'),
     "store_unavailable": Entry(503, "The ledger cannot be written: {detail}."),
     "broker_unavailable": Entry(503, "No MQTT broker answers at {address}: {detail}."),
-    "port_in_use": Entry(500, "{setting}: port {port} is in use by another program."),
+    "port_in_use": Entry(500, "Cannot listen on {address}: {detail}."),
     "data_in_use": Entry(409, "Another engine runs on the folder {folder}; stop it, or set engine.data elsewhere."),
     "engine_unreachable": Entry(503, "No engine answers at {address}: {detail}."),
     "not_ready": Entry(503, "The engine is starting: {detail}."),

@@ -1,0 +1,122 @@
+"""The engine as ops meets it: one per folder, TLS and client certificates, and an end that leaves nothing behind."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from fanout.demo.crew import Crew, CrewError
+from fanout.demo.world import free_port
+from fanout.simulators.tls import write as write_certificates
+
+SERVE = [sys.executable, "-m", "fanout.cli", "serve", "--config"]
+
+
+def write_settings(folder: Path, more: str = "", *, senders: int = 1) -> Path:
+    """Settings of an engine without people; its providers are not there, which keeps nobody from starting."""
+    port = free_port()
+    file = folder / "my.toml"
+    file.write_text(
+        f'[engine]\ndata = "{folder / "data"}"\n[senders]\nprocesses = {senders}\n'
+        f'[providers.fcm]\nurl = "https://127.0.0.1:{port}"\n[providers.apns]\nurl = "https://127.0.0.1:{port}"\n{more}'
+    )
+    return file
+
+
+def started(crew: Crew, settings: Path) -> tuple[int, str]:
+    run_file = settings.parent / "data" / "run" / "api"
+    run_file.unlink(missing_ok=True)
+    pid = crew.start("engine", [*SERVE, str(settings)])
+    crew.wait_for("the engine", run_file.exists, 60)
+    return pid, run_file.read_text().strip()
+
+
+def gone(pids: list[int]) -> bool:
+    def alive(pid: int) -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        except FileNotFoundError:
+            return False
+
+    return not any(alive(pid) for pid in pids)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_all_its_processes_end_with_it(tmp_path: Path, how: signal.Signals) -> None:
+    settings = write_settings(tmp_path, '[api]\nlisten = "127.0.0.1:0"\n', senders=2)
+    with Crew(tmp_path / "logs") as crew:
+        pid, _ = started(crew, settings)
+        family = [pid, *crew.children("engine", "")]
+        assert len(family) >= 4, "the engine, two senders and a broker"
+        os.kill(pid, how)
+        with pytest.raises(CrewError, match="engine ended"):
+            crew.wait_for("the end of the engine", lambda: False, 30)
+        with Crew(tmp_path / "waiting") as waiting:
+            waiting.wait_for("the end of its children", lambda: gone(family), 30)
+
+
+def test_a_second_engine_on_the_same_folder_is_refused(tmp_path: Path) -> None:
+    settings = write_settings(tmp_path, '[api]\nlisten = "127.0.0.1:0"\n', senders=0)
+    with Crew(tmp_path / "logs") as crew:
+        started(crew, settings)
+        second = subprocess.run([*SERVE, str(settings)], capture_output=True, text=True, check=False, timeout=60)
+    assert second.returncode == 1
+    assert "data_in_use" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        settings = write_settings(tmp_path, f'[api]\nlisten = "127.0.0.1:{port}"\n', senders=0)
+        run = subprocess.run([*SERVE, str(settings)], capture_output=True, text=True, check=False, timeout=60)
+    assert run.returncode == 1
+    assert "port_in_use" in run.stderr
+    assert str(port) in run.stderr
+
+
+def test_the_fence_keeps_an_engine_from_starting(tmp_path: Path) -> None:
+    settings = write_settings(tmp_path)
+    settings.write_text(settings.read_text() + '[providers.sms]\nurl = "https://gw.example.net"\n')
+    run = subprocess.run([*SERVE, str(settings)], capture_output=True, text=True, check=False, timeout=60)
+    assert run.returncode == 1
+    assert "providers.sms.url" in run.stderr
+    assert not (tmp_path / "data").exists(), "it refused before it began"
+
+
+def test_callers_meet_tls_and_must_show_a_certificate(tmp_path: Path) -> None:
+    server, stranger = tmp_path / "server", tmp_path / "stranger"
+    for folder in (server, stranger):
+        write_certificates(folder, now=datetime.datetime.now(datetime.UTC))
+    more = (
+        f'[api]\nlisten = "127.0.0.1:0"\ntls_certificate = "{server / "cert.pem"}"\ntls_key = "{server / "key.pem"}"\n'
+        f'client_ca = "{server / "ca.pem"}"\n'
+    )
+    settings = write_settings(tmp_path, more, senders=0)
+    with Crew(tmp_path / "logs") as crew:
+        _, address = started(crew, settings)
+        assert address.startswith("https://")
+
+        def get(certificates: Path | None) -> httpx.Response:
+            context = ssl.create_default_context(cafile=str(server / "ca.pem"))
+            if certificates is not None:
+                context.load_cert_chain(certificates / "cert.pem", certificates / "key.pem")
+            with httpx.Client(verify=context, trust_env=False, http2=True) as http:
+                return http.get(f"{address}/healthz")
+
+        known = get(server)
+        assert (known.status_code, known.http_version) == (200, "HTTP/2")
+        for certificates in (None, stranger):
+            with pytest.raises(httpx.TransportError):
+                get(certificates)
