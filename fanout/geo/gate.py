@@ -124,6 +124,9 @@ class _Gate:
                 return shapes.Nearest(x, y, count)
             case wire.Corridor(line=line, radius_m=radius_m):
                 self._spend(len(line), where)
+                if len(line) > limits.CORRIDOR_VERTICES_MAX:
+                    raise Refused("area_too_many_vertices", where, limit=limits.CORRIDOR_VERTICES_MAX,
+                                  vertices=len(line))  # fmt: skip
                 for at, (lon, lat) in enumerate(line):
                     shapes.fixed_point(lon, lat, f"{where}.line[{at}]")
                 shapes.check_radius(radius_m, f"{where}.radius_m")

@@ -107,6 +107,44 @@ def find_ids(data, offsets, table, wanted, wanted_offsets, out):
 
 
 @_jit
+def factorise(a, b, codes, firsts):
+    """Number the distinct pairs of `a`, `b` uint64[n] in the order they are met; returns how many there are.
+
+    `codes` uint32[n]: the number of each; `firsts` uint32[n]: where each number was first met. The table starts small
+    and grows, so that few distinct pairs are found in the nearest cache.
+    """
+    table = np.zeros(1 << 10, np.uint32)
+    count = 0
+    for i in range(a.size):
+        if 2 * count >= table.size:
+            table = np.zeros(4 * table.size, np.uint32)
+            for code in range(count):
+                slot = _slot_of(a, b, firsts, table, a[firsts[code]], b[firsts[code]])
+                table[slot] = code + 1
+        slot = _slot_of(a, b, firsts, table, a[i], b[i])
+        if table[slot] == 0:
+            firsts[count] = i
+            count += 1
+            table[slot] = count
+        codes[i] = table[slot] - 1
+    return count
+
+
+@_jit
+def _slot_of(a, b, firsts, table, x, y):
+    mask = np.uint64(table.size - 1)
+    h = (x * np.uint64(0x9E3779B97F4A7C15)) ^ (y * np.uint64(0xC2B2AE3D27D4EB4F))
+    h ^= h >> np.uint64(29)
+    slot = (h * np.uint64(0xBF58476D1CE4E5B9)) >> np.uint64(32) & mask
+    while table[slot]:
+        first = firsts[table[slot] - 1]
+        if a[first] == x and b[first] == y:
+            break
+        slot = (slot + np.uint64(1)) & mask
+    return slot
+
+
+@_jit
 def addresses(generation, erased, base_offsets, rows, generations, out):
     """`out` int64[n]: the row whose address may be used, or -1 (erased, of another generation, or without one)."""
     for i in range(rows.size):

@@ -32,7 +32,7 @@ from fanout.geo import arrayfile
 from fanout.geo.index import PlaceIndex
 from fanout.registry.columns import PERSON, Names
 from fanout.registry.packed import Overlay, Packed
-from fanout.registry.view import Ids, Part
+from fanout.registry.view import Ids, Part, kinds_of
 
 _FOLDER: Final = re.compile(r"snapshot-(\d{12})\Z")
 _PEOPLE: Final = "registry people"
@@ -103,10 +103,10 @@ def load(folder: Path, version: int, *, verify: bool) -> Snapshot:
     people, names, meta = _people(here, verify=verify)
     wanted = {"id_data": "|u1", "id_offsets": "<i8", "hours": "<u2"}
     arrays, _ = arrayfile.read(here / "people", _PEOPLE, wanted, verify=verify)
-    part = Part(
-        None, people, Ids(Packed(arrays["id_data"], arrays["id_offsets"])),
-        PlaceIndex.load(here / "places", verify=verify), arrays["hours"], bool(meta["single"]),
-    )  # fmt: skip
+    places = PlaceIndex.load(here / "places", verify=verify)
+    ids = Ids(Packed(arrays["id_data"], arrays["id_offsets"]))
+    kinds = kinds_of(people, places.rows, arrays["hours"])
+    part = Part(None, people, ids, places, arrays["hours"], bool(meta["single"]), kinds)
     return Snapshot(
         here, int(meta["version"]), int(meta["sequence"]), int(meta["people"]), names, part,
         load_contacts(here, verify=verify),

@@ -81,8 +81,8 @@ def _everyone(view: View, filters: Filters) -> Selection:
     delta = np.empty(view.delta.size, np.uint32)
     found = [
         out[: kernels.choose_people(
-            part.people, stale, kernels.NO_ROWS if part.rows is None else part.rows, filters.channels, filters.kinds,
-            filters.tenants, filters.languages, filters.age_groups, filters.excluded, out,
+            part.kinds.profile, filters.judged(part.kinds)[0], stale,
+            kernels.NO_ROWS if part.rows is None else part.rows, filters.excluded, out,
         )]
         for out, (part, stale) in zip((base, delta), parts_of(view), strict=True)
     ]  # fmt: skip
@@ -103,9 +103,8 @@ def _of_places(
     keys = np.empty(geo_kernels.count_runs(runs), np.uint64)
     located = _NOT_LOCATED if live is None else (live.base_at_ms, live.moved, live.delta_rows, live.delta_at_ms)
     written = kernels.choose_places(
-        runs, index.lon, index.lat, index.rows, part.hours, part.people, stale,
-        kernels.NO_ROWS if part.rows is None else part.rows, filters.in_force, filters.channels, filters.kinds,
-        filters.tenants, filters.languages, filters.age_groups, filters.excluded, *located, since_ms, filters.lon0,
+        runs, index.lon, index.lat, index.rows, part.kinds.place, filters.judged(part.kinds)[1], stale,
+        kernels.NO_ROWS if part.rows is None else part.rows, filters.excluded, *located, since_ms, filters.lon0,
         filters.lat0, filters.line, keys.view(np.uint32), keys.view(np.float32),
     )  # fmt: skip
     return keys[:written]

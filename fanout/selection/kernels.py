@@ -5,7 +5,8 @@ how far is it. What passes becomes one uint64: the float32 distance's bits above
 bits order as numbers do), the row below. Sorting these integers *is* "nearest first, ties by row", and it is
 deterministic.
 
-A person is one record of 20 bytes, so that a candidate costs about one cache miss; tests that refuse most come first.
+People and places that filters cannot tell apart are of one kind, and a query judges each kind once (`want`); a
+candidate then costs a sequential read and a look into a small table. Neighbours have neighbouring rows, for the rest.
 """
 
 from __future__ import annotations
@@ -44,6 +45,19 @@ def _wanted(person, channels, kinds, tenants, languages, age_groups):
 
 
 @_jit
+def want(
+    profiles, place_profile, place_hours, in_force, channels, kinds, tenants, languages, age_groups,
+    out_profiles, out_places,
+):  # fmt: skip
+    """Judge each kind of person and of place once (see `registry.view.Kinds`); `in_force` uint8[time zones, forms]."""
+    for p in range(profiles.size):
+        out_profiles[p] = _wanted(profiles[p], channels, kinds, tenants, languages, age_groups)
+    for k in range(place_profile.size):
+        profile = place_profile[k]
+        out_places[k] = out_profiles[profile] and in_force[profiles[profile].timezone, place_hours[k]]
+
+
+@_jit
 def _metres(lon, lat, lon0, lat0, sin0, cos0, line):
     """Distance from the centre, or from the line if there is one; 0 if there is neither (`lat0` beyond the pole)."""
     if line.shape[0]:
@@ -55,22 +69,22 @@ def _metres(lon, lat, lon0, lat0, sin0, cos0, line):
     lat0_rad = lat0 * _RAD
     if abs(dlon) < _NEAR_RAD and abs(dlat) < _NEAR_RAD and abs(lat0_rad) < _NEAR_LAT_RAD:
         a = haversine_near(dlon, dlat, sin0, cos0)
-    else:
-        a = haversine(dlon, lat0_rad, lat * _RAD)
+        # the arc sine's series: the first term left out is below 1e-14 of the whole
+        return 2.0 * _EARTH_M * math.sqrt(a) * (1.0 + a * (1.0 / 6.0 + a * (3.0 / 40.0 + a * (15.0 / 336.0))))
+    a = haversine(dlon, lat0_rad, lat * _RAD)
     return 2.0 * _EARTH_M * math.asin(min(1.0, math.sqrt(a)))
 
 
 @_jit
 def choose_places(
-    runs, lon, lat, persons, hours, people, stale, row_of, in_force,
-    channels, kinds, tenants, languages, age_groups, excluded,
+    runs, lon, lat, persons, kinds, wanted, stale, row_of, excluded,
     live_at_ms, moved, moved_rows, moved_at_ms, since_ms, lon0, lat0, line, out_rows, out_metres,
 ):  # fmt: skip
     """Keys of one part's places; returns how many were written.
 
-    `runs` int64[r, 2] over the part's places; `persons` uint32, `hours` uint16, `lon`, `lat` int32 in that order.
-    `people` PERSON[n]; `stale` uint8[n] or [0]; `row_of` uint32[n], or [0] if persons are rows; `in_force` uint8[time
-    zones, forms]; `excluded` uint8[rows] or [0]. Who has a live position not older than `since_ms` is left out (see
+    `runs` int64[r, 2] over the part's places; `persons`, `kinds` uint32, `lon`, `lat` int32 in that order; `wanted`
+    uint8 by kind (see `want`). `stale` uint8[people] or [0]; `row_of` uint32[people], or [0] if persons are rows;
+    `excluded` uint8[rows] or [0]. Who has a live position not older than `since_ms` is left out (see
     `located_ms`). `out_rows` uint32[2 n] and `out_metres` float32[2 n] are two views of the keys: the low and high
     halves.
     """
@@ -78,13 +92,10 @@ def choose_places(
     count = 0
     for r in range(runs.shape[0]):
         for i in range(runs[r, 0], runs[r, 1]):
+            if not wanted[kinds[i]]:
+                continue
             number = persons[i]
             if stale.size and stale[number]:
-                continue
-            person = people[number]
-            if not _wanted(person, channels, kinds, tenants, languages, age_groups):
-                continue
-            if not in_force[person.timezone, hours[i]]:
                 continue
             row = row_of[number] if row_of.size else number
             if row < excluded.size and excluded[row]:
@@ -129,28 +140,25 @@ def fresh_positions(runs, rows, at_ms, moved, since_ms, out):
 
 @_jit
 def reached_places(
-    runs, lon, lat, persons, hours, people, stale, row_of, in_force,
-    channels, kinds, tenants, languages, age_groups, excluded, lon0, lat0, line, single,
+    runs, lon, lat, persons, kinds, wanted, stale, row_of, excluded, people, lon0, lat0, line, single,
     out_rows, out_places, out_metres,
 ):  # fmt: skip
     """As `choose_places` without order: each person once, with the position of the place that decides; returns how
     many.
 
-    `single`: nobody has two places, so nothing is measured. `out_*` of as many as there are candidates.
+    `people`: how many the part has; `single`: none of them has two places, so nothing is measured. `out_*` of as many
+    as there are candidates.
     """
     sin0, cos0 = math.sin(lat0 * _RAD), math.cos(lat0 * _RAD)
-    slots = np.empty(0 if single else people.size, np.uint32)
-    seen = np.zeros(0 if single else (people.size >> 6) + 1, np.uint64)
+    slots = np.empty(0 if single else people, np.uint32)
+    seen = np.zeros(0 if single else (people >> 6) + 1, np.uint64)
     count = 0
     for r in range(runs.shape[0]):
         for i in range(runs[r, 0], runs[r, 1]):
+            if not wanted[kinds[i]]:
+                continue
             number = persons[i]
             if stale.size and stale[number]:
-                continue
-            person = people[number]
-            if not _wanted(person, channels, kinds, tenants, languages, age_groups):
-                continue
-            if not in_force[person.timezone, hours[i]]:
                 continue
             row = row_of[number] if row_of.size else number
             if row < excluded.size and excluded[row]:
@@ -184,18 +192,17 @@ def count_cells(lon, lat, west, south, width, height, out):
 
 
 @_jit
-def choose_people(people, stale, row_of, channels, kinds, tenants, languages, age_groups, excluded, out):
+def choose_people(profile, wanted, stale, row_of, excluded, out):
     """As `choose_places`, of all people, wherever they are: rows to `out` uint32[n], ascending; returns how many."""
     count = 0
-    for number in range(people.size):
-        if stale.size and stale[number]:
+    for number in range(profile.size):
+        if not wanted[profile[number]] or (stale.size and stale[number]):
             continue
         row = row_of[number] if row_of.size else np.uint32(number)
         if row < excluded.size and excluded[row]:
             continue
-        if _wanted(people[number], channels, kinds, tenants, languages, age_groups):
-            out[count] = row
-            count += 1
+        out[count] = row
+        count += 1
     return count
 
 

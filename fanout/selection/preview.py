@@ -29,6 +29,7 @@ from fanout.geo.areas import NamedAreas
 from fanout.geo.fixed import SCALE
 from fanout.geo.index import PlaceIndex
 from fanout.registry.columns import choices_of
+from fanout.registry.kernels import factorise
 from fanout.registry.view import Part, Rows, View
 from fanout.selection import kernels
 from fanout.selection.choose import choose, parts_of
@@ -85,9 +86,11 @@ def reach(view: View, query: Query) -> Reached:
 
 def by_channel(view: View, rows: Rows, mask: int) -> dict[str, int]:
     """How many of `rows` are reached first by each channel of a mask: the first of their preference that is in it."""
-    words, counts = np.unique(view.take("preference", rows), return_counts=True)
+    words = view.take("preference", rows).astype(np.uint64)
+    codes, firsts = np.empty(words.size, np.uint32), np.empty(words.size, np.uint32)
+    kinds = factorise(words, words, codes, firsts)  # a handful; finding them by sorting would take the longest of all
     people: dict[str, int] = {}
-    for word, count in zip(words.tolist(), counts.tolist(), strict=True):
+    for word, count in zip(words[firsts[:kinds]].tolist(), np.bincount(codes).tolist(), strict=True):
         first = next((channel for channel in choices_of(word) if mask >> channel & 1), None)
         if first is not None:
             people[wire.CHANNELS[first]] = people.get(wire.CHANNELS[first], 0) + count
@@ -154,9 +157,8 @@ def _of_part(part: Part, stale: NDArray[np.uint8], query: Query, filters: Filter
     rows, positions, metres = np.empty(most, np.uint32), np.empty(most, np.uint32), np.empty(most, np.float32)
     row_of = kernels.NO_ROWS if part.rows is None else part.rows
     count = kernels.reached_places(
-        runs, index.lon, index.lat, index.rows, part.hours, part.people, stale, row_of, filters.in_force,
-        filters.channels, filters.kinds, filters.tenants, filters.languages, filters.age_groups, filters.excluded,
-        filters.lon0, filters.lat0, filters.line, part.single, rows, positions, metres,
+        runs, index.lon, index.lat, index.rows, part.kinds.place, filters.judged(part.kinds)[1], stale, row_of,
+        filters.excluded, part.size, filters.lon0, filters.lat0, filters.line, part.single, rows, positions, metres,
     )  # fmt: skip
     return rows[:count], positions[:count]
 

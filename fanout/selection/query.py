@@ -17,7 +17,8 @@ from fanout.geo import shapes
 from fanout.geo.fixed import EARTH_RADIUS_M
 from fanout.registry import hours
 from fanout.registry.columns import AGE_GROUPS, ALL
-from fanout.registry.view import Rows, View
+from fanout.registry.view import Kinds, Rows, View
+from fanout.selection import kernels
 
 EVERY_CHANNEL: Final = 0xFF
 _NOWHERE: Final = (0, 2_000_000_000)  # a latitude that no place has: distances are 0
@@ -48,7 +49,7 @@ class Query:
 
 
 class Filters(NamedTuple):
-    """A query against one view, as kernels take it (see `kernels.choose_places`)."""
+    """A query against one view, as kernels take it (see `kernels.want`)."""
 
     in_force: NDArray[np.uint8]
     channels: np.uint8
@@ -60,6 +61,16 @@ class Filters(NamedTuple):
     lon0: np.int64
     lat0: np.int64
     line: NDArray[np.float64]
+
+    def judged(self, kinds: Kinds) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """uint8[profiles], uint8[kinds of places]: 1 where a person, and a place at this moment, is wanted."""
+        profiles = np.empty(kinds.profiles.size, np.uint8)
+        places = np.empty(kinds.place_profile.size, np.uint8)
+        kernels.want(
+            kinds.profiles, kinds.place_profile, kinds.place_hours, self.in_force, self.channels, self.kinds,
+            self.tenants, self.languages, self.age_groups, profiles, places,
+        )  # fmt: skip
+        return profiles, places
 
 
 def filters_of(query: Query, view: View) -> Filters:

@@ -90,6 +90,8 @@ def test_too_many_vertices_and_too_deep() -> None:
         shape_of(polygon(ring))
     with pytest.raises(Refused, match="area_too_many_vertices"):
         shape_of(wire.Union(of=[polygon([*ring[::2], ring[0]])] * 3))
+    with pytest.raises(Refused, match="area_too_many_vertices"):
+        shape_of(wire.Corridor(line=[(5.0, 52.0), (5.1, 52.0)] * limits.CORRIDOR_VERTICES_MAX, radius_m=10))
     area: wire.Area = wire.Everyone()
     for _ in range(limits.AREA_DEPTH_MAX):
         area = wire.Union(of=[area])
