@@ -65,7 +65,9 @@ def refusals(command: Callable[P, T]) -> Callable[P, T]:
             return command(*args, **kwargs)
         except Refused as error:
             place = f" ({error.where})" if error.where else ""
-            Console(stderr=True).print(f"[bold red]{error.code}[/]: {error.message}{place}", highlight=False)
+            Console(stderr=True).print(
+                f"[bold red]{error.code}[/]: {error.message}{place}", highlight=False, soft_wrap=True
+            )
             raise typer.Exit(1) from None
 
     return wrapped
@@ -130,11 +132,27 @@ def demo(
 @participants_cli.command("import")
 @refusals
 def participants_import(
-    file: Annotated[Path, typer.Argument(help="Parquet, CSV or Arrow; `--columns` explains them.", exists=False)],
+    file: Annotated[Path, typer.Argument(help="Parquet, CSV or Arrow.")],
     config: Config = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave bad rows out instead of refusing all.")] = False,
 ) -> None:
-    """Import participants into the data folder, while no engine runs on it."""
+    """Import participants into the data folder, while no engine runs on it.
+
+    One row a participant; columns by name, in any order:
+
+    \b
+    id                   required: pseudonymous, unique, of A-Z a-z 0-9 . _ : @ -
+    lon lat              required, degrees
+    hours                12345 08:00-18:00;67 10:00-12:00 · empty: always
+    lon_2 lat_2 hours_2  a second place, and so on to _8
+    fcm apns webpush sms voice email whatsapp   the address there; empty: none
+    preference           sms,fcm · empty: in the order above
+    language timezone age_group                 empty: nl, Europe/Amsterdam, unknown
+    kinds tenants        names with commas; empty: all
+
+    A bad row is named with its number and column, and nothing is imported, unless --skip-bad leaves it out.
+    While the engine runs, register people through its API instead: PUT /v1/participants.
+    """
     from fanout.registry.importing import import_file
 
     settings = load(config)
