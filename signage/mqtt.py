@@ -247,6 +247,7 @@ class Link:
         self._old = dict.fromkeys(options.brokers, options.protocol == "3.1.1")
         self._flight: dict[int, Packet] = {}
         self._properties: dict[tuple[int | None, str | None], _Expiring] = {}
+        self._more_to_take = False
         self._work = trio.Event()
         self._up = trio.Event()
         self._ended = ""
@@ -409,8 +410,6 @@ class Link:
                 self._work.set()
                 await trio.lowlevel.checkpoint()
 
-    _more_to_take = False
-
     def _pump(self, client: _Client, wire: _Wire) -> None:
         """Take packets while the window and the wire have room."""
         flight, window = self._flight, self._options.window
@@ -454,7 +453,8 @@ class Link:
         """Say goodbye if that is possible without waiting, give back what was in flight, close the socket."""
         was_up = self._stats.connected
         self._stats.connected = False
-        self._up = trio.Event()
+        if self._up.is_set():  # whoever waits, waits on
+            self._up = trio.Event()
         if was_up and not wire.closed:
             client.disconnect()
             client.loop_write()

@@ -1,0 +1,116 @@
+"""Boards in areas: margins are metres, vehicles move, births are taken whole."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fanout import wire
+from fanout.geo import EVERYONE, circle, corridor
+from fanout.geo.gate import shape_of
+from signage.boards import Boards, widened
+from signage.dialects import native
+from signage.simulators.models import caps_for
+from tests.signage.worlds import START_MS, World, shown
+
+METRES_PER_DEGREE = 111_194.9
+
+
+def boards_at(*places: tuple[float, float]) -> Boards:
+    boards = Boards()
+    for number, (lon, lat) in enumerate(places):
+        boards.put(caps_for(f"b{number}", "led-3x26", lon, lat, ""))
+    return boards
+
+
+SQUARE = wire.Polygon(coordinates=[[(6.0, 53.0), (6.02, 53.0), (6.02, 53.01), (6.0, 53.01), (6.0, 53.0)]])
+
+
+@given(st.floats(5.99, 6.03), st.floats(52.99, 53.02), st.floats(1.0, 2_000.0))
+def test_a_margin_round_a_polygon_is_metres(lon: float, lat: float, margin_m: float) -> None:
+    across = METRES_PER_DEGREE * math.cos(math.radians(lat))
+    dx = max(6.0 - lon, 0.0, lon - 6.02) * across
+    dy = max(53.0 - lat, 0.0, lat - 53.01) * METRES_PER_DEGREE
+    distance_m = math.hypot(dx, dy)
+    if abs(distance_m - margin_m) < 2.0:
+        return
+    found = boards_at((lon, lat)).within(shape_of(SQUARE), margin_m)
+    assert bool(found) == (distance_m < margin_m)
+
+
+def test_circles_and_corridors_grow() -> None:
+    boards = boards_at((6.0, 53.0105))
+    assert boards.within(circle(6.0, 53.0, 1_000.0)) == []
+    assert len(boards.within(circle(6.0, 53.0, 1_000.0), 200.0)) == 1
+    line = corridor([(5.9, 53.0), (6.1, 53.0)], 1_000.0)
+    assert boards.within(line) == []
+    assert len(boards.within(line, 200.0)) == 1
+    assert widened(EVERYONE, 100.0) is EVERYONE
+
+
+def test_a_board_without_a_place_is_only_where_everyone_is() -> None:
+    boards = Boards()
+    boards.put(caps_for("b0", "led-3x26", None, None, ""))
+    assert boards.within(circle(0.0, 0.0, 20_000_000.0)) == []
+    assert len(boards.within(EVERYONE)) == 1
+
+
+def test_nearest_counts_people_and_chooses_no_board() -> None:
+    boards = boards_at((6.0, 53.0))
+    assert boards.within(shape_of(wire.Nearest(lon=6.0, lat=53.0, count=5))) == []
+
+
+def test_a_birth_is_taken_whole_and_the_same_again_is_nothing() -> None:
+    boards = Boards()
+    caps = caps_for("b0", "led-3x26", 6.0, 53.0, "")
+    _, new = boards.put(caps)
+    assert new
+    board, again = boards.put(caps)
+    assert not again
+    boards.put(caps_for("b0", "ticker-1x24", 7.0, 53.0, ""))
+    assert (board.model.lines, board.lon, len(boards)) == (1, 7.0, 1)
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+def test_a_board_on_a_vehicle_drives_in_and_out(forgets: bool) -> None:
+    world = World([])
+    from signage.simulators.display import Display
+
+    caps = msgspec.structs.replace(caps_for("bus", "led-3x26", 6.5, 53.0, "line 12"), mobile=True)
+    bus = Display(caps)
+    bus.power_on()
+    world.displays.append(bus)
+    world.join(bus)
+    area = wire.Circle(lon=6.0, lat=53.0, radius_m=5_000.0)
+    texts = {"nl": "Vermist: jongen, 6 jaar."}
+    what = wire.Action(kind="missing_child", area=area, texts=texts, end_ms=START_MS + 3_600_000)
+    from signage.showing import Record
+
+    world.core.add(
+        Record(action=1, request=what, priority=0, start_ms=START_MS, end_ms=what.end_ms, boards=[]), shape_of(area)
+    )
+    world.save()
+    world.pump()
+    assert shown(bus) == []
+    drive(world, 6.01)
+    assert shown(bus) == [(1, "start")]
+    if forgets:
+        world.restart_engine()
+    drive(world, 6.5)
+    assert shown(bus) == []
+    drive(world, 6.0)
+    assert shown(bus) == [(1, "start")]
+    assert world.core.counts(1).selected == 1
+
+
+def drive(world: World, lon: float) -> None:
+    bus = world.displays[0]
+    version = max(bus._versions.values(), default=0)
+    items = [native.Shown(action=item.action, stage=item.stage) for item in bus.shown]
+    there = native.Reported(board="bus", version=version, shown=items, lon=lon, lat=53.0)
+    world.core.received("signage/1/boards/bus/reported", native.encode(there), False)
+    world.pump()
