@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fanout.geo import arrayfile, kernels, shapes
 from fanout.geo.fixed import EARTH_RADIUS_M, LAT_MAX, LON_MAX, SCALE, TURN, Int32s, to_fixed
+from fanout.geo.sorting import kernels as sorting
 
 Rows = NDArray[np.uint32]
 Runs = NDArray[np.int64]
@@ -94,7 +95,7 @@ class PlaceIndex:
         shift = shift_for(lons.size) if shift is None else shift
         offsets = np.empty((2 * LAT_MAX >> shift) + 2, np.uint32)
         order = np.empty(lons.size, np.uint32)
-        kernels.sort_into_bands(lons, lats, shift, offsets, order)
+        sorting.sort_into_bands(lons, lats, shift, offsets, order)
         named = order if rows is None else rows[order]
         return cls(lons[order], lats[order], named, offsets, shift), order
 

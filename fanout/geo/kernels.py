@@ -43,87 +43,6 @@ _SWEEP_EDGES = 6  # from so many edges in a stretch, sweeping it costs less than
 _jit = njit(cache=True, nogil=True)
 
 
-# --- building ---------------------------------------------------------------------------------------------------------
-
-
-@_jit
-def sort_into_bands(lon, lat, shift, offsets, order):
-    """Fill `offsets` uint32[bands + 1] and `order` uint32[n]: points by (band, longitude, input order).
-
-    A counting sort over bands, then a radix sort (11 bits a pass, least significant first) within each band, which
-    fits the cache. `lon`, `lat` int32[n].
-    """
-    n = lon.size
-    bands = offsets.size - 1
-    for i in range(bands + 1):
-        offsets[i] = 0
-    for i in range(n):
-        offsets[((lat[i] + _LAT_MAX) >> shift) + 1] += 1
-    for b in range(bands):
-        offsets[b + 1] += offsets[b]
-    cursor = offsets[:-1].copy()
-    keys = np.empty(n, np.uint64)  # longitude above, input row below
-    for i in range(n):
-        b = (lat[i] + _LAT_MAX) >> shift
-        keys[cursor[b]] = (np.uint64(np.int64(lon[i]) + _LON_MAX) << np.uint64(32)) | np.uint64(i)
-        cursor[b] += 1
-    widest = 0
-    for b in range(bands):
-        widest = max(widest, np.int64(offsets[b + 1]) - np.int64(offsets[b]))
-    spare = np.empty(widest, np.uint64)
-    counts = np.empty(2048, np.int64)
-    for b in range(bands):
-        start, end = np.int64(offsets[b]), np.int64(offsets[b + 1])
-        if end - start > 96:
-            _radix_by_longitude(keys[start:end], spare[: end - start], counts)
-        else:
-            _insertion(keys[start:end])
-    for i in range(n):
-        order[i] = np.uint32(keys[i] & np.uint64(0xFFFFFFFF))
-
-
-@_jit
-def _insertion(keys):
-    for i in range(1, keys.size):
-        key = keys[i]
-        j = i - 1
-        while j >= 0 and keys[j] > key:
-            keys[j + 1] = keys[j]
-            j -= 1
-        keys[j + 1] = key
-
-
-@_jit
-def _radix_by_longitude(keys, spare, counts):
-    low, high = keys[0], keys[0]
-    for key in keys:
-        low = min(low, key)
-        high = max(high, key)
-    low = low >> np.uint64(32)
-    span = (high >> np.uint64(32)) - low
-    here, there = keys, spare
-    moved = False
-    shift = np.uint64(0)
-    while span >> shift:
-        counts[:] = 0
-        for key in here:
-            counts[(((key >> np.uint64(32)) - low) >> shift) & np.uint64(2047)] += 1
-        total = 0
-        for d in range(2048):
-            count = counts[d]
-            counts[d] = total
-            total += count
-        for key in here:
-            d = (((key >> np.uint64(32)) - low) >> shift) & np.uint64(2047)
-            there[counts[d]] = key
-            counts[d] += 1
-        here, there = there, here
-        moved = not moved
-        shift += np.uint64(11)
-    if moved:
-        keys[:] = here
-
-
 # --- runs -------------------------------------------------------------------------------------------------------------
 
 
@@ -253,20 +172,6 @@ def haversine_near(dlon, dlat, sin0, cos0):
     return q + cos0 * cos1 * t * t
 
 
-@_jit
-def distance_m(lon0, lat0, lon, lat):
-    """Great-circle metres between two points in fixed-point degrees."""
-    a = haversine(wrap(np.int64(lon) - lon0) * _RAD, lat0 * _RAD, lat * _RAD)
-    return 2.0 * _EARTH_M * math.asin(min(1.0, math.sqrt(a)))
-
-
-@_jit
-def distances_m(lon0, lat0, lon, lat, out):
-    """Great-circle metres from one point to many: int32[n], int32[n] -> float64[n]."""
-    for i in range(lon.size):
-        out[i] = distance_m(lon0, lat0, lon[i], lat[i])
-
-
 # --- circle -----------------------------------------------------------------------------------------------------------
 
 
@@ -332,22 +237,18 @@ def circle_runs(lon, lat, offsets, shift, lon0, lat0, radius_m):
 @_jit
 def _circle_band(lon, lat, start, end, lon0, lat0, wide, narrow, hav, sin0, cos0, fast, runs, count):
     """The runs of one band: the window [lon0 - wide, lon0 + wide], folded at the antimeridian, west part first."""
-    if wide >= _LON_MAX:
-        return _circle_window(lon, lat, start, end, lon0, lat0, narrow, hav, sin0, cos0, fast, runs, count)
     west, east = lon0 - wide, lon0 + wide
-    if west < -_LON_MAX:
-        stop = _first_not_below(lon, start, end, east + 1)
-        runs, count = _circle_window(lon, lat, start, stop, lon0, lat0, narrow, hav, sin0, cos0, fast, runs, count)
-        begin = _first_not_below(lon, stop, end, west + _TURN)
-        return _circle_window(lon, lat, begin, end, lon0, lat0, narrow, hav, sin0, cos0, fast, runs, count)
-    if east >= _LON_MAX:
-        stop = _first_not_below(lon, start, end, east - _TURN + 1)
-        runs, count = _circle_window(lon, lat, start, stop, lon0, lat0, narrow, hav, sin0, cos0, fast, runs, count)
-        begin = _first_not_below(lon, stop, end, west)
-        return _circle_window(lon, lat, begin, end, lon0, lat0, narrow, hav, sin0, cos0, fast, runs, count)
-    begin = _first_not_below(lon, start, end, west)
-    stop = _first_not_below(lon, begin, end, east + 1)
-    return _circle_window(lon, lat, begin, stop, lon0, lat0, narrow, hav, sin0, cos0, fast, runs, count)
+    if wide >= _LON_MAX:
+        stop, begin = end, end
+    elif west < -_LON_MAX or east >= _LON_MAX:
+        stop = _first_not_below(lon, start, end, (east if west < -_LON_MAX else east - _TURN) + 1)
+        begin = _first_not_below(lon, stop, end, west + _TURN if west < -_LON_MAX else west)
+    else:
+        stop = start
+        begin = _first_not_below(lon, start, end, west)
+        end = _first_not_below(lon, begin, end, east + 1)
+    runs, count = _circle_window(lon, lat, start, stop, lon0, lat0, narrow, hav, sin0, cos0, fast, runs, count)
+    return _circle_window(lon, lat, begin, end, lon0, lat0, narrow, hav, sin0, cos0, fast, runs, count)
 
 
 @_jit
