@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fanout.errors import Refused
 from signage.boards import view_of
 from signage.dialects import rtig_t047 as t047
 from signage.dialects.rtig_t047 import Address
+from signage.shadow import OPEN
 from signage.simulators.passenger import PassengerDisplay
+from tests.signage import naive_arbitration
 from tests.signage.dialect_kit import HOUR_MS, check_dialect, settle
 from tests.signage.worlds import START_MS, World, action, shown
 
@@ -204,3 +207,65 @@ def test_not_of_this_standard() -> None:
     assert t047.read("signage/1/boards/b/caps", b"{}") is None
     with pytest.raises(Refused):
         t047.read("PID-LED/heartbeat/service", b"nonsense")
+
+
+def story(seed: int, steps: int) -> World:
+    """Faults and actions at random, then peace."""
+    dice = random.Random(seed)
+    world = make(dice.randint(2, 7)) if seed % 2 else make_with_ids(dice.randint(2, 7))
+    running: list[int] = []
+    ids = [display.id for display in world.displays]
+    for number in range(1, steps + 1):
+        display = dice.choice(world.displays)
+        match dice.randrange(10):
+            case 0 | 1 | 2:
+                chosen = set(dice.sample(ids, dice.randint(1, len(ids)))) if dice.random() < 0.7 else set(ids)
+                text = f"Bericht {number}: uitkijken naar een jongen met gele regenjas."
+                end_ms = world.now_ms + dice.choice((20_000, 120_000, HOUR_MS))
+                world.show(number, action(text, end_ms=end_ms), lane=dice.randrange(3), boards=chosen)
+                running.append(number)
+            case 3 if running:
+                world.end(running.pop(dice.randrange(len(running))))
+            case 4 if running:
+                world.end(running.pop(dice.randrange(len(running))), {"nl": "Gevonden. Dank u wel voor het uitkijken."})
+            case 5:
+                world.leave(display)
+            case 6:
+                if not display.connected and dice.random() < 0.5:
+                    display.power_on()
+                world.join(display)
+            case 7:
+                world.engine_cut()
+            case 8:
+                world.engine_back(broker_forgot=dice.random() < 0.3)
+            case 9:
+                world.restart_engine()
+        world.pass_time(dice.choice((1, 5, 40)))
+    world.engine_back()
+    for display in world.displays:
+        world.join(display)
+    world.pass_time(190, 2)
+    return world
+
+
+def check_peace(world: World) -> None:
+    for display in world.displays:
+        board = world.core.boards.get(display.id)
+        assert board is not None
+        expected = naive_arbitration.on(list(board.items), world.now_ms)
+        assert sorted(number for number, _ in shown(display)) == sorted(expected), display.id
+        assert display.violations == []
+        assert board.state not in OPEN, board
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=25)
+def test_after_any_faults_displays_show_what_they_must(seed: int) -> None:
+    check_peace(story(seed, 12))
+
+
+@pytest.mark.long
+@given(st.integers(0, 2**32))
+@settings(max_examples=500)
+def test_after_many_faults_displays_show_what_they_must(seed: int) -> None:
+    check_peace(story(seed, 40))
