@@ -163,11 +163,25 @@ def let_go(db: Connection, batch: Batch, stored: row_logic.Columns, stop: Event 
 # --- claiming -------------------------------------------------------------------------------------------------------
 
 
-def has_work(db: Connection, now_ms: int) -> bool:
-    """Whether a claim could find anything to do: two looks into small indexes, no lock."""
-    due = db.execute("SELECT 1 FROM batches WHERE stage < 2 AND due_ms <= ? LIMIT 1", (now_ms,)).fetchone()
-    ended = db.execute("SELECT 1 FROM phases WHERE live = 1 AND stop_ms <= ? LIMIT 1", (now_ms,)).fetchone()
-    return due is not None or ended is not None
+def has_work(db: Connection, channels: Sequence[int], lanes: Sequence[int], now_ms: int) -> bool:
+    """Whether a claim could find anything to do: looks into small indexes, no lock, so that idle claims cost nobody."""
+    if db.execute("SELECT 1 FROM phases WHERE live = 1 AND stop_ms <= ? LIMIT 1", (now_ms,)).fetchone() is not None:
+        return True
+    return any(_due(db, channels, lane, now_ms, 1) for lane in set(lanes))
+
+
+def _due(db: Connection, channels: Sequence[int], lane: int, now_ms: int, most: int) -> list[int]:
+    """Batches of one lane that may be taken, in their order.
+
+    One lane at a time and LIMIT: walks `batches_by_turn` in its order and stops early, no sort.
+    """
+    holes = ", ".join("?" * len(channels))
+    found = db.execute(
+        f"SELECT id FROM batches WHERE stage < 2 AND lane = ? AND due_ms <= ? AND +channel IN ({holes}) "
+        "ORDER BY seq, id LIMIT ?",
+        (lane, now_ms, *channels, most),
+    ).fetchall()
+    return [number for (number,) in found]
 
 
 def sweep(db: Connection, now_ms: int) -> None:
@@ -191,16 +205,10 @@ def claim(
 ) -> list[Lease]:
     """Lease up to `most` batches, lanes in order, `seq` in order; resolves what a lost lease left."""
     leases: list[Lease] = []
-    holes = ", ".join("?" * len(channels))
     for lane in sorted(set(lanes)):
         while len(leases) < most:
-            # One lane at a time and LIMIT: walks `batches_by_turn` in its order and stops early, no sort.
-            found = db.execute(
-                f"SELECT id FROM batches WHERE stage < 2 AND lane = ? AND due_ms <= ? AND +channel IN ({holes}) "
-                "ORDER BY seq, id LIMIT ?",
-                (lane, now_ms, *channels, most - len(leases)),
-            ).fetchall()
-            for (number,) in found:
+            found = _due(db, channels, lane, now_ms, most - len(leases))
+            for number in found:
                 lease = _lease(db, find(db, "WHERE b.id = ?", number)[0], owner, now_ms + lease_ms)
                 if lease is not None:
                     leases.append(lease)

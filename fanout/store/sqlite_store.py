@@ -384,7 +384,7 @@ class SqliteStore:
     ) -> list[Lease]:
         """See `Ledger.claim`."""
         with self._reading() as db:
-            if not batch_sql.has_work(db, now_ms):
+            if not batch_sql.has_work(db, channels, lanes, now_ms):
                 return []
         with self._writing() as db:
             batch_sql.sweep(db, now_ms)

@@ -1,0 +1,112 @@
+"""The store on Redis: the kit and the histories, on a real server that the tests start themselves."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import redis
+
+from fanout.errors import Refused
+from fanout.store.protocol import Store
+from fanout.store.redis_store import RedisStore
+from tests.store import kit
+from tests.store.history import History
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("redis-server") is None, reason="no redis-server on this machine: the Redis store goes untested"
+)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextmanager
+def server(folder: Path, appendonly: str = "yes") -> Iterator[str]:
+    """A server for the time of the block; at its end it is killed with -9."""
+    port = free_port()
+    command = [
+        "redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--appendonly", appendonly,
+        "--appendfsync", "no", "--save", "", "--daemonize", "no", "--loglevel", "warning",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        with redis.Redis(port=port) as client:
+            while True:
+                assert process.poll() is None, "redis-server ended before it began"
+                try:
+                    client.ping()
+                    break
+                except redis.ConnectionError:
+                    continue
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as folder, server(Path(folder)) as url:
+        yield url
+
+
+@pytest.fixture
+def place(address: str) -> Iterator[kit.Place]:
+    with redis.Redis.from_url(address) as client:
+        client.flushall()
+    stores: list[RedisStore] = []
+
+    def open_it() -> Store:
+        stores.append(RedisStore.open(address))
+        return stores[-1]
+
+    yield open_it
+    for store in stores:
+        store.close_store()
+
+
+@pytest.mark.parametrize("check", kit.CHECKS, ids=lambda check: check.__name__)
+def test_the_store_kit(check: kit.Check, place: kit.Place) -> None:
+    check(place)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_it_lives_as_the_naive_ledger_does(place: kit.Place, seed: int) -> None:
+    History(place(), place(), seed).live(120)
+
+
+def test_nobody_at_the_address_is_told_with_what_to_do() -> None:
+    with pytest.raises(Refused, match="start it there") as caught:
+        RedisStore.open(f"redis://127.0.0.1:{free_port()}/0")
+    assert caught.value.code == "store_unavailable"
+
+
+def test_a_redis_that_forgets_is_refused(tmp_path: Path) -> None:
+    with server(tmp_path, appendonly="no") as url, pytest.raises(Refused, match="appendonly yes"):
+        RedisStore.open(url)
+
+
+def test_what_was_acknowledged_survives_a_kill_of_redis(tmp_path: Path) -> None:
+    with server(tmp_path) as url:
+        store = RedisStore.open(url)
+        number = kit.opened(store, kit.batch(range(100)), kit.batch(range(100, 200), seq=1))
+        (lease,) = kit.claim(store)
+        assert store.intend(lease, kit.everything(lease), now_ms=11)
+    with kit.refused("store_unavailable"):
+        store.action(number)
+    store.close_store()
+    with server(tmp_path) as url:
+        store = RedisStore.open(url)
+        assert kit.states(store, number) == [[kit.IN] * 100, [kit.P] * 100]
+        store.close_store()
