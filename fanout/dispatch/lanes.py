@@ -44,7 +44,7 @@ from fanout.dispatch.scheduler import Scheduler
 ANSWER_BYTES_MAX: Final = 64 * 1024  # a refusal has 500 bytes; an endless answer is cut off here
 IDLE_S_MAX: Final = 3_600  # push services want connections kept
 NEVER_S: Final = float("inf")
-ROUNDS_MAX: Final = 4  # rounds of answers and new requests before other tasks have their turn
+STARTS_MAX: Final = 128  # requests begun in one turn, before other tasks have theirs
 
 _GARBAGE_ERRORS: Final = frozenset(
     {
@@ -323,24 +323,27 @@ class BulkLane:
                 cork.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, int(yes))
 
     def _work(self) -> None:
-        for fd, mask in self._epoll.poll(0):
+        """One connection's answers, and as many new requests: some milliseconds, then others have their turn."""
+        for fd, mask in self._epoll.poll(0, 1):
             ready = (pycurl.CSELECT_IN if mask & ~select.EPOLLOUT else 0) | (
                 pycurl.CSELECT_OUT if mask & select.EPOLLOUT else 0
             )
             self._multi.socket_action(fd, ready)
-        for _ in range(ROUNDS_MAX):
-            self._collect()
-            self._feed()
-            if self._timer_s > trio.current_time():
-                return
+        self._collect()
+        self._feed()
+        if self._timer_s <= trio.current_time():
             self._timer_s = NEVER_S
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
-        self._again_s = trio.current_time()
+            self._again_s = trio.current_time()  # what this has ended is collected in the next turn
 
     def _feed(self) -> None:
         """Put rows on the wire while the scheduler has any and there are free places."""
         self._again_s = NEVER_S
+        enough = self.requests + STARTS_MAX
         while self._idle:
+            if self.requests >= enough:
+                self._again_s = trio.current_time()
+                return
             decision = self._scheduler.next(trio.current_time(), self.in_flight)
             job = decision.ticket
             if job is None:

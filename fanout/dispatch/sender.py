@@ -21,6 +21,7 @@ The store blocks. Readings and claims go through `ask`, a thread by default; res
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
@@ -41,7 +42,7 @@ from fanout.dispatch.outcomes import Verdict, verdict
 from fanout.dispatch.retry import pause_s
 from fanout.dispatch.routes import Delivered, Route
 from fanout.settings import Settings
-from fanout.store.protocol import ActionRecord, Generations, Lease, NewBatch, PhaseRecord, Rows, Store
+from fanout.store.protocol import ActionRecord, Generations, Lease, NewBatch, Rows, Store
 from fanout.store.states import Event, Reason, State
 from fanout.store.writer import Writer, open_writer
 
@@ -50,7 +51,9 @@ log = logging.getLogger("fanout.dispatch")
 Ask = Callable[..., Awaitable[Any]]
 
 CLAIM_EVERY_S: Final = 0.25  # without news: for retries whose time has come and leases that ran out
+WAKE_EVERY_S: Final = 0.005  # how often, at most, channels look for new batches: what a first message may wait here
 LOOK_EVERY_S: Final = 0.02  # how often, at most, the ledger is asked whether actions in hand were closed
+SWITCH_S: Final = 0.0005  # Python's default of 5 ms would make every step of a thread wait that long for a busy lane
 ALL_LANES: Final = tuple(range(len(wire.LANES)))
 STOPPED_BY: Final = {"paused": Event.RETRY, "expired": Event.END}
 """What a state of an action other than `open` means for rows not sent; all others close it."""
@@ -116,6 +119,7 @@ async def run_sender(
     counters: Counters | None = None,
 ) -> None:
     """Send until `stop`. `on_warm` is called once connections stand; `routes` replaces the ways to the wire."""
+    sys.setswitchinterval(SWITCH_S)
     async with trio.open_nursery() as lanes, AsyncExitStack() as stack:
         if routes is None:
             routes = await open_routes(settings, clock_ms, lanes)
@@ -170,11 +174,13 @@ class _Sender:
         self.holding: set[trio.CancelScope] = set()
         self.registry = trio.Lock()
         self.news: dict[str, trio.Event] = {}
+        self.changed = trio.Event()
 
     async def run(self, routes: Mapping[str, Route]) -> None:
         """Serve all channels until `stop`."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.watch)
+            nursery.start_soon(self.follow)
             nursery.start_soon(self.keep_leases)
             nursery.start_soon(self.hurry)
             async with trio.open_nursery() as channels:
@@ -185,19 +191,26 @@ class _Sender:
     # --- what all channels share --------------------------------------------------------------------------------
 
     async def watch(self) -> None:
-        """Wake the channels when the ledger changed, and learn which actions in hand may not go on."""
+        """Wake the channels when the ledger changed."""
         while True:
             await self.ask(self.store.wait, CLAIM_EVERY_S)
             for event in self.news.values():
                 event.set()
+            self.changed.set()
+            await trio.sleep(WAKE_EVERY_S)
+
+    async def follow(self) -> None:
+        """Learn which actions in hand may not go on, whenever the ledger changed."""
+        while True:
+            await self.changed.wait()
+            self.changed = trio.Event()
             await self.look()
             await trio.sleep(LOOK_EVERY_S)
 
     async def look(self) -> None:
         """Ask the ledger about the actions in hand."""
         in_hand = {lease.action for lease in self.leases.values()}
-        for action in in_hand:
-            record = await self.ask(self.store.action, action)
+        for action, record in (await self.ask(self.read_actions, in_hand)).items():
             if record is None or record.state != "open":
                 self.stopped[action] = STOPPED_BY.get(record.state if record else "", Event.CLOSE)
             else:
@@ -207,6 +220,10 @@ class _Sender:
         live = {(lease.action, lease.phase, lease.language) for lease in self.leases.values()}
         for key in self.messages.keys() - live:
             del self.messages[key], self.channels[key]
+
+    def read_actions(self, actions: set[int]) -> dict[int, ActionRecord | None]:
+        """The actions' records, in one go."""
+        return {action: self.store.action(action) for action in actions}
 
     async def hurry(self) -> None:
         """Once the sender is cancelled, leave the batches on the wire the time of one request."""
@@ -278,9 +295,9 @@ class _Sender:
 
     async def deliver(self, route: Route, lease: Lease) -> None:
         """The way of one batch."""
-        message = await self.message(lease)
         wanted = np.flatnonzero(np.isin(lease.status, (State.PENDING, State.AGAIN)))
-        addresses = await self.addresses(lease, wanted, lease.channel)
+        async with self.registry:  # the replica is one object, and threads are several
+            message, addresses = await self.ask(self.read_batch, lease, wanted)
         render = partial(route.render, message, addresses, lease, wanted, now_ms=self.clock_ms())
         batch = await self.ask(render) if route.slow_render else render()
         index = wanted[batch.usable]
@@ -356,7 +373,12 @@ class _Sender:
         channels = fallback.later(self.channels[message.action, message.phase, message.language], lease.channel)
         if not len(index) or not channels or self.stopping(lease, message) is not None:
             return []
-        reached = {channel: np.diff((await self.addresses(lease, index, channel)).offsets) > 0 for channel in channels}
+
+        def reach() -> dict[int, NDArray[np.bool_]]:
+            return {channel: np.diff(self.addresses(lease, index, channel).offsets) > 0 for channel in channels}
+
+        async with self.registry:
+            reached = await self.ask(reach)
         to = fallback.targets(len(index), reached)
         index, to = index[to != fallback.NOWHERE], to[to != fallback.NOWHERE]
         found.status[index] = State.MOVED
@@ -376,36 +398,38 @@ class _Sender:
 
     # --- small questions ------------------------------------------------------------------------------------------
 
-    async def addresses(self, lease: Lease, wanted: NDArray[np.intp], channel: int) -> Column:
-        """Where the rows at `wanted` are reached now on a channel; empty where they are not."""
+    def read_batch(self, lease: Lease, wanted: NDArray[np.intp]) -> tuple[Message, Column]:
+        """What a batch says, and where its rows at `wanted` are reached now; in a thread, in one go."""
+        return self.message(lease), self.addresses(lease, wanted, lease.channel)
 
-        def read() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-            self.replica.refresh()
-            return self.replica.addresses(channel, lease.rows[wanted], lease.generations[wanted])
+    def addresses(self, lease: Lease, wanted: NDArray[np.intp], channel: int) -> Column:
+        """Where the rows at `wanted` are reached now on a channel; empty where they are not. Blocking."""
+        self.replica.refresh()
+        return Column(*self.replica.addresses(channel, lease.rows[wanted], lease.generations[wanted]))
 
-        async with self.registry:  # the replica is one object, and threads are several
-            return Column(*await self.ask(read))
-
-    async def message(self, lease: Lease) -> Message:
-        """What the batch says."""
+    def message(self, lease: Lease) -> Message:
+        """What the batch says. Blocking."""
         key = (lease.action, lease.phase, lease.language)
-        if key not in self.messages:
-            record: ActionRecord = await self.ask(self.store.action, lease.action)
-            phases: list[PhaseRecord] = await self.ask(self.store.phases, lease.action)
-            phase = next(phase for phase in phases if phase.phase == lease.phase)
-            self.messages[key] = Message(
-                action=lease.action,
-                phase=lease.phase,
-                name=phase.name,
-                kind=record.kind,
-                lane=lease.lane,
-                language=lease.language,
-                title=phase.titles.get(lease.language, ""),
-                text=phase.texts[lease.language],
-                end_ms=phase.end_ms,
-            )
-            self.channels[key] = self.open_channels(record, self.messages[key])
-        return self.messages[key]
+        known = self.messages.get(key)
+        if known is not None:
+            return known
+        record = self.store.action(lease.action)
+        assert record is not None, "a batch belongs to an action"
+        phase = next(phase for phase in self.store.phases(lease.action) if phase.phase == lease.phase)
+        message = Message(
+            action=lease.action,
+            phase=lease.phase,
+            name=phase.name,
+            kind=record.kind,
+            lane=lease.lane,
+            language=lease.language,
+            title=phase.titles.get(lease.language, ""),
+            text=phase.texts[lease.language],
+            end_ms=phase.end_ms,
+        )
+        self.channels[key] = self.open_channels(record, message)
+        self.messages[key] = message
+        return message
 
     def open_channels(self, record: ActionRecord, message: Message) -> list[int]:
         """Channels this message may fall back to, in the order of the settings."""
