@@ -35,7 +35,7 @@ from signage.mqtt import Packet
 GONE_SNAPSHOTS: Final = 2
 ASK_FIRST_MS: Final = 500  # time for a display to take a message before it is asked what it shows
 ASK_AGAIN_MS: Final = 2_000
-ASK_AGAIN_MS_MAX: Final = 30_000
+ASK_AGAIN_MS_MAX: Final = 10_000
 REQUESTS_OPEN_MAX: Final = 4
 
 
@@ -409,12 +409,14 @@ class Standard:
     def _snapshot(self, display: Display, lines: Sequence[str], now_ms: int) -> None:
         """What stands on the display at this moment, as evidence."""
         ours = {identifier for identifier, (_, texts) in display.wanted.items() if t047.seen_in(lines, texts)}
-        strangers = {
-            identifier
-            for identifier, told in display.told.items()
-            if identifier not in display.wanted and told.texts and t047.seen_in(lines, told.texts)
-        } - ours
-        display.seen |= ours
+        strangers: set[str] = set()
+        if not ours:  # a page that can be of a message that is wanted is no proof of one that is not
+            strangers = {
+                identifier
+                for identifier, told in display.told.items()
+                if identifier not in display.wanted and told.texts and t047.seen_in(lines, told.texts)
+            }
+        display.seen |= _proven_by(lines, {each: display.wanted[each][1] for each in ours})
         display.clear_runs = 0 if strangers else display.clear_runs + 1
         expected = list(self._expected(display.id))
         by_id = {t047.message_id(item.action, item.stage): item for item in expected}
@@ -480,6 +482,19 @@ class Standard:
 
 
 LATE_MS: Final = t047.HEARTBEAT_S * 1000 * t047.LATE_HEARTBEATS
+
+
+def _proven_by(lines: Sequence[str], candidates: Mapping[str, Mapping[str, str]]) -> set[str]:
+    """Which of the messages that the lines can be of they are proof of: texts of several actions may share a page.
+
+    A message that stands there whole, the longest if there are several; else the only one; else none: another page
+    will tell.
+    """
+    if len(candidates) <= 1:
+        return set(candidates)
+    whole = {each: t047.length_within(lines, texts) for each, texts in candidates.items()}
+    longest = max(whole.values())
+    return {each for each, length in whole.items() if length == longest} if longest else set()
 
 
 def _placed(caps: Caps, name: str, lon: float | None, lat: float | None) -> Caps:

@@ -305,6 +305,12 @@ def seen_in(lines: Sequence[str], texts: Mapping[str, str]) -> bool:
     return False
 
 
+def length_within(lines: Sequence[str], texts: Mapping[str, str]) -> int:
+    """Letters and digits of the longest of the texts that stands whole in the lines; 0 when none does."""
+    shown = _plain("".join(lines))
+    return max((len(_plain(text)) for text in texts.values() if _plain(text) in shown), default=0)
+
+
 def _plain(text: str) -> str:
     bare = unicodedata.normalize("NFKD", text).casefold()
     return "".join(letter for letter in bare if letter.isalnum())

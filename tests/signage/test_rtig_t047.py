@@ -203,6 +203,20 @@ def test_a_part_is_seen_and_a_time_is_not() -> None:
     assert not t047.seen_in(["12 Centraal  3 min"], text)
 
 
+def test_a_page_that_two_messages_share_proves_neither() -> None:
+    world = make(1)
+    display = world.displays[0]
+    text = "Vermist in Assen: {}, zes jaar oud, met een gele regenjas en blauwe laarzen aan. Gezien? Bel direct 112."
+    world.show(1, action(text.format("jongen"), end_ms=START_MS + HOUR_MS))
+    world.show(2, action(text.format("meisje"), end_ms=START_MS + HOUR_MS))
+    real, display.standing = display.standing, lambda now_ms: ["en blauwe laarzen aan.", "Gezien? Bel direct 112."]
+    world.pass_time(20)
+    assert world.core.counts(1).shown == world.core.counts(2).shown == 0
+    display.standing = real
+    world.pass_time(60)
+    assert world.core.counts(1).shown == world.core.counts(2).shown == 1
+
+
 def test_not_of_this_standard() -> None:
     assert t047.read("signage/1/boards/b/caps", b"{}") is None
     with pytest.raises(Refused):
