@@ -259,6 +259,9 @@ def story(seed: int, steps: int) -> World:
     for display in world.displays:
         world.join(display)
     world.pass_time(190, 2)
+    for _ in range(3):  # an end of some action may fall on this very moment
+        if any(board.state in OPEN for board in world.core.boards):
+            world.pass_time(30)
     return world
 
 
