@@ -30,7 +30,7 @@ QUICK, FULL = (10_000, 100_000), (10_000, 100_000, 1_600_000)
 
 def run(options: Options) -> Iterator[Row]:
     """One nation after another, the largest with a local action in the middle."""
-    sizes = QUICK if options.quick else FULL
+    sizes: tuple[int, ...] = QUICK if options.quick else FULL
     if options.participants:
         sizes = (options.participants,)
     costs = []
