@@ -45,7 +45,8 @@ class Numpy:
         dlat = np.degrees(radius_m / EARTH_RADIUS_M) * 1.001
         dlon = dlat / np.cos(np.radians(abs(lat) + dlat))
         near = np.flatnonzero((np.abs(self.lon - lon) <= dlon) & (np.abs(self.lat - lat) <= dlat))
-        return near[distance_m(lon, lat, self.lon[near], self.lat[near]) <= radius_m]
+        rows: Rows = near[distance_m(lon, lat, self.lon[near], self.lat[near]) <= radius_m]
+        return rows
 
     def polygon(self, geometry: Any) -> Rows:
         """Rows in or on a shapely geometry."""
@@ -54,7 +55,8 @@ class Numpy:
         west, south, east, north = geometry.bounds
         near = np.flatnonzero((self.lon >= west) & (self.lon <= east) & (self.lat >= south) & (self.lat <= north))
         shapely.prepare(geometry)
-        return near[shapely.intersects_xy(geometry, self.lon[near], self.lat[near])]
+        rows: Rows = near[shapely.intersects_xy(geometry, self.lon[near], self.lat[near])]
+        return rows
 
     def nearest(self, lon: float, lat: float, k: int) -> Rows:
         """The k nearest, nearest first."""

@@ -42,7 +42,7 @@ CENTRES = 32
 def run(options: Options) -> Iterator[Row]:
     """Every case; `--participants` sets the size of the comparison and leaves the cost curve out."""
     selection.warm()
-    people = options.participants or 1_600_000
+    people = options.participants or (400_000 if options.quick else 1_600_000)
     seconds = 0.25 if options.quick else 1.5
     yield from _against_peers(options, people, seconds)
     yield from _registry(options, people if options.participants else (200_000 if options.quick else people), seconds)
@@ -216,7 +216,7 @@ def _registry(options: Options, people: int, seconds: float) -> Iterator[Row]:
 
 def _preview(view: Any, query: Query) -> None:
     reached = reach(view, query)
-    by_channel(view, reached.rows, 0xFF)
+    by_channel(reached, 0xFF)
     density(reached)
 
 

@@ -67,7 +67,8 @@ def kinds_of(people: NDArray[np.void], persons: NDArray[np.uint32], hours: NDArr
     rest = np.zeros(people.size, np.uint64)
     for name, shift in (("timezone", 0), ("flags", 16), ("channels", 24), ("language", 32), ("age_group", 40)):
         rest |= people[name].astype(np.uint64) << np.uint64(shift)
-    profile, first = _numbered(wants, rest)
+    alike, _ = _numbered(wants, rest)
+    profile, first = _numbered(alike.astype(np.uint64), people["preference"].astype(np.uint64))
     place, first_place = _numbered(profile[persons].astype(np.uint64), hours.astype(np.uint64))
     kinds = Kinds(profile, people[first], place, profile[persons[first_place]], hours[first_place])
     for array in kinds:

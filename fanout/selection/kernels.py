@@ -149,9 +149,12 @@ def reached_places(
     `people`: how many the part has; `single`: none of them has two places, so nothing is measured. `out_*` of as many
     as there are candidates.
     """
+    twice = np.zeros(0 if single else (people >> 6) + 1, np.uint64)
+    if not single:
+        _mark_twice(runs, persons, kinds, wanted, twice)
+    met = np.zeros(twice.size, np.uint64)
+    slots = np.empty(0 if single else people, np.uint32)  # of those met, if they are to be met again
     sin0, cos0 = math.sin(lat0 * _RAD), math.cos(lat0 * _RAD)
-    slots = np.empty(0 if single else people, np.uint32)
-    seen = np.zeros(0 if single else (people >> 6) + 1, np.uint64)
     count = 0
     for r in range(runs.shape[0]):
         for i in range(runs[r, 0], runs[r, 1]):
@@ -164,21 +167,33 @@ def reached_places(
             if row < excluded.size and excluded[row]:
                 continue
             slot = count
-            if not single:
+            if twice.size and twice[number >> 6] >> np.uint64(number & 63) & np.uint64(1):
                 metres = np.float32(_metres(lon[i], lat[i], lon0, lat0, sin0, cos0, line))
                 word, bit = number >> 6, np.uint64(1) << np.uint64(number & 63)
-                if seen[word] & bit:
-                    slot = slots[number]
+                if met[word] & bit:
+                    slot = np.int64(slots[number])
                     if metres >= out_metres[slot]:
                         continue
-                else:
-                    seen[word] |= bit
-                    slots[number] = slot
+                met[word] |= bit
+                slots[number] = slot
                 out_metres[slot] = metres
             out_rows[slot] = row
             out_places[slot] = i
             count += slot == count
     return count
+
+
+@_jit
+def _mark_twice(runs, persons, kinds, wanted, twice):
+    """Set the bit of every person with several places among the candidates: only theirs must be measured."""
+    seen = np.zeros(twice.size, np.uint64)
+    for r in range(runs.shape[0]):
+        for i in range(runs[r, 0], runs[r, 1]):
+            if wanted[kinds[i]]:
+                number = persons[i]
+                word, bit = number >> 6, np.uint64(1) << np.uint64(number & 63)
+                twice[word] |= seen[word] & bit
+                seen[word] |= bit
 
 
 @_jit

@@ -1,7 +1,7 @@
 """What a selection would look like on a map and in a table, without making it: for every move of the mouse.
 
     reached = reach(view, query)                     # who, each at the place that decides; no order
-    by_channel(view, reached.rows, mask)             # {"fcm": 61, "sms": 7}
+    by_channel(reached, mask)                        # {"fcm": 61, "sms": 7}
     density(reached, columns=64, rows=48)            # a coarse grid to draw
     Districts.of(areas, "municipality").counts(view, reached)   # {"Assen": 68}
 
@@ -29,7 +29,6 @@ from fanout.geo.areas import NamedAreas
 from fanout.geo.fixed import SCALE
 from fanout.geo.index import PlaceIndex
 from fanout.registry.columns import choices_of
-from fanout.registry.kernels import factorise
 from fanout.registry.view import Part, Rows, View
 from fanout.selection import kernels
 from fanout.selection.choose import choose, parts_of
@@ -43,13 +42,13 @@ NOWHERE: Final = 0xFFFF
 class Reached:
     """`rows` uint32[n], each once, in no order; `lon`, `lat` int32[n] fixed-point, of the place that decides.
 
-    `places`: for each part of the view its index, and the positions in it, in the order of `rows`.
+    `places`: the parts of the view, each with the positions in its index, in the order of `rows`.
     """
 
     rows: Rows = field(repr=False)
     lon: NDArray[np.int32] = field(repr=False)
     lat: NDArray[np.int32] = field(repr=False)
-    places: tuple[tuple[PlaceIndex, Rows], ...] = field(repr=False)
+    places: tuple[tuple[Part, Rows], ...] = field(repr=False)
 
     def __len__(self) -> int:
         return int(self.rows.size)
@@ -75,24 +74,36 @@ def reach(view: View, query: Query) -> Reached:
     if everyone:
         filters = filters._replace(in_force=np.ones_like(filters.in_force))
     found = [_of_part(part, stale, query, filters) for part, stale in parts_of(view)]
-    places = tuple((part.index, at) for (part, _), (_, at) in zip(parts_of(view), found, strict=True))
+    places = tuple((part, at) for (part, _), (_, at) in zip(parts_of(view), found, strict=True))
     return Reached(
         np.concatenate([rows for rows, _ in found]),
-        np.concatenate([index.lon[at] for index, at in places]),
-        np.concatenate([index.lat[at] for index, at in places]),
+        np.concatenate([part.index.lon[at] for part, at in places]),
+        np.concatenate([part.index.lat[at] for part, at in places]),
         places,
     )
 
 
-def by_channel(view: View, rows: Rows, mask: int) -> dict[str, int]:
-    """How many of `rows` are reached first by each channel of a mask: the first of their preference that is in it."""
-    words = view.take("preference", rows).astype(np.uint64)
-    codes, firsts = np.empty(words.size, np.uint32), np.empty(words.size, np.uint32)
-    kinds = factorise(words, words, codes, firsts)  # a handful; finding them by sorting would take the longest of all
+def by_kind(reached: Reached) -> tuple[NDArray[np.void], NDArray[np.int64]]:
+    """Records PERSON[k] that differ in something a filter or a preference sees, and int64[k], how many people are so.
+
+    A few hundred rows stand for everybody: what is counted by channel or language is counted here. Generation and row
+    of the records mean nothing.
+    """
+    records, counts = [], []
+    for part, positions in reached.places:
+        kinds = part.kinds
+        records.append(kinds.profiles[kinds.place_profile])
+        counts.append(np.bincount(kinds.place[positions], minlength=kinds.place_profile.size))
+    return np.concatenate(records), np.concatenate(counts)
+
+
+def by_channel(reached: Reached, mask: int) -> dict[str, int]:
+    """How many are reached first by each channel of a mask: the first of their preference that is in it."""
     people: dict[str, int] = {}
-    for word, count in zip(words[firsts[:kinds]].tolist(), np.bincount(codes).tolist(), strict=True):
+    records, counts = by_kind(reached)
+    for word, count in zip(records["preference"].tolist(), counts.tolist(), strict=True):
         first = next((channel for channel in choices_of(word) if mask >> channel & 1), None)
-        if first is not None:
+        if first is not None and count:
             people[wire.CHANNELS[first]] = people.get(wire.CHANNELS[first], 0) + count
     return people
 
@@ -122,10 +133,10 @@ class Districts:
         return cls({name: shape for name in areas.names(kind) if (shape := areas(kind, name)) is not None})
 
     def counts(self, view: View, reached: Reached) -> dict[str, int]:
-        """People by district, most first; those in no district are under the empty name."""
+        """People of `view` by district, most first; those in no district are under the empty name."""
         total = np.zeros(NOWHERE + 1, np.int64)
-        for index, positions in reached.places:
-            total += np.bincount(self._districts(index)[positions], minlength=total.size)
+        for (part, _), (_, positions) in zip(parts_of(view), reached.places, strict=True):
+            total += np.bincount(self._districts(part.index)[positions], minlength=total.size)
         names = [*self._areas, ""]
         people = np.append(total[: len(self._areas)], total[NOWHERE])
         order = np.argsort(-people, kind="stable")

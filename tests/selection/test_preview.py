@@ -49,7 +49,7 @@ def test_a_preview_is_of_those_selected(view: View, lon: float, lat: float, radi
     else:
         assert sorted(reached.rows.tolist()) == sorted(selected.rows.tolist())
     assert density(reached, columns=7, rows=5).people.sum() == len(reached)
-    assert sum(by_channel(view, reached.rows, 0xFF).values()) == len(reached)
+    assert sum(by_channel(reached, 0xFF).values()) == len(reached)
 
 
 def test_the_place_that_decides_is_shown(tmp_path: Path) -> None:
