@@ -184,11 +184,14 @@ def _raise_curtain(console: Console, crew: Crew, scene: world.World, options: Op
     start_s = crew.wait_for("the engine", (run / "api").exists, PATIENCE_S)
     console.print(f"engine ready after {start_s:.1f} s, with 2 senders")
     broker = (run / "broker").read_text().strip()
-    boards = ["--boards-file", str(scene.boards_file), "--broker", broker, "--film", str(scene.folder / "film.jsonl")]
-    crew.start("boards", [python, "-m", "signage.cli", "simulate", *boards])
+    standard = world.standard_displays(options.boards)
+    boards = ["--boards-file", str(scene.boards_file), "--t047", str(standard), "--broker", broker]
+    film = ["--film", str(scene.folder / "film.jsonl")]
+    crew.start("boards", [python, "-m", "signage.cli", "simulate", *boards, *film])
     address = (run / "api").read_text().strip()
     boards_s = crew.wait_for("the boards", lambda: _boards_known(address) >= options.boards, PATIENCE_S)
-    console.print(f"{options.boards:,} boards on the air after {boards_s:.1f} s")
+    dialects = f"{options.boards - standard:,} of the native contract, {standard:,} of RTIG T047"
+    console.print(f"{options.boards:,} boards on the air after {boards_s:.1f} s: {dialects}")
     return Timings(import_s, start_s, boards_s)
 
 

@@ -51,9 +51,14 @@ def make(folder: Path, participants: int, boards: int, seed: int, senders: int) 
     )
     people: pa.Table = nation.spread(participants, seed)
     pq.write_table(people, world.people_file)
-    _write_boards(world.boards_file, boards, seed)
+    _write_boards(world.boards_file, boards - standard_displays(boards), seed)
     world.settings_file.write_text(_settings(world, senders))
     return world
+
+
+def standard_displays(boards: int) -> int:
+    """How many of so many boards speak the open standard RTIG T047; the others keep the native contract."""
+    return boards // 50
 
 
 def boards_here(fast: bool) -> int:
