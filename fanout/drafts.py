@@ -29,7 +29,7 @@ from fanout.plan.policy import NO_CHANNEL, first_choice, mask_of, told_in
 from fanout.registry.registry import Registry
 from fanout.registry.view import View
 from fanout.selection.choose import choose
-from fanout.selection.preview import Districts, density, reach
+from fanout.selection.preview import Districts, by_kind, density, reach
 from fanout.selection.query import Query
 from fanout.settings import KindSettings, Settings, TenantSettings
 from fanout.store.protocol import NewBatch
@@ -217,11 +217,11 @@ class _Count(NamedTuple):
 
 def _count(view: View, checked: _Checked, districts_now: Callable[[], Districts], grid: int) -> _Count:
     reached = reach(view, checked.query)
-    chosen = first_choice(view.take("preference", reached.rows), checked.query.channels)
+    kinds, people = by_kind(reached)
+    chosen = first_choice(kinds["preference"].astype(np.uint32), checked.query.channels)
     offered = checked.offered
-    languages = _told(view, offered)[view.take("language", reached.rows)]
-    table = np.bincount(chosen.astype(np.int64) * len(offered) + languages, minlength=256 * len(offered))
-    counts = table.reshape(256, len(offered))
+    counts = np.zeros((256, len(offered)), np.int64)
+    np.add.at(counts, (chosen, _told(view, offered)[kinds["language"]]), people)
     sms = wire.CHANNELS.index("sms")
     drawn = None
     if grid:
