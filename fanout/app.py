@@ -24,6 +24,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import numpy as np
 import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve as hypercorn_serve
@@ -45,6 +46,7 @@ from fanout.settings import Settings, dump
 from fanout.store.protocol import Store
 from fanout.store.sqlite_store import SqliteStore
 from fanout.store.writer import open_writer
+from fanout.wire import CHANNELS
 from signage.service import open_signage
 
 log = logging.getLogger("fanout.app")
@@ -291,10 +293,17 @@ async def sender(settings: Settings, owner: str) -> None:
     watch_parent(stop)
     store = await trio.to_thread.run_sync(open_store, settings)
     replica = await trio.to_thread.run_sync(Replica.open, settings.data / "registry", store)
+    await trio.to_thread.run_sync(_warm_replica, replica)
     try:
         await run_sender(store, replica, settings, owner=owner, clock_ms=clock_ms, stop=stop, on_warm=_say_ready)
     finally:
         await trio.to_thread.run_sync(store.close_store)
+
+
+def _warm_replica(replica: Replica) -> None:
+    """Look an address up on every channel: kernels are loaded then, and the pages they need are mapped."""
+    for channel in range(len(CHANNELS)):
+        replica.addresses(channel, np.zeros(1, np.uint32), np.zeros(1, np.uint16))
 
 
 def _say_ready() -> None:

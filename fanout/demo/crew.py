@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Final
 
 PR_SET_PDEATHSIG: Final = 1
-POLL_S: Final = 0.02
+LOOK_S: Final = 0.02
 END_S: Final = 20.0
 
 
@@ -88,7 +88,7 @@ class Crew:
         if status:
             raise CrewError(f"{name} ended with status {status}\n{self._last_lines(name)}")
 
-    def wait_for(self, what: str, ready: Callable[[], bool], timeout_s: float) -> float:
+    def wait_for(self, what: str, ready: Callable[[], bool], timeout_s: float, *, look_s: float = LOOK_S) -> float:
         """Until `ready()`; returns the seconds it took. Errors: `CrewError`, when time is over or a process died."""
         started_s = time.monotonic()
         pause = threading.Event()
@@ -96,7 +96,7 @@ class Crew:
             self.check()
             if time.monotonic() - started_s > timeout_s:
                 raise CrewError(f"{what} did not get ready in {timeout_s:.0f} s\n{self._last_lines()}")
-            pause.wait(POLL_S)
+            pause.wait(look_s)
         return time.monotonic() - started_s
 
     def check(self) -> None:

@@ -30,6 +30,7 @@ from fanout.demo.crew import Crew, CrewError
 from fanout.settings import load
 from fanout.store.states import State
 
+WIDTH: Final = 100  # of a log or a pipe
 FOLLOW_S: Final = 0.2
 PATIENCE_S: Final = 240.0
 RADIUS_M: Final = 2_000.0
@@ -115,7 +116,7 @@ class Timings(NamedTuple):
 
 def run_demo(options: Options) -> None:
     """Play it. Ends every process it started, also on Ctrl-C and on errors. Errors: exits with 1 and says why."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     started_s = time.monotonic()
     try:
         with Crew(options.out / "demo" / "logs") as crew:
@@ -189,7 +190,7 @@ def _raise_curtain(console: Console, crew: Crew, scene: world.World, options: Op
     film = ["--film", str(scene.folder / "film.jsonl")]
     crew.start("boards", [python, "-m", "signage.cli", "simulate", *boards, *film])
     address = (run / "api").read_text().strip()
-    boards_s = crew.wait_for("the boards", lambda: _boards_known(address) >= options.boards, PATIENCE_S)
+    boards_s = crew.wait_for("the boards", lambda: _boards_known(address) >= options.boards, PATIENCE_S, look_s=0.5)
     dialects = f"{options.boards - standard:,} of the native contract, {standard:,} of RTIG T047"
     console.print(f"{options.boards:,} boards on the air after {boards_s:.1f} s: {dialects}")
     return Timings(import_s, start_s, boards_s)
