@@ -1,6 +1,6 @@
 """Composes the services from settings, starts them in order, and drains them in order. The only module that knows all.
 
-Start: lock the folder → ledger → registry → kernels warm → boards → engine recovered → listening → senders → ready.
+Start: lock the folder → ledger → registry → kernels warm → boards → senders getting warm, engine recovered → ready.
 Stop (SIGTERM, Ctrl-C): no new requests → running ones finish → senders finish what is on the wire → boards → ledger.
 
 Rules:
@@ -124,6 +124,7 @@ async def _run(settings: Settings, stop: trio.Event, on_ready: Callable[[str], N
             open_signage(
                 settings.signage, store, clock_ms, folder=settings.data / "signage", kinds=settings.kinds
             ) as boards,
+            _open_senders(settings, store) as warm,
         ):
             engine = Engine(settings, store, writer, registry, boards, areas, clock_ms)
             await engine.recover()
@@ -138,7 +139,7 @@ async def _run(settings: Settings, stop: trio.Event, on_ready: Callable[[str], N
             )
             async with trio.open_nursery() as nursery:
                 upkeep = await nursery.start(_upkeep, store, registry, engine, changes)
-                senders = await nursery.start(_senders, settings, store)
+                await warm.wait()
                 (address,) = await nursery.start(_listen, application, settings, stop)
                 _write_run_file(settings, "broker", boards.broker_address)
                 _write_run_file(settings, "api", address)
@@ -146,7 +147,6 @@ async def _run(settings: Settings, stop: trio.Event, on_ready: Callable[[str], N
                 on_ready(address)
                 await stop.wait()
                 log.info("stopping: requests, then senders, then boards")
-                senders.cancel()
                 upkeep.cancel()
     finally:
         await trio.to_thread.run_sync(registry.close)
@@ -246,18 +246,24 @@ async def _stop_on_signal(stop: trio.Event) -> None:
 # --- senders --------------------------------------------------------------------------------------------------------
 
 
-async def _senders(
-    settings: Settings,
-    store: Store,
-    *,
-    task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Keep the senders running until cancelled; `started` when each of them is warm."""
-    with trio.CancelScope() as scope:
-        async with trio.open_nursery() as nursery:
+@asynccontextmanager
+async def _open_senders(settings: Settings, store: Store) -> AsyncIterator[trio.Event]:
+    """Senders that get warm side by side, beside everything else; the event is set when each of them is.
+
+    When the context ends they finish what they have on the wire, and end.
+    """
+    warm = trio.Event()
+
+    async def start(nursery: trio.Nursery) -> None:
+        async with trio.open_nursery() as starting:
             for number in range(settings.senders.processes):
-                await nursery.start(_supervise, settings, store, number)
-            task_status.started(scope)
+                starting.start_soon(nursery.start, _supervise, settings, store, number)
+        warm.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(start, nursery)
+        yield warm
+        nursery.cancel_scope.cancel()
 
 
 async def _supervise(

@@ -26,6 +26,7 @@ _FIELDS: Final = {
     "messageTargetArea", "messageBehaviour", "messageId", "messageAction",
 }  # fmt: skip
 BEAT_MS: Final = 30_000
+ASK_MS: Final = 3_000  # a display that got no answer to its discovery asks again
 PAGE_MS: Final = 4_000
 
 
@@ -71,6 +72,7 @@ class PassengerDisplay:
         self._messages: dict[str, dict[str, Any]] = {}
         self._order = 0
         self._beat_ms = 0
+        self._asked_ms: int | None = None
         self._page = 0
         self._count = 0
 
@@ -122,8 +124,12 @@ class PassengerDisplay:
     def connect(self, now_ms: int) -> list[Out]:
         self.connected = True
         self._beat_ms = now_ms
+        return [self._discover(now_ms)]
+
+    def _discover(self, now_ms: int) -> Out:
+        self._asked_ms = now_ms
         body = {**self._ids(), "deviceModel": f"{self.kind}-{self.lines}x{self.characters}", "requestId": self._next()}
-        return [self._out(f"{self.kind}/discovery/request", "discoveryRequest", body)]
+        return self._out(f"{self.kind}/discovery/request", "discoveryRequest", body)
 
     def cut(self, now_ms: int) -> None:
         self.connected = False
@@ -132,10 +138,14 @@ class PassengerDisplay:
         if not self.connected:
             return None
         ends: list[int] = [message["until_ms"] for message in self._messages.values() if message["until_ms"] > now_ms]
+        if self._asked_ms is not None:
+            ends.append(self._asked_ms + ASK_MS)
         return min([self._beat_ms + BEAT_MS, *ends])
 
     def wake(self, now_ms: int) -> list[Out]:
         self._frame("desired", now_ms)
+        if self.connected and self._asked_ms is not None and now_ms >= self._asked_ms + ASK_MS:
+            return [self._discover(now_ms)]
         if not self.connected or now_ms < self._beat_ms + BEAT_MS:
             return []
         self._beat_ms = now_ms
@@ -183,6 +193,7 @@ class PassengerDisplay:
         return []
 
     def _placed(self, body: dict[str, Any]) -> list[Out]:
+        self._asked_ms = None
         config = body.get("locationConfig")
         if not isinstance(config, dict) or not body.get("responseId") or body.get("vendorId") != self.vendor:
             self.violations.append(f"discovery response {body}")
