@@ -10,6 +10,7 @@ At the end the engine is stopped, and who was told when is read from its ledger 
 from __future__ import annotations
 
 import platform
+import signal
 import sys
 import threading
 import time
@@ -118,6 +119,9 @@ def run_demo(options: Options) -> None:
     """Play it. Ends every process it started, also on Ctrl-C and on errors. Errors: exits with 1 and says why."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH)
     started_s = time.monotonic()
+    # A shell that starts us in the background has Ctrl-C ignored; and a SIGTERM shall end us in order as well.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         with Crew(options.out / "demo" / "logs") as crew:
             summary = _play(console, crew, options)
@@ -342,8 +346,8 @@ def _over(view: wire.ActionView) -> bool:
 
 
 def _stay(console: Console, address: str, key: str) -> None:
-    console.print(f"\nstaying: API {address}, key {key}; Ctrl-C ends everything")
-    console.print(f"  curl -H 'Authorization: Bearer {key}' {address}/v1/actions/1")
+    console.print(f"\nstaying: API {address}, key {key}; Ctrl-C ends everything", soft_wrap=True)
+    console.print(f"  curl -H 'Authorization: Bearer {key}' {address}/v1/actions/1", soft_wrap=True)
     threading.Event().wait()
 
 
