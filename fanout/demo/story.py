@@ -123,7 +123,7 @@ def run_demo(options: Options) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        with Crew(options.out / "demo" / "logs") as crew:
+        with Crew(options.out / "logs") as crew:
             summary = _play(console, crew, options)
     except CrewError as error:
         Console(stderr=True).print(f"[bold red]the demo stopped:[/] {error}", highlight=False)

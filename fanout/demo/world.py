@@ -30,11 +30,6 @@ class World(NamedTuple):
         """The engine's data folder."""
         return self.folder / "data"
 
-    @property
-    def logs(self) -> Path:
-        """What the processes print."""
-        return self.folder / "logs"
-
 
 def make(folder: Path, participants: int, boards: int, seed: int, senders: int) -> World:
     """Write people (Parquet), boards (CSV) and settings (TOML) into an emptied folder."""
