@@ -107,10 +107,10 @@ def demo(
     participants: Annotated[int, typer.Option(min=1_000, help="How many people are registered.")] = 1_600_000,
     boards: Annotated[
         int | None,
-        typer.Option(min=10, help="How many matrix boards there are. [default: 10,000; 1,000 where no mosquitto is]"),
+        typer.Option(min=10, help="How many matrix boards there are. [default: 10,000, where no mosquitto is 1,000]"),
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed makes the same nation.")] = 1,
-    fast: Annotated[bool, typer.Option("--fast", help="100,000 participants and 1,000 boards.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="100,000 participants, and fewer boards.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Last line: one JSON object with the summary.")] = False,
     stay: Annotated[bool, typer.Option("--stay", help="Keep everything running for a look around.")] = False,
     out: Annotated[Path, typer.Option(help="Folder for the picture and the data.")] = Path("out"),
