@@ -80,13 +80,17 @@ class PhaseRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """Deliveries to be made: one phase, one channel, one language. `rows` uint32[n], `generations` uint16[n]."""
+    """Deliveries to be made: one phase, one channel, one language. `rows` uint32[n], `generations` uint16[n].
+
+    `not_before_ms`: when it may go out at the earliest; `Ledger.hasten` brings that forward.
+    """
 
     channel: int
     language: str
     seq: int
     rows: Rows
     generations: Generations
+    not_before_ms: int = 0
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,6 +169,12 @@ class Ledger(Protocol):
 
     def set_paused(self, action: int, paused: bool) -> bool:
         """Open to paused, or back. False if it was in neither."""
+
+    def hasten(self, action: int, phase: int, *, below_seq: int) -> int:
+        """Let batches of a phase whose `seq` is below a number go out now, which waited for their time.
+
+        Returns how many did. Only those that no sender ever had: a retry keeps its pause.
+        """
 
     def action(self, action: int) -> ActionRecord | None: ...
 

@@ -123,6 +123,7 @@ def add_batches(pipe: Any, record: ActionRecord, phase: int, first: int, batches
     for number, batch in enumerate(batches, first):
         marks = np.zeros(len(batch.rows), np.uint8), np.zeros(len(batch.rows), np.uint8)
         one = Batch(number, record.id, phase, record.lane, batch.channel, batch.language, batch.seq)
+        one.due_ms = batch.not_before_ms
         contents = {
             "rows": batch.rows.astype("<u4", copy=False).tobytes(),
             "generations": batch.generations.astype("<u2", copy=False).tobytes(),

@@ -81,16 +81,15 @@ def find(db: Connection, where: str, *values: Any) -> list[Batch]:
     return found
 
 
-def insert(
-    db: Connection, action: int, phase: int, lane: int, batches: Sequence[NewBatch], *, held: bool, due_ms: int = 0
-) -> None:
+def insert(db: Connection, action: int, phase: int, lane: int, batches: Sequence[NewBatch], *, held: bool) -> None:
     """Store new batches of one phase, all rows pending."""
     (last,) = db.execute("SELECT coalesce(max(id), 0) FROM batches").fetchone()
     ids = range(last + 1, last + 1 + len(batches))
     stage = HELD if held else READY
     fresh = [
-        (number, action, phase, lane, batch.channel, batch.language, batch.seq, stage, due_ms, _fresh(len(batch.rows)))
+        (number, action, phase, lane, batch.channel, batch.language, batch.seq, stage, batch.not_before_ms, tally)
         for number, batch in zip(ids, batches, strict=True)
+        for tally in (_fresh(len(batch.rows)),)
     ]
     db.executemany(
         "INSERT INTO batches (id, action, phase, lane, channel, language, seq, stage, due_ms, tally, token, attempt) "
@@ -140,6 +139,15 @@ def write(db: Connection, batch: Batch, status: Bytes8, reason: Bytes8) -> None:
             batch.id,
         ),
     )
+
+
+def hasten(db: Connection, action: int, phase: int, below_seq: int) -> int:
+    """Let batches that nobody had yet go out now."""
+    changed: int = db.execute(
+        "UPDATE batches SET due_ms = 0 WHERE action = ? AND phase = ? AND seq < ? AND token = 0 AND due_ms > 0",
+        (action, phase, below_seq),
+    ).rowcount
+    return changed
 
 
 def stop(db: Connection, batch: Batch, event: Event) -> None:

@@ -338,6 +338,11 @@ class SqliteStore:
             db.execute("UPDATE batches SET stage = ? WHERE action = ? AND stage = ?", stages)
             return True
 
+    def hasten(self, action: int, phase: int, *, below_seq: int) -> int:
+        """See `Ledger.hasten`."""
+        with self._writing() as db:
+            return batch_sql.hasten(db, action, phase, below_seq)
+
     def action(self, action: int) -> ActionRecord | None:
         """See `Ledger.action`."""
         with self._reading() as db:

@@ -57,7 +57,7 @@ class History:
         self.open()
         chances: dict[Callable[[], None], int] = {
             self.open: 3, self.claim: 16, self.intend: 16, self.settle: 16, self.receipt: 5, self.pass_time: 8,
-            self.pause: 3, self.renew: 2, self.die: 3, self.close: 2, self.tell_result: 3,
+            self.hasten: 3, self.pause: 3, self.renew: 2, self.die: 3, self.close: 2, self.tell_result: 3,
         }  # fmt: skip
         try:
             for step in self.random.choices(list(chances), list(chances.values()), k=steps):
@@ -108,6 +108,12 @@ class History:
         action, paused = self.random.choice(self.actions), self.random.random() < 0.4
         self.tell(f"pause {action} {paused}")
         assert self.store().set_paused(action, paused) == self.naive.set_paused(action, paused)
+
+    def hasten(self) -> None:
+        action, below_seq = self.random.choice(self.actions), self.random.randrange(4)
+        self.tell(f"hasten {action} below {below_seq}")
+        self.store().hasten(action, 0, below_seq=below_seq)
+        self.naive.hasten(action, 0, below_seq)
 
     # --- the senders ------------------------------------------------------------------------------------------------
 
@@ -208,7 +214,9 @@ class History:
         made, seqs = [], dict.fromkeys(ALL_CHANNELS, 0)
         for _ in range(count):
             channel, size = self.random.choice((0, 1, 3, 4)), self.random.randint(1, 4)
-            made.append(kit.batch(range(self.next_row, self.next_row + size), channel=channel, seq=seqs[channel]))
+            wait_ms = self.random.choice((0, 0, self.now_ms + 60, 10**9))
+            rows = range(self.next_row, self.next_row + size)
+            made.append(kit.batch(rows, channel=channel, seq=seqs[channel], not_before_ms=wait_ms))
             self.next_row += size
             seqs[channel] += 1
         return made

@@ -7,14 +7,19 @@ would. Each check gets a place of its own. A store that fails one breaks a rule 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import pytest
 
-from fanout.errors import Refused
 from fanout.store.protocol import Store
 from fanout.store.states import Reason
+from tests.store.kit_logs import (
+    a_claim_that_finds_nothing_writes_nothing,
+    a_group_shares_a_commit_and_no_failure,
+    documents_are_written_together,
+    logs_number_their_entries,
+    waiting_learns_of_every_commit,
+)
 from tests.store.makings import (
     AC,
     AG,
@@ -170,6 +175,42 @@ def claims_go_by_lane_and_seq(place: Place) -> None:
     assert store.claim("me", channels=(FCM,), lanes=(0, 1), now_ms=10, lease_ms=9, most=9) == []
     assert store.claim("me", channels=(FCM,), lanes=(2,), now_ms=10, lease_ms=9, most=0) == []
     assert [lease.rows[0] for lease in claim(store, most=5)] == [2]
+
+
+def a_batch_waits_for_its_time_or_is_hastened(place: Place) -> None:
+    store, other = place(), place()
+    number = opened(
+        store,
+        batch((1,)),
+        batch((2,), seq=1, not_before_ms=50),
+        batch((3,), seq=2, not_before_ms=END_MS),
+        batch((4,), channel=SMS, seq=2, not_before_ms=END_MS),
+        batch((5,), seq=3, not_before_ms=END_MS),
+    )
+    assert [lease.rows.tolist() for lease in claim(other, now_ms=10, most=9)] == [[1]]
+    (second,) = claim(other, now_ms=50, most=9)
+    assert second.rows.tolist() == [2]
+    report(other, second, P, not_before_ms=5_000)
+    assert not claim(other, now_ms=60, most=9)
+    assert store.hasten(number, 1, below_seq=9) == 0
+    assert store.hasten(number, 0, below_seq=3) == 2, "a retry keeps its pause"
+    assert store.hasten(number, 0, below_seq=3) == 0
+    assert sorted(lease.rows.tolist() for lease in claim(other, now_ms=70, most=9)) == [[3], [4]]
+    assert store.set_paused(number, True)
+    assert store.hasten(number, 0, below_seq=9) == 1
+    assert not claim(other, now_ms=80, most=9, lease_ms=10**9)
+    assert store.set_paused(number, False)
+    assert [5] in [lease.rows.tolist() for lease in claim(other, now_ms=80, most=9)]
+
+
+def what_waits_for_its_time_ends_with_its_action(place: Place) -> None:
+    store = place()
+    number = opened(store, batch((1, 2), not_before_ms=END_MS))
+    assert store.close(number, state="closing", now_ms=20)
+    assert states(store, number) == [[C, C]]
+    late = opened(store, batch((1, 2), not_before_ms=END_MS), reference="late")
+    assert not claim(store, now_ms=END_MS)
+    assert states(store, late) == [[E, E]]
 
 
 def a_batch_has_one_lease_at_a_time(place: Place) -> None:
@@ -468,86 +509,6 @@ def open_rows_are_those_of_actions_not_over(place: Place) -> None:
     assert store.open_rows().tolist() == [1, 4]
 
 
-# --- logs, documents, commits ---------------------------------------------------------------------------------------
-
-
-def logs_number_their_entries(place: Place) -> None:
-    first, second = place(), place()
-    assert first.last("changes") == first.append("changes", []) == 0
-    assert first.append("changes", [b"a", b"", b"c"]) == 3
-    assert second.append("changes", [b"d" * 100_000]) == 4
-    assert second.append("audit", [b"x"]) == 1
-    assert first.read("changes", after=1, most=2) == [(2, b""), (3, b"c")]
-    first.trim("changes", upto=3)
-    first.trim("nothing", upto=3)
-    assert second.read("changes", after=0, most=9) == [(4, b"d" * 100_000)]
-    second.trim("changes", upto=9)
-    assert (first.last("changes"), first.append("changes", [b"e"])) == (4, 5)
-    assert first.read("changes", after=0, most=9) == [(5, b"e")]
-
-
-def documents_are_written_together(place: Place) -> None:
-    first, second = place(), place()
-    first.put("keys", [("b", b"2"), ("a", b"1"), ("ä/ 1", b"")])
-    assert second.get("keys", "a") == b"1"
-    assert second.get("keys", "c") is second.get("other", "a") is None
-    assert second.scan("keys") == [("a", b"1"), ("b", b"2"), ("ä/ 1", b"")]
-    second.put("keys", [("a", None), ("b", b"3"), ("nothing", None)])
-    assert first.scan("keys") == [("b", b"3"), ("ä/ 1", b"")]
-    assert first.scan("other") == []
-
-    def half() -> Iterator[tuple[str, bytes | None]]:
-        yield "b", b"4"
-        raise LookupError
-
-    with pytest.raises(LookupError):
-        first.put("keys", half())
-    assert second.get("keys", "b") == b"3"
-
-
-def a_group_shares_a_commit_and_no_failure(place: Place) -> None:
-    store, other = place(), place()
-    with store.group():
-        number = opened(store, reference="a")
-        assert store.action(number) is not None
-        with pytest.raises(Refused):
-            store.open_action(action("a", digest=b"other"), phase(), [])
-        assert store.append("changes", [b"1"]) == 1
-    assert other.last("changes") == 1
-    assert other.action(number) is not None
-
-
-def waiting_learns_of_every_commit(place: Place) -> None:
-    store, other = place(), place()
-    while store.wait(0.0):
-        pass
-    assert not store.wait(0.0)
-    other.append("changes", [b"1"])
-    assert store.wait(5.0)
-    assert not store.wait(0.0)
-    store.append("changes", [b"2"])
-    assert store.wait(5.0)
-    threading.Timer(0.02, other.append, ("changes", [b"3"])).start()
-    assert store.wait(30.0)
-
-
-def a_claim_that_finds_nothing_writes_nothing(place: Place) -> None:
-    store, other = place(), place()
-    number = opened(store)
-    (lease,) = claim(store)
-    assert claim(other) == []
-    while store.wait(0.0):
-        pass
-    assert claim(other) == []
-    assert store.close(number, state="cancelled", now_ms=12)
-    assert not other.intend(lease, everything(lease), now_ms=12)
-    while store.wait(0.0):
-        pass
-    assert claim(other) == []
-    assert not other.intend(lease, everything(lease), now_ms=13)
-    assert not store.wait(0.0)
-
-
 CHECKS: tuple[Check, ...] = (
     an_action_is_read_as_it_was_written,
     the_same_reference_is_the_same_action,
@@ -555,6 +516,8 @@ CHECKS: tuple[Check, ...] = (
     a_phase_is_added_from_the_states_named,
     a_pause_holds_back_and_lets_go,
     claims_go_by_lane_and_seq,
+    a_batch_waits_for_its_time_or_is_hastened,
+    what_waits_for_its_time_ends_with_its_action,
     a_batch_has_one_lease_at_a_time,
     threads_share_a_store_and_no_batch,
     a_lease_lasts_until_somebody_takes_it,

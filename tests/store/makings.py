@@ -39,10 +39,10 @@ def phase(number: int = 0, name: str = "start", *, end_ms: int = END_MS) -> Phas
     )
 
 
-def batch(rows: Sequence[int], *, channel: int = FCM, seq: int = 0) -> NewBatch:
+def batch(rows: Sequence[int], *, channel: int = FCM, seq: int = 0, not_before_ms: int = 0) -> NewBatch:
     return NewBatch(
         channel=channel, language="nl", seq=seq, rows=np.array(rows, np.uint32),
-        generations=np.arange(len(rows), dtype=np.uint16),
+        generations=np.arange(len(rows), dtype=np.uint16), not_before_ms=not_before_ms,
     )  # fmt: skip
 
 

@@ -98,6 +98,15 @@ class NaiveLedger:
         self.actions[action].state = "paused" if paused else "open"
         return True
 
+    def hasten(self, action: int, phase: int, below_seq: int) -> int:
+        changed = 0
+        for batch in self.all_batches:
+            mine = batch.action == action and batch.phase == phase and batch.seq < below_seq
+            if mine and batch.token == 0 and batch.due_ms > 0:
+                batch.due_ms = 0
+                changed += 1
+        return changed
+
     # --- deliveries -------------------------------------------------------------------------------------------------
 
     def claim(
@@ -230,7 +239,9 @@ class NaiveLedger:
                 continue
             lane = self.actions[action].lane
             number = len(self.all_batches)
-            self.all_batches.append(NaiveBatch(number, action, phase, lane, batch.channel, batch.seq, rows))
+            made = NaiveBatch(number, action, phase, lane, batch.channel, batch.seq, rows)
+            made.due_ms = batch.not_before_ms
+            self.all_batches.append(made)
 
     def _phase(self, batch: NaiveBatch) -> PhaseRecord:
         return self.actions[batch.action].phases[batch.phase]
