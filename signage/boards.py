@@ -39,7 +39,6 @@ class Board:
     """One board. Written by the service alone; everyone else reads."""
 
     __slots__ = (
-        "area_versions",
         "boot",
         "boots_ms",
         "caps",
@@ -54,6 +53,7 @@ class Board:
         "lat",
         "lon",
         "model",
+        "own_held",
         "presence",
         "problems",
         "report",
@@ -63,6 +63,7 @@ class Board:
         "state",
         "tries",
         "version",
+        "via",
     )  # fmt: skip
 
     def __init__(self, row: int, caps: Caps, dialect: str) -> None:
@@ -89,6 +90,8 @@ class Board:
         self.sent_ms = 0
         self.tries = 0
         self.lag_since_ms = 0
+        self.own_held = False  # whether the broker keeps something on its own topic
+        self.via: object | None = None  # the area topic it has its document from, if not its own
         # what it says
         self.report: Reported | None = None
 
@@ -110,6 +113,7 @@ class Boards:
         self._by_id: dict[str, Board] = {}
         self._rows: list[Board] = []
         self._index: PlaceIndex | None = None
+        self._models: dict[Model, Model] = {}
         self._placed: NDArray[np.uint32] = np.empty(0, np.uint32)
 
     def __len__(self) -> int:
@@ -129,6 +133,7 @@ class Boards:
                 detail = f"there are {limits.BOARDS_MAX} boards already"
                 raise Refused("board_document_invalid", board=caps.board, what="birth document", detail=detail)
             board = Board(len(self._rows), caps, dialect)
+            board.model = self._models.setdefault(board.model, board.model)
             self._rows.append(board)
             self._by_id[board.id] = board
             self._index = None
@@ -136,7 +141,8 @@ class Boards:
         if board.caps == caps:
             return board, False
         board.caps = caps
-        board.model = model_of(caps)
+        model = model_of(caps)
+        board.model = self._models.setdefault(model, model)
         if caps.lon is not None and caps.lat is not None:
             self.move(board, caps.lon, caps.lat)
         return board, True

@@ -29,7 +29,10 @@ def _commands() -> None:
 def simulate(
     broker: Annotated[str, typer.Option(help="mqtt://host:port of the broker")] = "mqtt://127.0.0.1:1883",
     boards: Annotated[int, typer.Option(min=1, help="Boards to make up, when no file is given")] = 100,
-    boards_file: Annotated[Path | None, typer.Option(help="CSV or JSON of boards: id,lon,lat,place,model")] = None,
+    boards_file: Annotated[
+        Path | None, typer.Option(help="CSV or JSON of boards: id,lon,lat,place,model,areas")
+    ] = None,
+    areas: Annotated[bool, typer.Option("--areas", help="Made-up boards listen to area topics too")] = False,
     passengers: Annotated[int, typer.Option("--t047", min=0, help="Displays of RTIG T047 beside them")] = 0,
     connections: Annotated[int, typer.Option(min=0, help="Connections that carry them; 0: one for ten boards")] = 0,
     moods: Annotated[str, typer.Option(help="Shares, as flapping=0.05,mute=0.01; see --list-moods")] = "",
@@ -47,7 +50,7 @@ def simulate(
         typer.echo(f"moods:  {', '.join(MOODS)}\nmodels: {', '.join(MODELS)}")
         return
     try:
-        placed = read_boards(boards_file) if boards_file is not None else spread_boards(boards, seed)
+        placed = read_boards(boards_file) if boards_file is not None else spread_boards(boards, seed, areas=areas)
         shares = parse_moods(moods)
     except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None

@@ -39,6 +39,7 @@ from signage.dialects import native, rtig_t047
 from signage.dialects.native import Caps, Item, Reported
 from signage.layout import Pace
 from signage.mqtt import Packet
+from signage.outbox import Outbox
 from signage.proof import Proof
 from signage.shadow import Effect, Event, State
 from signage.showing import Record, Showing
@@ -82,12 +83,10 @@ class Reconciler:
         self._shapes: dict[int, shapes.Shape] = {}
         self._outside: dict[int, set[str]] = {}
         self._past: dict[int, BoardCounts] = {}
-        self._first: dict[Board, None] = {}
-        self._later: dict[Board, None] = {}
-        self._stale: set[Board] = set()
         self._open: dict[Board, None] = {}
         self._held: dict[Board, None] = {}
         self._composer = Composer(settings, key, sign)
+        self._outbox = Outbox(self._composer, self._showings, self._actions_of, self._step)
         self._controllers: dict[str, dict[Board, None]] = {}
         self._early: dict[str, dict[str, bytes]] = {}
         self._passenger: dict[Board, None] = {}
@@ -118,7 +117,7 @@ class Reconciler:
     ) -> None:
         """Take up what was remembered, as (key, value) of the spaces in `SPACES`. Everything is due again."""
         for key, value in caps:
-            self.boards.put(native.read_caps(key, value))
+            self._outbox.listen(self.boards.put(native.read_caps(key, value))[0])
         for _, value in displays:
             self.boards.put(self._standard.restore(value), T047)
         for key, value in counts:
@@ -134,6 +133,7 @@ class Reconciler:
             for name in record.boards:
                 board = self.boards.get(name)
                 if board is not None:
+                    board.own_held = True  # the broker may keep what we said before
                     self._attach(board, record)
 
     def drain(self) -> dict[str, list[tuple[str, bytes | None]]]:
@@ -208,40 +208,22 @@ class Reconciler:
             packet = self._standard.take()
             if packet is not None:
                 return packet
-        while self._first or self._later:
-            queue = self._first or self._later
-            board = next(iter(queue))
-            del queue[board]
-            if board.state is State.FORGETTING:
-                self._step(board, Event.TAKEN)
-                return Packet(native.desired_topic(board.id), b"", token=(board, board.version))
-            if board.state is State.DUE:
-                return self._document(board)
-        return None
+        return self._outbox.take(self._clock_ms())
 
     def sent(self, packet: Packet, heard: bool) -> None:
-        if packet.token is None:
-            return
-        board, version = packet.token
-        if version != board.version:
-            return
-        if not packet.payload:
-            if board.state is State.FORGETTING:
-                self._step(board, Event.STORED)
-            return
-        self._step(board, Event.STORED)
         now_ms = self._clock_ms()
-        for action in board.showings:
-            self._proofs[action].mark("published", board.id, now_ms)
+        for board in self._outbox.sent(packet):
+            for action in board.showings:
+                self._proofs[action].mark("published", board.id, now_ms)
 
     def lost(self, packets: Sequence[Packet]) -> None:
         for packet in packets:
-            if packet.token is not None:
-                self._step(packet.token[0], Event.CUT)
+            self._outbox.lost(packet)
 
     def up(self) -> None:
         """Connected: the broker may have lost everything, so everything held is due."""
         self._standard.up()
+        self._outbox.up()
         for board in list(self._held):
             self._step(board, Event.CUT)
         self._kick()
@@ -291,6 +273,8 @@ class Reconciler:
                 self.remember[CAPS, board.id] = native.encode(caps)
             else:
                 self.remember[DISPLAYS, board.id] = self._standard.encode(board.id, caps)
+            for name in self._outbox.listen(board):
+                board.note(f"{name!r} cannot be an area topic: it has to be one level, without / + #")
             for action in board.showings:
                 fits = self._composer.item(self._showings[action], board.model) is not None
                 why = self._showings[action].why_unfit(board.model)
@@ -323,10 +307,7 @@ class Reconciler:
             self._step(board, Event.STORED)
             return
         now_ms = self._clock_ms()
-        fresh = board in self._stale
-        if fresh:
-            self._stale.discard(board)
-            self._compose(board, now_ms)
+        fresh = self._outbox.refresh(board, now_ms)
         board.sent_ms = now_ms
         wanted = {
             rtig_t047.message_id(item.action, item.stage): (item, self._showings[item.action].texts(board.model))
@@ -404,7 +385,7 @@ class Reconciler:
         event = self._compare(board, now_ms)
         if event is None:
             return
-        current = event in (Event.AGREES, Event.DIFFERS) and board not in self._stale
+        current = event in (Event.AGREES, Event.DIFFERS) and not self._outbox.stale(board)
         self._step(board, event)
         on_board = {entry.action for entry in report.shown if entry.stage != "result"}
         for action in board.showings:
@@ -449,7 +430,7 @@ class Reconciler:
             for board in list(self._held):
                 if not board.showings and 0 < board.last_end_ms + self._grace_ms <= now_ms:
                     self._step(board, Event.GRACE)
-        if self._first or self._later or self._passenger or self._standard.waiting:
+        if self._outbox.waiting or self._passenger or self._standard.waiting:
             self._kick()
 
     @property
@@ -540,15 +521,16 @@ class Reconciler:
         before = board.state
         board.state, effects = shadow.step(before, event)
         if event is Event.DESIRE:
-            self._stale.add(board)
+            self._outbox.spoil(board)
         for effect in effects:
             if effect is Effect.RAISE:
-                self._stale.add(board)
-            if effect is not Effect.NOTE:
-                self._later.pop(board, None)
-                queue = self._first if board.presence == "ready" else self._later
-                queue = queue if board.dialect == NATIVE else self._passenger
-                queue[board] = None
+                self._outbox.spoil(board)
+            if effect is Effect.NOTE:
+                continue
+            if board.dialect == NATIVE:
+                self._outbox.add(board, event)
+            else:
+                self._passenger[board] = None
         if board.state is before:
             return
         if board.state in shadow.OPEN:
@@ -561,25 +543,16 @@ class Reconciler:
         if board.state is State.CLEAR:
             self._held.pop(board, None)
             board.items, board.last_end_ms = (), 0
+            self._outbox.cleared(board)
         else:
             self._held[board] = None
 
-    def _compose(self, board: Board, now_ms: int) -> None:
+    def _actions_of(self, board: Board) -> tuple[int, ...]:
+        """The actions a board shall show; one on a vehicle is off those whose area it has left."""
         outside = self._outside
-        actions = tuple(action for action in board.showings if board.id not in outside.get(action, ()))
-        self._composer.compose(board, actions, self._showings, now_ms)
-
-    def _document(self, board: Board) -> Packet:
-        now_ms = self._clock_ms()
-        if board in self._stale:
-            self._stale.discard(board)
-            self._compose(board, now_ms)
-        if not board.last_end_ms:  # something of ours is on it that we do not know: it may last as long as any
-            board.last_end_ms = now_ms + limits.ACTION_HOURS_MAX * 3_600_000
-        packet = self._composer.packet(board, now_ms)
-        self._step(board, Event.TAKEN)
-        board.sent_ms = now_ms
-        return packet
+        if not outside:
+            return tuple(board.showings)
+        return tuple(action for action in board.showings if board.id not in outside.get(action, ()))
 
 
 def encode_record(record: Record) -> bytes:

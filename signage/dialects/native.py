@@ -102,11 +102,10 @@ class Shown(Message, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Reported(Message, frozen=True, kw_only=True, omit_defaults=True):
-    """What the board really shows, read back. `version`: of the last document it took (own topic), 0 for none."""
+    """What the board really shows, read back. `version`: of the last document it took, from any topic, 0 for none."""
 
     board: Short
     version: Version = 0
-    area_versions: dict[str, Version] = {}
     why: Why = "desired"
     shown: Annotated[list[Shown], Meta(max_length=64)] = []
     lines: Annotated[list[Short], Meta(max_length=256)] = []
@@ -221,7 +220,7 @@ def desired_topic(board: str) -> str:
 
 
 def area_topic(area: str) -> str:
-    """`area` is `{area}/{model}` as the engine names it; boards list theirs in `Caps.areas`."""
+    """Boards list the names of those they listen to in `Caps.areas`."""
     return f"{ROOT}/areas/{area}/desired"
 
 

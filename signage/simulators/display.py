@@ -63,8 +63,8 @@ class Display:
         self._slow_ms = slow_ms if mood == "slow" else 0
         self.clock_error_ms = self._random.choice((-7_200_000, -600_000, 600_000, 7_200_000)) if mood == "clock" else 0
         self._boots = 0
-        self._documents: dict[str, Document] = {}
-        self._versions: dict[str, int] = {}
+        self._document: Document | None = None
+        self._version = 0
         self._waiting: list[tuple[int, str, bytes]] = []
         self._cut_ms: int | None = None
         self._shown: tuple[Item, ...] = ()
@@ -113,8 +113,7 @@ class Display:
         """A start: a new boot id; documents and versions are in flash, unless it forgets."""
         self._boots += 1
         if self.mood == "amnesia":
-            self._documents.clear()
-            self._versions.clear()
+            self._document, self._version = None, 0
 
     def power_off(self, now_ms: int) -> None:
         self.connected = False
@@ -164,10 +163,10 @@ class Display:
         """When `wake` has something to do, in true time; None: not until something is received."""
         local = now_ms + self.clock_error_ms
         times = [at for at, _, _ in self._waiting]
-        items = [item for document in self._documents.values() for item in document.items]
+        items = self._document.items if self._document is not None else []
         times += [time - self.clock_error_ms for item in items for time in (item.start_ms, item.end_ms) if time > local]
-        if self._cut_ms is not None and self._documents:
-            limit = min(document.comm_loss_s for document in self._documents.values()) * 1000 + self._cut_ms
+        if self._cut_ms is not None and self._document is not None:
+            limit = self._document.comm_loss_s * 1000 + self._cut_ms
             if limit > now_ms:
                 times.append(limit)
         return min(times, default=None)
@@ -176,7 +175,7 @@ class Display:
 
     def _take(self, topic: str, payload: bytes, now_ms: int) -> list[Out]:
         if not payload:
-            return []  # the broker forgot: everything it held is over by now
+            return []  # the broker keeps nothing here any more: that says nothing about what is to be shown
         try:
             document, envelope = native.read_envelope(self.id, payload)
         except Refused as refused:
@@ -187,13 +186,14 @@ class Display:
                 reason = "the signature is wrong" if public is not None else f"key {envelope.key!r} is not known here"
                 return self._ack([Ack(version=document.version, what="rejected", reason=reason, at_ms=now_ms)])
         own = topic == native.desired_topic(self.id)
-        if (document.board != self.id) if own else (document.model != self.caps.model):
+        if not own and document.model != self.caps.model:
+            return []  # for other boards that listen there
+        if document.board != (self.id if own else ""):
             reason = "it is addressed to another board"
             return self._ack([Ack(version=document.version, what="rejected", reason=reason, at_ms=now_ms)])
-        if document.version <= self._versions.get(topic, 0):
-            return self._report(now_ms) if own else []
-        self._versions[topic] = document.version
-        self._documents[topic] = document
+        if document.version <= self._version:
+            return self._report(now_ms)
+        self._version, self._document = document.version, document
         before = self._shown
         self._settle(now_ms)
         return self._ack(self._acks(document, before, now_ms)) + self._report(now_ms)
@@ -227,17 +227,14 @@ class Display:
         return self._frame(items, why, now_ms)
 
     def _must_show(self, now_ms: int) -> tuple[tuple[Item, ...], Why]:
-        if self._cut_ms is not None and self._documents:
-            for document in self._documents.values():
-                if document.on_comm_loss == "blank" and now_ms >= self._cut_ms + document.comm_loss_s * 1000:
-                    return (), "comm_loss"
+        document = self._document
+        if document is None:
+            return (), "local"
+        silent = self._cut_ms is not None and now_ms >= self._cut_ms + document.comm_loss_s * 1000
+        if silent and document.on_comm_loss == "blank":
+            return (), "comm_loss"
         local = now_ms + self.clock_error_ms
-        live = [
-            item
-            for document in self._documents.values()
-            for item in document.items
-            if item.start_ms <= local and local < item.end_ms
-        ]
+        live = [item for item in document.items if item.start_ms <= local and local < item.end_ms]
         live.sort(key=lambda item: (item.priority, item.received_ms, item.action))
         emergencies = [item for item in live if item.priority == native.EMERGENCY]
         full = [item for item in live if item.target == "full"]
@@ -268,12 +265,10 @@ class Display:
         if self.mood == "mute":
             return []
         local = now_ms + self.clock_error_ms
-        own = native.desired_topic(self.id)
         page = self._shown[0].pages[0].lines if self._shown and self._shown[0].pages else []
         report = Reported(
             board=self.id,
-            version=self._versions.get(own, 0),
-            area_versions={topic: version for topic, version in self._versions.items() if topic != own},
+            version=self._version,
             why=self._why,
             shown=[Shown(action=item.action, stage=item.stage, since_ms=local) for item in self._shown],
             lines=[line[:200] for line in page],

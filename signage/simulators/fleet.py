@@ -29,7 +29,7 @@ from signage.dialects import native
 from signage.dialects.native import State
 from signage.simulators import packets
 from signage.simulators.display import MOODS, Display, Mood, Out
-from signage.simulators.models import DEFAULT, MODELS, caps_for
+from signage.simulators.models import DEFAULT, MODELS, areas_for, caps_for
 from signage.simulators.passenger import PassengerDisplay
 
 Machine: TypeAlias = Display | PassengerDisplay
@@ -41,13 +41,14 @@ FILM_S: Final = 0.5
 
 
 class Placed(msgspec.Struct, frozen=True):
-    """One row of a boards file: `id,lon,lat,place,model`."""
+    """One row of a boards file: `id,lon,lat,place,model,areas` (area topics, with blanks between)."""
 
     id: str
     lon: float | None
     lat: float | None
     place: str = ""
     model: str = DEFAULT
+    areas: tuple[str, ...] = ()
 
 
 def read_boards(path: Path) -> list[Placed]:
@@ -67,6 +68,7 @@ def read_boards(path: Path) -> list[Placed]:
                 float(row["lat"]),
                 row.get("place") or "",
                 row.get("model") or DEFAULT,
+                tuple((row.get("areas") or "").split()),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"row {number} of {path}: {error!r}") from None
@@ -76,14 +78,17 @@ def read_boards(path: Path) -> list[Placed]:
     return boards
 
 
-def spread_boards(count: int, seed: int) -> list[Placed]:
-    """Boards at synthetic stops, all over a box about the Netherlands, of all models in turn."""
+def spread_boards(count: int, seed: int, *, areas: bool = False) -> list[Placed]:
+    """Boards at synthetic stops, all over a box about the Netherlands, of all models in turn; with area topics or
+    without.
+    """
     dice = random.Random(seed)
-    names = itertools.cycle(MODELS)
-    return [
-        Placed(f"sim-{at:06d}", dice.uniform(3.6, 7.1), dice.uniform(50.9, 53.4), "synthetic", next(names))
-        for at in range(count)
-    ]
+    boards = []
+    for at, model in zip(range(count), itertools.cycle(MODELS), strict=False):
+        lon, lat = dice.uniform(3.6, 7.1), dice.uniform(50.9, 53.4)
+        names = tuple(areas_for(model, lon, lat)) if areas else ()
+        boards.append(Placed(f"sim-{at:06d}", lon, lat, "synthetic", model, names))
+    return boards
 
 
 def parse_moods(text: str) -> list[tuple[Mood, float]]:
@@ -119,7 +124,7 @@ def make_displays(
         groups.append(
             [
                 Display(
-                    caps_for(one.id, one.model, one.lon, one.lat, one.place, controller),
+                    caps_for(one.id, one.model, one.lon, one.lat, one.place, controller, one.areas),
                     mood=next(each for each in MOODS if each == mood),
                     seed=seed,
                 )

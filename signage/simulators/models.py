@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -40,6 +42,19 @@ MODELS: Final[dict[str, Caps]] = {
 DEFAULT: Final = "led-3x26"
 
 
-def caps_for(board: str, model: str, lon: float | None, lat: float | None, place: str, controller: str = "") -> Caps:
+def caps_for(
+    board: str,
+    model: str,
+    lon: float | None,
+    lat: float | None,
+    place: str,
+    controller: str = "",
+    areas: Sequence[str] = (),
+) -> Caps:
     """A birth document. An unknown model is an error of the caller: `KeyError`."""
-    return _WITH(MODELS[model], board=board, lon=lon, lat=lat, place=place, controller=controller)
+    return _WITH(MODELS[model], board=board, lon=lon, lat=lat, place=place, controller=controller, areas=list(areas))
+
+
+def areas_for(model: str, lon: float, lat: float) -> list[str]:
+    """Area topics of a simulated board: its model's in its square of one degree, and its model's everywhere."""
+    return [f"all.{model}", f"square{math.floor(lon)},{math.floor(lat)}.{model}"]

@@ -109,8 +109,7 @@ def test_a_board_on_a_vehicle_drives_in_and_out(forgets: bool) -> None:
 
 def drive(world: World, lon: float) -> None:
     bus = world.displays[0]
-    version = max(bus._versions.values(), default=0)
     items = [native.Shown(action=item.action, stage=item.stage) for item in bus.shown]
-    there = native.Reported(board="bus", version=version, shown=items, lon=lon, lat=53.0)
+    there = native.Reported(board="bus", version=bus._version, shown=items, lon=lon, lat=53.0)
     world.core.received("signage/1/boards/bus/reported", native.encode(there), False)
     world.pump()

@@ -62,7 +62,9 @@ class World:
         *,
         signer: Signer | None = None,
         overlay: dict[str, Any] | None = None,
+        models: list[str] | None = None,
         passengers: list[PassengerDisplay] | None = None,
+        areas: list[list[str]] | None = None,
     ) -> None:
         self.now_ms = START_MS
         self.settings = settings.load(None, {}, signage=overlay or {}).signage
@@ -73,9 +75,14 @@ class World:
         self.double = False
         self.sent: list[tuple[str, bytes]] = []
         keys = {signer.key_id: signer.public} if signer is not None else None
-        models = list(MODELS)
+        models = models or list(MODELS)
         self.displays: list[Any] = [
-            Display(caps_for(f"b{at}", models[at % len(models)], 5.0, 52.0, "here"), mood=mood, seed=at, keys=keys)
+            Display(
+                caps_for(f"b{at}", models[at % len(models)], 5.0, 52.0, "here", areas=areas[at] if areas else ()),
+                mood=mood,
+                seed=at,
+                keys=keys,
+            )
             for at, mood in enumerate(moods)
         ]
         self.displays += passengers or []
@@ -238,5 +245,11 @@ NAMES = {rtig_t047.message_id(number, stage): (number, stage) for number in rang
 """Actions and stages by the message ids that stand for them."""
 
 
-def document(world: World, display: Display) -> native.Document:
-    return native.read_envelope(display.id, world.retained[native.desired_topic(display.id)])[0]
+def document(world: World, display: Display) -> native.Document | None:
+    """What a board reads that comes without memory: of the documents kept for it the one of the highest version."""
+    kept = [
+        native.read_envelope(display.id, world.retained[topic])[0]
+        for topic in display.topics
+        if topic in world.retained
+    ]
+    return max(kept, key=lambda one: one.version, default=None)
