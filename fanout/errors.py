@@ -45,9 +45,11 @@ CATALOGUE: Final[dict[str, Entry]] = {
     "area_ring_too_short": Entry(422, "A ring has at least three distinct points; this one has {points}."),
     "area_self_crossing": Entry(422, "The boundary crosses itself near {lon:.6f}, {lat:.6f}."),
     "area_hole_outside": Entry(422, "The hole is not inside its outer ring."),
+    "area_holes_nested": Entry(422, "The hole lies inside another hole."),
     "area_parts_overlap": Entry(422, "Two parts of the area overlap near {lon:.6f}, {lat:.6f}."),
     "area_too_many_vertices": Entry(422, "An area has at most {limit} vertices; this one has {vertices}."),
     "area_empty": Entry(422, "The area is empty."),
+    "area_empty_result": Entry(422, "Nothing is left: the parts have no ground in common, or all of it is taken away."),
     "area_too_large": Entry(403, "The area has {area_km2:.0f} km2; this key may address at most {limit_km2:.0f} km2."),
     "area_outside_competence": Entry(403, "The area reaches outside the area of competence of this key."),
     "area_unknown": Entry(404, "No area {kind!r} named {name!r} is loaded."),
@@ -64,6 +66,11 @@ CATALOGUE: Final[dict[str, Entry]] = {
     "text_unfit": Entry(422, "No channel can carry this text: {detail}."),
     "text_control_character": Entry(422, "The text has the control character {character!r} at position {position}."),
     "action_not_open": Entry(409, "The action is {state}; this needs it to be {needed}."),
+    "waves_too_many": Entry(
+        422, "{people} people in waves of {size} are {waves} waves; an action has at most {limit}. Take larger waves."
+    ),
+    "action_without_waves": Entry(409, "The action was not started in waves; it is told to all at once."),
+    "selection_empty": Entry(422, "The action would reach nobody: no participant and no board that can show it."),
     "selection_too_large": Entry(403, "The area selects {people} people; this key may address at most {limit}."),
     # --- participants -----------------------------------------------------------------------------------------------
     "import_unreadable": Entry(422, "The file cannot be read as {format}: {detail}."),

@@ -12,7 +12,8 @@ Rules:
 4. A ring that goes once round the earth encloses the pole it is nearer to, and is closed along that pole.
 5. Validity is judged where the shape lives: in fixed point and unwrapped. A polygon that is valid as given but touches
    itself after rounding to 1 cm is taken.
-6. Size on the sphere is `shape.area_km2`; who may address how much is the caller's to say (`check_size`).
+6. A set operation that leaves no ground is refused (`ground.py`), one that leaves ground without people is not.
+7. Size on the sphere is `shape.area_km2`; who may address how much is the caller's to say (`check_size`).
 
 shapely (GEOS) decides validity: it is the reference of the field. It is never asked about a participant.
 """
@@ -31,6 +32,7 @@ from fanout import limits, wire
 from fanout.errors import Refused
 from fanout.geo import shapes
 from fanout.geo.fixed import EARTH_RADIUS_M, LAT_MAX, LON_MAX, SCALE, TURN
+from fanout.geo.ground import is_empty, on_map
 
 Named = Callable[[str, str], shapes.Shape | None]
 """Finds an imported area by (kind, name or code)."""
@@ -43,7 +45,10 @@ def shape_of(area: wire.Area, named: Named | None = None, *, where: str = "area"
 
     Raises `Refused` with a code `area_*`; `where` is the path in the caller's body, as `area.coordinates[0][17]`.
     """
-    return _Gate(named).shape(area, where, 1)
+    shape = _Gate(named).shape(area, where, 1)
+    if is_empty(shape):
+        raise Refused("area_empty_result", where)
+    return shape
 
 
 def from_geojson(obj: Mapping[str, Any]) -> shapes.Shape:
@@ -79,7 +84,7 @@ def lenient(polygons: Sequence[Sequence[Any]], where: str) -> shapes.Polygon:
         if any(map(_goes_round, of_part)):
             flat = shapely.Polygon()
             for ring in of_part:
-                flat = shapely.symmetric_difference(flat, _on_map(shapely.make_valid(shapely.Polygon(ring))))
+                flat = shapely.symmetric_difference(flat, on_map(shapely.make_valid(shapely.Polygon(ring))))
             of_part = _rings_of(flat)
         else:
             of_part[1:] = [_beside(hole, of_part[0]) for hole in of_part[1:]]
@@ -123,9 +128,9 @@ class _Gate:
                 x, y = shapes.fixed_point(lon, lat, where)
                 return shapes.Nearest(x, y, count)
             case wire.Corridor(line=line, radius_m=radius_m):
-                self._spend(len(line), where)
+                self._spend(len(line), f"{where}.line")
                 if len(line) > limits.CORRIDOR_VERTICES_MAX:
-                    raise Refused("area_too_many_vertices", where, limit=limits.CORRIDOR_VERTICES_MAX,
+                    raise Refused("area_too_many_vertices", f"{where}.line[{limits.CORRIDOR_VERTICES_MAX}]", limit=limits.CORRIDOR_VERTICES_MAX,
                                   vertices=len(line))  # fmt: skip
                 for at, (lon, lat) in enumerate(line):
                     shapes.fixed_point(lon, lat, f"{where}.line[{at}]")
@@ -151,9 +156,12 @@ class _Gate:
         return [self.shape(part, f"{where}.of[{at}]", depth + 1) for at, part in enumerate(parts)]
 
     def _spend(self, vertices: int, where: str) -> None:
+        """Count the vertices of one ring or line; what is one too many is named."""
+        left = limits.VERTICES_MAX - self.vertices
         self.vertices += vertices
-        if self.vertices > limits.VERTICES_MAX:
-            raise Refused("area_too_many_vertices", where, limit=limits.VERTICES_MAX, vertices=self.vertices)
+        if vertices > left:
+            raise Refused("area_too_many_vertices", f"{where}[{left}]", limit=limits.VERTICES_MAX,
+                          vertices=self.vertices)  # fmt: skip
 
     # --- polygons -----------------------------------------------------------------------------------------------------
 
@@ -175,7 +183,8 @@ class _Gate:
     def _polygon(self, part: Sequence[Any], where: str) -> tuple[Any, list[shapes.Ring]]:
         if not part:
             raise Refused("area_empty", where)
-        self._spend(sum(len(ring) for ring in part), where)
+        for at, ring in enumerate(part):
+            self._spend(len(ring), f"{where}[{at}]")
         given = [_degrees(ring, f"{where}[{at}]") for at, ring in enumerate(part)]
         rings = [_unwrapped(np.rint(ring * SCALE).astype(np.int64), f"{where}[{at}]") for at, ring in enumerate(given)]
         if any(map(_goes_round, rings)):
@@ -194,7 +203,7 @@ class _Gate:
             solid = shapely.Polygon(ring)
             if not shapely.is_valid(solid):
                 _refuse_invalid(solid, [], [ring], f"{where}[{at}]"[: -len(f"[{at}]")])
-            flat.append(_on_map(solid))
+            flat.append(on_map(solid))
         whole = flat[0]
         for at, hole in enumerate(flat[1:], 1):
             if not shapely.covers(whole, hole):
@@ -205,16 +214,6 @@ class _Gate:
 
 def _goes_round(ring: shapes.Ring) -> bool:
     return int(ring[:, 0].max() - ring[:, 0].min()) >= TURN
-
-
-def _on_map(solid: Any) -> Any:
-    """An unwrapped polygon brought back between -180 and 180 degrees."""
-    world = shapely.box(-LON_MAX, -LAT_MAX, LON_MAX, LAT_MAX)
-    copies = [
-        shapely.intersection(shapely.transform(solid, lambda xy, by=turn: xy + np.array([by, 0])), world)
-        for turn in (-2 * TURN, -TURN, 0, TURN, 2 * TURN)
-    ]
-    return shapely.union_all(copies)
 
 
 def _rings_of(flat: Any) -> list[shapes.Ring]:
@@ -293,10 +292,11 @@ def _refuse_invalid(solid: Any, given: list[NDArray[np.float64]], rings: list[sh
     reason = str(shapely.is_valid_reason(solid))
     place = _PLACE.search(reason)
     x, y = (float(place[1]), float(place[2])) if place else (float(rings[0][0, 0]), float(rings[0][0, 1]))
-    if "Hole" in reason or "Nested holes" in reason:
-        at = next((n for n, hole in enumerate(rings[1:], 1) if _on(hole, x, y)), 1 if len(rings) > 1 else 0)
-        raise Refused("area_hole_outside", f"{where}[{at}]")
     at, vertex = _nearest_vertex(rings, x, y)
+    if "nested" in reason:
+        raise Refused("area_holes_nested", f"{where}[{at}][{vertex}]")
+    if "Hole" in reason:
+        raise Refused("area_hole_outside", f"{where}[{at}][{vertex}]")
     raise Refused("area_self_crossing", f"{where}[{at}][{vertex}]", lon=_folded(x), lat=y / SCALE)
 
 
@@ -311,10 +311,6 @@ def _refuse_overlap(solids: list[Any], wheres: Sequence[str]) -> None:
         if common.area > 0:
             point = common.representative_point()
             raise Refused("area_parts_overlap", wheres[other], lon=_folded(point.x), lat=point.y / SCALE)
-
-
-def _on(ring: shapes.Ring, x: float, y: float) -> bool:
-    return bool(((np.abs(ring[:, 0] - x) < 1) & (np.abs(ring[:, 1] - y) < 1)).any())
 
 
 def _nearest_vertex(rings: list[shapes.Ring], x: float, y: float) -> tuple[int, int]:

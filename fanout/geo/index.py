@@ -164,7 +164,7 @@ class PlaceIndex:
         radius_rad = shape.radius_m / EARTH_RADIUS_M
         found: Runs = np.empty((0, 2), np.int64)
         for arc in (shape.vectors[at : at + 2] for at in range(len(shape.vectors) - 1)):
-            near = kernels.combine_runs(self.runs(_around(arc, shape.radius_m)), found, True, False, False)
+            near = kernels.combine_runs(self.runs(shapes.round_arc(arc, shape.radius_m)), found, True, False, False)
             if near.shape[0]:
                 part = kernels.corridor_runs(self.lon, self.lat, near, np.ascontiguousarray(arc), radius_rad)
                 found = kernels.combine_runs(found, part, True, True, True)
@@ -237,19 +237,6 @@ class PlaceIndex:
         wanted = {"lon": "<i4", "lat": "<i4", "rows": "<u4", "offsets": "<u4"}
         arrays, meta = arrayfile.read(path, _WHAT, wanted, verify=verify)
         return cls(arrays["lon"], arrays["lat"], arrays["rows"], arrays["offsets"], int(meta["shift"]))
-
-
-def _around(arc: NDArray[np.float64], radius_m: float) -> shapes.Shape:
-    """A circle that has all within `radius_m` of an arc in it; `arc` float64[2, 3], two unit vectors."""
-    middle = arc[0] + arc[1]
-    length = float(np.linalg.norm(middle))
-    if length < 1e-9:  # opposite ends of the world: no one arc joins them
-        return shapes.EVERYONE
-    x, y, z = middle / length
-    half_rad = float(np.arctan2(np.linalg.norm(arc[1] - arc[0]), length))
-    lon = int(np.rint(np.degrees(np.arctan2(y, x)) * SCALE))
-    lat = int(np.rint(np.degrees(np.arctan2(z, np.hypot(x, y))) * SCALE))
-    return shapes.Circle(lon, lat, (half_rad * EARTH_RADIUS_M + radius_m) * (1 + 1e-9) + 1.0)
 
 
 def warm() -> None:

@@ -169,6 +169,19 @@ def corridor(line: Sequence[tuple[float, float]], radius_m: float) -> Corridor:
     return Corridor(points, np.ascontiguousarray(vectors), check_radius(radius_m, "radius_m"))
 
 
+def round_arc(arc: NDArray[np.float64], radius_m: float) -> Circle | Everyone:
+    """A circle that has all within `radius_m` of an arc in it; `arc` float64[2, 3], two unit vectors."""
+    middle = arc[0] + arc[1]
+    length = float(np.linalg.norm(middle))
+    if length < 1e-9:  # opposite ends of the world: no one arc joins them
+        return EVERYONE
+    x, y, z = middle / length
+    half_rad = float(np.arctan2(np.linalg.norm(arc[1] - arc[0]), length))
+    lon = int(np.rint(np.degrees(np.arctan2(y, x)) * SCALE))
+    lat = int(np.rint(np.degrees(np.arctan2(z, np.hypot(x, y))) * SCALE))
+    return Circle(lon, lat, (half_rad * EARTH_RADIUS_M + radius_m) * (1 + 1e-9) + 1.0)
+
+
 def polygon(rings: Sequence[Ring], area_km2: float = 0.0) -> Polygon:
     """A polygon of closed, unwrapped rings that were checked; points that repeat are dropped."""
     parts = [np.hstack([ring[:-1], ring[1:]]) for ring in rings]

@@ -29,6 +29,8 @@ def box(west: float, south: float, east: float, north: float) -> list[tuple[floa
     return [(west, south), (east, south), (east, north), (west, north), (west, south)]
 
 
+AROUND = wire.Circle(lon=5, lat=52, radius_m=1_000)
+
 WRONG: list[tuple[str, wire.Area, str, str]] = [
     ("open", polygon(SQUARE[:-1]), "area_ring_not_closed", "area.coordinates[0][3]"),
     ("two points", polygon([(0, 0), (1, 1), (0, 0), (1, 1), (0, 0)]), "area_ring_too_short", "area.coordinates[0]"),
@@ -37,7 +39,9 @@ WRONG: list[tuple[str, wire.Area, str, str]] = [
     ("no part", wire.MultiPolygon(coordinates=[]), "area_empty", "area.coordinates"),
     ("bow tie", polygon([(0, 0), (4, 4), (4, 0), (0, 4), (0, 0)]), "area_self_crossing", "area.coordinates[0]"),
     ("there and back", polygon([(0, 0), (4, 0), (2, 0), (0, 0)]), "area_self_crossing", "area.coordinates[0]"),
-    ("hole outside", polygon(SQUARE, box(9, 9, 10, 10)), "area_hole_outside", "area.coordinates[1]"),
+    ("hole outside", polygon(SQUARE, box(9, 9, 10, 10)), "area_hole_outside", "area.coordinates[1][0]"),
+    ("hole in a hole", polygon(SQUARE, box(1, 1, 3, 3), box(1.5, 1.5, 2, 2)), "area_holes_nested",
+    "area.coordinates[2]"),
     ("hole across the border", polygon(SQUARE, box(3, 3, 6, 3.5)), "area_self_crossing", "area.coordinates"),
     ("hole is all", polygon(SQUARE, SQUARE), "area_self_crossing", "area.coordinates"),
     ("longitude", polygon([(0, 0), (181, 0), (4, 4), (0, 0)]), "area_coordinate_range", "area.coordinates[0][1]"),
@@ -64,6 +68,14 @@ WRONG: list[tuple[str, wire.Area, str, str]] = [
         "area_radius_range",
         "area.without.radius_m",
     ),
+    ("nothing in common", wire.Intersection(of=[polygon(box(0, 0, 1, 1)), polygon(box(2, 0, 3, 1))]),
+    "area_empty_result", "area"),
+    ("a border in common", wire.Intersection(of=[polygon(box(0, 0, 1, 1)), polygon(box(1, 0, 2, 1))]),
+    "area_empty_result", "area"),
+    ("all taken away", wire.Difference(of=polygon(box(1, 1, 2, 2)), without=polygon(SQUARE)), "area_empty_result",
+    "area"),
+    ("nothing of nothing", wire.Union(of=[wire.Difference(of=AROUND, without=AROUND)] * 2), "area_empty_result",
+    "area"),
 ]  # fmt: skip
 
 
@@ -86,12 +98,17 @@ def test_too_many_vertices_and_too_deep() -> None:
     around = np.linspace(0, 2 * np.pi, limits.VERTICES_MAX + 1)
     ring = [(float(x), float(y)) for x, y in zip(np.cos(around), np.sin(around), strict=True)]
     ring[-1] = ring[0]
-    with pytest.raises(Refused, match="area_too_many_vertices"):
-        shape_of(polygon(ring))
-    with pytest.raises(Refused, match="area_too_many_vertices"):
-        shape_of(wire.Union(of=[polygon([*ring[::2], ring[0]])] * 3))
-    with pytest.raises(Refused, match="area_too_many_vertices"):
-        shape_of(wire.Corridor(line=[(5.0, 52.0), (5.1, 52.0)] * limits.CORRIDOR_VERTICES_MAX, radius_m=10))
+    half = [*ring[::2], ring[0]]
+    route = [(5.0, 52.0), (5.1, 52.0)] * limits.CORRIDOR_VERTICES_MAX
+    for area, where in (
+        (polygon(ring), "area.coordinates[0][10000]"),
+        (polygon(half, half), "area.coordinates[1][4998]"),
+        (wire.Union(of=[polygon(half)] * 3), "area.of[1].coordinates[0][4998]"),
+        (wire.Corridor(line=route, radius_m=10), "area.line[1000]"),
+    ):
+        with pytest.raises(Refused, match="area_too_many_vertices") as refusal:
+            shape_of(area)
+        assert refusal.value.where == where
     area: wire.Area = wire.Everyone()
     for _ in range(limits.AREA_DEPTH_MAX):
         area = wire.Union(of=[area])
