@@ -204,7 +204,7 @@ async def _upkeep(
     with trio.CancelScope() as scope:
         task_status.started(scope)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_every, EXPIRE_EVERY_S, engine.expire)
+            nursery.start_soon(_every, EXPIRE_EVERY_S, engine.keep_up)
             nursery.start_soon(_ring, store, changes)
             nursery.start_soon(_compact, registry, store)
 

@@ -96,6 +96,14 @@ class Client:
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
 
+    def update(self, action: int, request: wire.UpdateRequest) -> wire.ActionView:
+        """Tell news of an action that goes on."""
+        return self._call("POST", f"/v1/actions/{action}/update", request, wire.ActionView)
+
+    def operators(self, action: int, request: wire.OperatorsRequest) -> wire.ActionView:
+        """Say how many operators are free: lets the next waves of an action go."""
+        return self._call("POST", f"/v1/actions/{action}/operators", request, wire.ActionView)
+
     def result(self, action: int, request: wire.ResultRequest) -> wire.ActionView:
         """Close an action and tell its result."""
         return self._call("POST", f"/v1/actions/{action}/result", request, wire.ActionView)

@@ -23,7 +23,7 @@ from fanout import limits, wire
 from fanout.channels import catalogue as channels
 from fanout.errors import Refused
 from fanout.geo.areas import NamedAreas, Shape, shape_of
-from fanout.plan.batches import cut
+from fanout.plan.batches import Cutting, cut
 from fanout.plan.eta import seconds_for, seconds_to_share
 from fanout.plan.policy import NO_CHANNEL, first_choice, mask_of, told_in
 from fanout.registry.registry import Registry
@@ -94,8 +94,10 @@ class Drafter:
         """Errors: every refusal of the kind, the tenant's rights, the times, the texts and the area."""
         _check_times(action.end_ms, self._clock_ms())
         checked = await self._check(tenant, action)
+        asked = action.waves
+        cutting = None if asked is None else Cutting(asked.people, asked.free, action.end_ms)
         people, batches, version = await self.blocking(
-            _select_and_plan, self._registry.view(), checked.query, checked.offered
+            _select_and_plan, self._registry.view(), checked.query, checked.offered, cutting
         )
         _check_people(people, checked.rights)
         counts: dict[str, int] = {}
@@ -238,13 +240,20 @@ def _count(view: View, checked: _Checked, districts_now: Callable[[], Districts]
     )
 
 
-def _select_and_plan(view: View, query: Query, offered: tuple[str, ...]) -> tuple[int, list[NewBatch], int]:
+def _select_and_plan(
+    view: View, query: Query, offered: tuple[str, ...], waves: Cutting | None
+) -> tuple[int, list[NewBatch], int]:
     selection = choose(view, query)
     rows = selection.rows
+    if waves is not None and len(rows) > limits.WAVES_MAX * waves.people:
+        count = -(-len(rows) // waves.people)
+        raise Refused(
+            "waves_too_many", "waves.people", people=len(rows), size=waves.people, waves=count, limit=limits.WAVES_MAX
+        )
     chosen = first_choice(view.take("preference", rows), query.channels)
     assert not (chosen == NO_CHANNEL).any(), "the selection lets only those through who have an open channel"
     languages = _told(view, offered)[view.take("language", rows)]
-    batches = cut(rows, view.take("generation", rows), chosen, languages, offered)
+    batches = cut(rows, view.take("generation", rows), chosen, languages, offered, waves)
     return len(rows), batches, selection.version
 
 

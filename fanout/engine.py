@@ -25,6 +25,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from fanout import wire
 from fanout.drafts import Drafter
@@ -33,11 +34,13 @@ from fanout.geo.areas import NamedAreas, Shape
 from fanout.inbound import receipts
 from fanout.plan.policy import told_in
 from fanout.registry.registry import Registry
-from fanout.results import tallies
+from fanout.results import forecast, tallies
 from fanout.settings import KindSettings, Settings
-from fanout.store.protocol import ActionRecord, NewBatch, PhaseRecord, Store
-from fanout.store.states import State, reached
+from fanout.store.protocol import ActionRecord, NewBatch, PhaseRecord, Rows, Store
+from fanout.store.protocol import Bytes8 as Status
+from fanout.store.states import OPEN, State, reached
 from fanout.store.writer import Writer
+from fanout.waves import WaveKeeper
 
 RESULT_HOURS: Final = 24
 """A result is still worth hearing this long after the close; then it expires unsent."""
@@ -86,6 +89,7 @@ class Engine:
         self._clock_ms = clock_ms
         self._drafter = Drafter(settings, registry, boards, areas, clock_ms)
         self._blocking = self._drafter.blocking
+        self._waves = WaveKeeper(store, writer, clock_ms)
 
     def __repr__(self) -> str:
         return f"<Engine: {self._registry.view().people} people, channels {', '.join(self._drafter.paces)}>"
@@ -124,6 +128,8 @@ class Engine:
         stored, new = await self._writer.run(self._store.open_action, record, phase, draft.batches)
         if not new:
             return self._accepted_again(stored, digest, request.reference)
+        if request.waves is not None:
+            self._waves.add(stored.id, request.waves)
         if draft.boards.boards:
             await self._boards.show(stored.id, request, draft.shape, draft.lane, now_ms)
         return wire.ActionAccepted(
@@ -142,6 +148,7 @@ class Engine:
     async def view(self, tenant: str, action_id: int) -> wire.ActionView:
         """State and counts of an action. Errors: `Refused("not_found")`, also for another tenant's action."""
         record = await self._record(tenant, action_id)
+        asked = _request_of(record).waves
         phases, counts = await self._blocking(self._phases_and_counts, action_id)
         return wire.ActionView(
             id=record.id,
@@ -154,7 +161,46 @@ class Engine:
             outcome=record.outcome,
             tallies=tallies(phases, counts),
             boards=self._boards.counts(action_id),
+            forecast=forecast(phases[-1], counts, self._drafter.paces, self._clock_ms()),
+            waves=None if asked is None else await self._blocking(self._waves.counts, record, asked),
         )
+
+    async def update(self, tenant: str, action_id: int, request: wire.UpdateRequest) -> wire.ActionView:
+        """Tell news to everyone who got, or is about to get, an action that goes on. The same again changes nothing.
+
+        People who were not told yet get both messages, in order, and their apps show the last. Errors:
+        `Refused("action_not_open" | "reference_conflict" | "text_too_long")`.
+        """
+        record = await self._record(tenant, action_id)
+        action = _request_of(record)
+        async with self._waves.turn:
+            phases = await self._blocking(self._store.phases, action_id)
+            updates = {phase.reference: phase for phase in phases if phase.name == "update"}
+            known = updates.get(request.reference)
+            if known is None:
+                _need_state(record, "open", "paused")
+                self._drafter.check_texts(request.texts, action.titles, self._drafter.open_channels(action))
+                batches = await self._blocking(self._further_batches, record, tuple(request.texts), _told_or_waiting)
+                number, now_ms, end_ms = len(phases), self._clock_ms(), record.end_ms
+                phase = _phase(number, "update", now_ms, end_ms, request.texts, action.titles, request.reference)
+                if not await self._writer.run(_add_phase, self._store, record.id, phase, batches, record.state):
+                    _need_state(await self._record(tenant, action_id), record.state)
+            elif known.texts != request.texts:
+                raise Refused("reference_conflict", "reference", reference=request.reference)
+        return await self.view(tenant, action_id)
+
+    async def operators(self, tenant: str, action_id: int, request: wire.OperatorsRequest) -> wire.ActionView:
+        """So many operators are free: lets that many waves of an action go, less those not yet answered.
+
+        Errors: `Refused("action_without_waves")`, `Refused("action_not_open")`.
+        """
+        record = await self._record(tenant, action_id)
+        asked = _request_of(record).waves
+        if asked is None:
+            raise Refused("action_without_waves", "id")
+        _need_state(record, "open", "paused")
+        await self._waves.report(record, asked, request.free)
+        return await self.view(tenant, action_id)
 
     async def result(self, tenant: str, action_id: int, request: wire.ResultRequest) -> wire.ActionView:
         """Close an action with its outcome and tell the result. The same request again changes nothing.
@@ -223,6 +269,9 @@ class Engine:
             await self._finish(record.id)
         now_ms = self._clock_ms()
         live = {record.id: record for record in await self._blocking(self._store.actions, ("open", "paused"))}
+        for record in live.values():
+            if (waves := _request_of(record).waves) is not None:
+                self._waves.add(record.id, waves)
         showing = set(self._boards.showing())
         for action_id in showing - live.keys():
             await self._boards.result(action_id, {}, now_ms)
@@ -232,8 +281,9 @@ class Engine:
                 shape = await self._drafter.shape(action.area)
                 await self._boards.show(action_id, action, shape, live[action_id].lane, live[action_id].created_ms)
 
-    async def expire(self) -> None:
-        """Close actions whose end has passed. Call it every second or so."""
+    async def keep_up(self) -> None:
+        """Close actions whose end has passed, let the next waves go. Call it every second or so."""
+        await self._waves.step()
         now_ms = self._clock_ms()
         for record in await self._blocking(self._store.actions, ("open", "paused")):
             if record.end_ms <= now_ms:
@@ -283,37 +333,44 @@ class Engine:
         assert record.result_body is not None
         request = wire.decode_msgpack(record.result_body, wire.ResultRequest)
         now_ms = self._clock_ms()
-        batches, number = await self._blocking(self._result_batches, action_id, tuple(request.texts))
+        batches = await self._blocking(self._further_batches, record, tuple(request.texts), reached)
+        number = len(await self._blocking(self._store.phases, action_id))
         titles = _request_of(record).titles
         phase = _phase(number, "result", now_ms, now_ms + RESULT_HOURS * 3_600_000, request.texts, titles)
         await self._boards.result(action_id, request.board_texts, now_ms)
-        await self._writer.run(_add_result, self._store, action_id, phase, batches)
+        await self._writer.run(_add_phase, self._store, action_id, phase, batches, "closing", "closed")
 
-    def _result_batches(self, action_id: int, offered: tuple[str, ...]) -> tuple[list[NewBatch], int]:
-        """Everyone reached, each once per channel, in the order in which they were told."""
-        told: dict[int, list[np.ndarray[Any, np.dtype[np.uint32]]]] = {}
+    def _further_batches(
+        self, record: ActionRecord, offered: tuple[str, ...], who: Callable[[Status], NDArray[np.bool_]]
+    ) -> list[NewBatch]:
+        """Everyone whose state `who` picks, each once per channel, in the order in which they were told.
+
+        What still waits for its wave waits here as well, and goes with it.
+        """
+        asked = _request_of(record).waves
+        waiting = asked is not None and record.state in ("open", "paused")
+        let_go = self._waves.counts(record, asked).let_go if asked is not None and waiting else None
+        told: dict[int, list[Rows]] = {}
         batches: list[NewBatch] = []
-        seqs: dict[int, int] = {}
-        for view in self._store.batches(action_id):
-            hit = reached(view.status)
+        for view in self._store.batches(record.id):
+            hit = who(view.status)
             earlier = told.setdefault(view.channel, [])
             if view.phase:
                 hit &= ~np.isin(view.rows, np.concatenate(earlier or [view.rows[:0]]))
             if not hit.any():
                 continue
             earlier.append(view.rows[hit])
-            seq = seqs.get(view.channel, 0)
-            seqs[view.channel] = seq + 1
             batches.append(
                 NewBatch(
                     channel=view.channel,
                     language=told_in(view.language, offered),
-                    seq=seq,
+                    seq=view.seq,
                     rows=view.rows[hit],
                     generations=view.generations[hit],
+                    not_before_ms=0 if let_go is None or view.seq < let_go else record.end_ms,
                 )
             )
-        return batches, len(self._store.phases(action_id))
+        return batches
 
     def _phases_and_counts(self, action_id: int) -> tuple[Any, Any]:
         return self._store.phases(action_id), self._store.counts(action_id)
@@ -325,9 +382,16 @@ class Engine:
         return record
 
 
-def _add_result(store: Store, action_id: int, phase: PhaseRecord, batches: list[NewBatch]) -> None:
+def _add_phase(
+    store: Store, action_id: int, phase: PhaseRecord, batches: list[NewBatch], before: str, after: str = ""
+) -> bool:
     phase = msgspec.structs.replace(phase, action=action_id)
-    store.add_phase(action_id, phase, batches, state="closed", from_states=("closing",))
+    return store.add_phase(action_id, phase, batches, state=after or before, from_states=(before,))
+
+
+def _told_or_waiting(status: Status) -> NDArray[np.bool_]:
+    """Who got a message, may have got it, or is about to."""
+    return reached(status) | np.isin(status, OPEN)
 
 
 def _expire(store: Store, action_id: int, now_ms: int) -> bool:
@@ -335,9 +399,24 @@ def _expire(store: Store, action_id: int, now_ms: int) -> bool:
 
 
 def _phase(
-    number: int, name: str, now_ms: int, end_ms: int, texts: dict[str, str], titles: dict[str, str]
+    number: int,
+    name: str,
+    now_ms: int,
+    end_ms: int,
+    texts: dict[str, str],
+    titles: dict[str, str],
+    reference: str = "",
 ) -> PhaseRecord:
-    return PhaseRecord(action=0, phase=number, name=name, created_ms=now_ms, end_ms=end_ms, texts=texts, titles=titles)
+    return PhaseRecord(
+        action=0,
+        phase=number,
+        name=name,
+        created_ms=now_ms,
+        end_ms=end_ms,
+        texts=texts,
+        titles=titles,
+        reference=reference,
+    )
 
 
 def _need_state(record: ActionRecord, *needed: str) -> None:

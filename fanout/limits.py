@@ -35,6 +35,7 @@ PARTICIPANTS_MAX: Final = 2**31  # rows are uint32; half of it leaves room for s
 # --- the ledger -----------------------------------------------------------------------------------------------------
 BATCH_ROWS_MAX: Final = 2_048  # the window of unknowns after a crash, and what a closing action must wait for
 BATCH_ROWS_FIRST: Final = 64  # the first batches are small, so that the first message does not wait for a big one
+WAVES_MAX: Final = 10_000  # of one action; each is a batch or more; who needs more shall take larger ones
 SMS_BATCH_ROWS_MAX: Final = 500  # rows of a batch that rings twice: smaller, as they become unknown, not resent
 ACTION_HOURS_MAX: Final = 72
 STORE_WAIT_S_MAX: Final = (

@@ -8,15 +8,23 @@ Rules:
 2. `delivered` is part of `accepted`: it needs a receipt, which not every channel gives.
 3. Times count from the creation of the action's phase, in milliseconds. `first_ms`: the first acceptance by a provider.
    `p90_ms`: when 90 % of the accepted were accepted, to the grain of a batch. `last_ms`: the last acceptance.
+4. A forecast is corrected while an action runs: what is past is what was measured, what is to come goes on as each
+   channel did within the last minute. So a slow provider, a quota shared with other actions and a standstill all show.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
+from fanout.channels.protocol import Pace
+from fanout.plan.eta import seconds_to_share
 from fanout.store.protocol import BatchCounts, PhaseRecord
 from fanout.store.states import OPEN, Reason, State
-from fanout.wire import CHANNELS, Tally
+from fanout.wire import CHANNELS, Forecast, Tally
+
+RECENT_MS: Final = 60_000
+"""How far back a channel's present rate is taken from: a provider's quota is counted by the minute."""
 
 _ACCEPTED = (State.ACCEPTED, State.DELIVERED)
 
@@ -37,8 +45,7 @@ def _tally(phase: PhaseRecord, batches: list[BatchCounts]) -> Tally:
     for batch in batches:
         name = CHANNELS[batch.channel]
         channels[name] = channels.get(name, 0) + sum(batch.states) - batch.states[State.MOVED]
-        taken = sum(batch.states[state] for state in _ACCEPTED)
-        channels_accepted[name] = channels_accepted.get(name, 0) + taken
+        channels_accepted[name] = channels_accepted.get(name, 0) + _taken(batch)
         for reason in Reason:
             if reason is not Reason.NONE and batch.reasons[reason]:
                 key = reason.name.lower()
@@ -66,11 +73,7 @@ def _tally(phase: PhaseRecord, batches: list[BatchCounts]) -> Tally:
 
 def _share_ms(batches: list[BatchCounts], share: float, created_ms: int) -> int | None:
     """When `share` of the accepted were accepted, by the time of each batch's last acceptance."""
-    timed = sorted(
-        (batch.last_ms, sum(batch.states[state] for state in _ACCEPTED))
-        for batch in batches
-        if batch.last_ms is not None
-    )
+    timed = sorted((batch.last_ms, _taken(batch)) for batch in batches if batch.last_ms is not None)
     wanted = share * sum(accepted for _, accepted in timed)
     reached = 0
     for last_ms, accepted in timed:
@@ -78,3 +81,64 @@ def _share_ms(batches: list[BatchCounts], share: float, created_ms: int) -> int 
         if accepted and reached >= wanted:
             return last_ms - created_ms
     return None
+
+
+def forecast(
+    phase: PhaseRecord, counts: Iterable[BatchCounts], paces: Mapping[str, Pace], now_ms: int
+) -> Forecast | None:
+    """When half, nine tenths and all of a phase's people are handed over; None if nobody is or will be."""
+    batches = [batch for batch in counts if batch.phase == phase.phase]
+    timed = sorted((batch.last_ms, _taken(batch)) for batch in batches if batch.last_ms is not None and _taken(batch))
+    done = sum(taken for _, taken in timed)
+    waiting, rates = _waiting(batches, paces, now_ms)
+    everybody = done + sum(waiting.values())
+    if not everybody:
+        return None
+
+    def seconds(share: float) -> float | None:
+        wanted = share * everybody
+        reached = 0
+        for last_ms, taken in timed:
+            reached += taken
+            if reached >= wanted:
+                return round((last_ms - phase.created_ms) / 1000, 3)
+        moving = {name: people for name, people in waiting.items() if name in rates}
+        more = wanted - done
+        if more > sum(moving.values()):
+            return None
+        further_s = seconds_to_share(moving, rates, more / sum(moving.values()))
+        return round((now_ms - phase.created_ms) / 1000 + further_s, 3)
+
+    return Forecast(half_s=seconds(0.5), most_s=seconds(0.9), all_s=seconds(1.0))
+
+
+def _waiting(
+    batches: list[BatchCounts], paces: Mapping[str, Pace], now_ms: int
+) -> tuple[dict[str, int], dict[str, Pace]]:
+    """People still to be told by channel, and the present rate of those channels that move."""
+    waiting: dict[str, int] = {}
+    recent: dict[str, int] = {}
+    since: dict[str, int] = {}
+    for batch in batches:
+        name = CHANNELS[batch.channel]
+        left = sum(batch.states[state] for state in OPEN)
+        if left:
+            waiting[name] = waiting.get(name, 0) + left
+        if batch.last_ms is not None and batch.first_ms is not None:
+            since[name] = min(since.get(name, batch.first_ms), batch.first_ms)
+            if now_ms - batch.last_ms <= RECENT_MS:
+                recent[name] = recent.get(name, 0) + _taken(batch)
+    rates = {}
+    for name in waiting:
+        quota = paces.get(name)
+        if name not in since:
+            if quota is not None:  # nothing was answered yet: its quota is all that is known
+                rates[name] = quota
+        elif recent.get(name):
+            rate_per_s = 1000 * recent[name] / max(1, min(RECENT_MS, now_ms - since[name]))
+            rates[name] = Pace(rate_per_s if quota is None else min(rate_per_s, quota.rate_per_s), 0.0)
+    return waiting, rates
+
+
+def _taken(batch: BatchCounts) -> int:
+    return sum(batch.states[state] for state in _ACCEPTED)

@@ -22,35 +22,6 @@ from msgspec import Meta
 from fanout import limits
 from fanout.errors import Refused
 
-__all__ = [
-    "Action",
-    "ActionAccepted",
-    "ActionRequest",
-    "ActionView",
-    "Address",
-    "Area",
-    "BoardCounts",
-    "BoardList",
-    "BoardView",
-    "ChannelCount",
-    "Circle",
-    "Erased",
-    "ErrorBody",
-    "Everyone",
-    "MultiPolygon",
-    "Participant",
-    "Place",
-    "Polygon",
-    "Preview",
-    "ResultRequest",
-    "Tally",
-    "Window",
-    "decode_json",
-    "decode_msgpack",
-    "encode_json",
-    "encode_msgpack",
-]
-
 # --- names ----------------------------------------------------------------------------------------------------------
 
 CHANNELS: Final = ("fcm", "apns", "webpush", "sms", "voice", "email", "whatsapp")
@@ -258,6 +229,17 @@ class BoardOptions(Input, frozen=True, kw_only=True):
     texts: dict[Language, list[Text]] = {}
 
 
+class Waves(Input, frozen=True, kw_only=True):
+    """Tell people a few at a time: one wave of `people` for each operator that is `free`, nearest first.
+
+    A wave counts as one busy operator for `answer_s`. `POST /v1/actions/{id}/operators` says how many are free later.
+    """
+
+    people: Annotated[int, Meta(ge=1, le=10_000)]
+    free: Annotated[int, Meta(ge=0, le=10_000)]
+    answer_s: Annotated[int, Meta(ge=1, le=3_600)] = 60
+
+
 class Action(Input, frozen=True, kw_only=True):
     """What an operator wants made known, where, and until when."""
 
@@ -271,6 +253,7 @@ class Action(Input, frozen=True, kw_only=True):
     operator: Annotated[str, Meta(max_length=64)] = ""
     call_number: Annotated[str, Meta(max_length=24)] = ""
     boards: BoardOptions = BoardOptions()
+    waves: Waves | None = None
 
 
 class ActionRequest(Action, frozen=True, kw_only=True):
@@ -299,6 +282,22 @@ class ResultRequest(Input, frozen=True, kw_only=True):
     outcome: Outcome
     texts: Texts
     board_texts: dict[Language, Text] = {}
+
+
+class UpdateRequest(Input, frozen=True, kw_only=True):
+    """`POST /v1/actions/{id}/update`: news for everyone who got, or is about to get, the action; it goes on.
+
+    The text shall make sense alone: it takes the place of the first one where a channel replaces.
+    """
+
+    reference: Reference
+    texts: Texts
+
+
+class OperatorsRequest(Input, frozen=True, kw_only=True):
+    """`POST /v1/actions/{id}/operators`: how many operators are free now. A level: send it whenever it changes."""
+
+    free: Annotated[int, Meta(ge=0, le=10_000)]
 
 
 class ReasonRequest(Input, frozen=True, kw_only=True):
@@ -408,6 +407,27 @@ class Tally(Output, frozen=True, kw_only=True):
     last_ms: int | None = None
 
 
+class WaveCounts(Output, frozen=True, kw_only=True):
+    """Waves of one action: `let_go` of `of`, each of `people`; `free` operators as last reported."""
+
+    people: int
+    let_go: int
+    of: int
+    free: int
+
+
+class Forecast(Output, frozen=True, kw_only=True):
+    """Seconds after the start until half, nine tenths and all of an action's people are handed over.
+
+    What is past is measured, to the grain of a batch. What is to come is told from what each channel did in the last
+    minute, never faster than its quota; None while a channel that is needed for it stands still.
+    """
+
+    half_s: float | None
+    most_s: float | None
+    all_s: float | None
+
+
 class BoardCounts(Output, frozen=True, kw_only=True):
     """Boards of one action: chosen, confirmed shown, confirmed cleared; `last_ms` after the start."""
 
@@ -461,6 +481,8 @@ class ActionView(Output, frozen=True, kw_only=True):
     outcome: str | None
     tallies: list[Tally]
     boards: BoardCounts
+    forecast: Forecast | None = None
+    waves: WaveCounts | None = None
 
 
 class ErrorBody(Output, frozen=True, kw_only=True):

@@ -207,10 +207,10 @@ async def test_an_action_expires_at_its_end(tmp_path: Path) -> None:
     async with open_room(tmp_path) as room:
         accepted = await room.engine.start("police", room.request())
         room.now_ms += HOUR_MS - 1
-        await room.engine.expire()
+        await room.engine.keep_up()
         assert (await room.engine.view("police", accepted.id)).state == "open"
         room.now_ms += 1
-        await room.engine.expire()
+        await room.engine.keep_up()
         view = await room.engine.view("police", accepted.id)
         assert (view.state, view.tallies[0].expired) == ("expired", 20)
         assert room.boards.taken_down == [accepted.id]
@@ -254,3 +254,91 @@ async def test_each_is_told_in_a_language_of_the_action(tmp_path: Path) -> None:
         accepted = await room.engine.start("police", room.request())
         told = {batch.language: len(batch.rows) for batch in room.store.batches(accepted.id)}
         assert told == {"nl": 2, "en": 2}
+
+
+async def test_waves_follow_free_operators_and_a_result_stops_the_rest(tmp_path: Path) -> None:
+    async with open_room(tmp_path) as room:
+
+        def told() -> list[str]:
+            return room.registry.view().id_of(np.array(room.send([Event.ACCEPT]), np.uint32))
+
+        accepted = await room.engine.start("police", room.request(waves=wire.Waves(people=4, free=1)))
+        assert told() == ["p0", "p1", "p2", "p3"]
+        await room.engine.keep_up()
+        assert told() == []
+        view = await room.engine.operators("police", accepted.id, wire.OperatorsRequest(free=3))
+        assert view.waves == wire.WaveCounts(people=4, let_go=3, of=5, free=3)
+        assert told() == [f"p{n}" for n in range(4, 12)]
+        await room.engine.operators("police", accepted.id, wire.OperatorsRequest(free=1))
+        room.now_ms += 61_000
+        await room.engine.keep_up()
+        assert told() == ["p12", "p13", "p14", "p15"], "the one who stayed free"
+        closing = wire.ResultRequest(reference="r", outcome="direct", texts={"nl": "Gevonden."})
+        view = await room.engine.result("police", accepted.id, closing)
+        assert (view.tallies[0].accepted, view.tallies[0].cancelled) == (16, 4)
+        assert sorted(told()) == sorted(f"p{n}" for n in range(16))
+        await room.engine.keep_up()
+        assert room.store.scan("waves") == []
+        with pytest.raises(Refused, match="action_not_open"):
+            await room.engine.operators("police", accepted.id, wire.OperatorsRequest(free=1))
+
+
+async def test_waves_go_on_after_a_restart(tmp_path: Path) -> None:
+    async with open_room(tmp_path) as room:
+        accepted = await room.engine.start("police", room.request(waves=wire.Waves(people=5, free=2)))
+        assert len(room.send([Event.ACCEPT])) == 10
+        now_ms = room.now_ms
+    async with open_room(tmp_path, people=0) as room:
+        room.now_ms = now_ms + 61_000
+        await room.engine.recover()
+        await room.engine.keep_up()
+        assert len(room.send([Event.ACCEPT])) == 10
+        view = await room.engine.view("police", accepted.id)
+        assert view.waves == wire.WaveCounts(people=5, let_go=4, of=4, free=2)
+
+
+async def test_waves_that_are_too_many_or_not_asked_for_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fanout.limits.WAVES_MAX", 19)
+    async with open_room(tmp_path) as room:
+        with pytest.raises(Refused) as caught:
+            await room.engine.start("police", room.request(waves=wire.Waves(people=1, free=1)))
+        assert (caught.value.code, caught.value.where) == ("waves_too_many", "waves.people")
+        accepted = await room.engine.start("police", room.request())
+        with pytest.raises(Refused, match="action_without_waves"):
+            await room.engine.operators("police", accepted.id, wire.OperatorsRequest(free=1))
+
+
+async def test_an_update_goes_to_everyone_who_was_told_or_is_about_to_be(tmp_path: Path) -> None:
+    async with open_room(tmp_path, people=100) as room:
+        accepted = await room.engine.start("police", room.request())
+        told = room.send([Event.ACCEPT, Event.REJECT], most=1)
+        refused = set(told[1::2])
+        update = wire.UpdateRequest(reference="u1", texts={"nl": "Nu ook een rode jas."})
+        view = await room.engine.update("police", accepted.id, update)
+        assert (view.state, [tally.phase for tally in view.tallies]) == ("open", ["start", "update"])
+        assert len((await room.engine.update("police", accepted.id, update)).tallies) == 2, "the same again"
+        rest = room.send([Event.ACCEPT])
+        waiting = set(range(100)) - set(told)
+        assert sorted(rest) == sorted([*waiting, *(set(range(100)) - refused)])
+        for row in waiting:
+            assert rest.index(row) < len(rest) - 1 - rest[::-1].index(row), "the start first, then the update"
+        changed = wire.UpdateRequest(reference="u1", texts={"nl": "Anders."})
+        with pytest.raises(Refused, match="reference_conflict"):
+            await room.engine.update("police", accepted.id, changed)
+        await room.engine.cancel("police", accepted.id)
+        late = wire.UpdateRequest(reference="u2", texts={"nl": "Te laat."})
+        with pytest.raises(Refused, match="action_not_open"):
+            await room.engine.update("police", accepted.id, late)
+
+
+async def test_an_update_waits_with_its_wave(tmp_path: Path) -> None:
+    async with open_room(tmp_path) as room:
+        accepted = await room.engine.start("police", room.request(waves=wire.Waves(people=10, free=1)))
+        assert len(room.send([Event.ACCEPT])) == 10
+        update = wire.UpdateRequest(reference="u1", texts={"nl": "Nu ook een rode jas."})
+        await room.engine.update("police", accepted.id, update)
+        assert len(room.send([Event.ACCEPT])) == 10, "those who know of it"
+        await room.engine.operators("police", accepted.id, wire.OperatorsRequest(free=2))
+        assert len(room.send([Event.ACCEPT])) == 20, "the others get both"

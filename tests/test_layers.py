@@ -29,6 +29,7 @@ LEVELS = {
     "fanout.inbound": 7,
     "fanout.dispatch": 7,
     "fanout.drafts": 7,
+    "fanout.waves": 7,
     "fanout.engine": 8,
     "fanout.api": 9,
     "fanout.client": 9,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout.results import tallies
+from fanout.channels.protocol import Pace
+from fanout.results import forecast, tallies
 from fanout.store.protocol import BatchCounts, PhaseRecord
 from fanout.store.states import Reason, State
 
@@ -75,3 +76,40 @@ def test_everyone_selected_is_accounted_for(batches: list[BatchCounts]) -> None:
             b.states[State.ACCEPTED] + b.states[State.DELIVERED] for b in batches if b.last_ms - 1_000 <= tally.p90_ms
         )
         assert in_time >= 0.9 * tally.accepted
+
+
+PACES = {"fcm": Pace(10.0, 0.0), "sms": Pace(1.0, 5.0)}
+
+
+def test_a_forecast_begins_with_the_quotas() -> None:
+    told = forecast(PHASES[0], [counts(channel=0, pending=100), counts(channel=3, pending=25)], PACES, 1_000)
+    assert told is not None
+    assert told.all_s == 20.0
+    assert told.half_s is not None
+    assert 5.0 < told.half_s < told.all_s
+
+
+def test_a_forecast_is_corrected_by_what_was_done() -> None:
+    done = [counts(accepted=20, first_ms=1_500, last_ms=3_000), counts(accepted=20, first_ms=3_000, last_ms=11_000)]
+    told = forecast(PHASES[0], [*done, counts(pending=40)], PACES, 11_000)
+    assert told is not None
+    assert told.half_s == 10.0, "measured"
+    assert told.all_s == 10.0 + round(40 / (40 / 9.5), 3), "40 in 9.5 s, so it goes on"
+    slower = forecast(PHASES[0], [*done, counts(pending=40)], PACES, 31_000)
+    assert slower is not None
+    assert slower.all_s is not None
+    assert slower.all_s > 50.0, "it stood still since"
+    stuck = forecast(PHASES[0], [*done, counts(pending=40)], PACES, 200_000)
+    assert stuck is not None
+    assert (stuck.half_s, stuck.all_s) == (10.0, None)
+
+
+def test_no_forecast_is_faster_than_the_quota_and_an_end_is_measured() -> None:
+    burst = [counts(accepted=500, first_ms=1_010, last_ms=1_020), counts(pending=100)]
+    told = forecast(PHASES[0], burst, PACES, 1_100)
+    assert told is not None
+    assert told.all_s == 10.1
+    over = forecast(PHASES[0], [counts(accepted=5, failed=3, first_ms=1_010, last_ms=1_020)], PACES, 9_000)
+    assert over is not None
+    assert (over.half_s, over.most_s, over.all_s) == (0.02, 0.02, 0.02)
+    assert forecast(PHASES[0], [counts(failed=3)], PACES, 9_000) is None

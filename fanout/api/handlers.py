@@ -54,6 +54,10 @@ class Handlers:
             Row("GET", action, "actions", None, view, self.get_action, "State and counts of an action."),
             Row("GET", action + "/events", "actions", None, None, self.follow_action,
                 "The same as a live stream of server-sent events, until it is over.", streams=True),
+            Row("POST", action + "/update", "actions", wire.UpdateRequest, view, self.update_action,
+                "Tell news of an action that goes on to everyone who got it."),
+            Row("POST", action + "/operators", "actions", wire.OperatorsRequest, view, self.report_operators,
+                "How many operators are free: lets the next waves of an action go."),
             Row("POST", action + "/result", "actions", wire.ResultRequest, view, self.close_action,
                 "Close an action and tell its result to everyone who got it."),
             Row("POST", action + "/cancel", "actions", wire.ReasonRequest, view, self.cancel_action,
@@ -99,6 +103,12 @@ class Handlers:
         await self._engine.view(call.key.tenant, call.path["id"])
         events = stream(self._engine, self._changes, call.key.tenant, call.path["id"])
         return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+    async def update_action(self, call: Call) -> wire.ActionView:
+        return await self._engine.update(call.key.tenant, call.path["id"], call.body)
+
+    async def report_operators(self, call: Call) -> wire.ActionView:
+        return await self._engine.operators(call.key.tenant, call.path["id"], call.body)
 
     async def close_action(self, call: Call) -> wire.ActionView:
         return await self._engine.result(call.key.tenant, call.path["id"], call.body)

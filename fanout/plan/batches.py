@@ -7,11 +7,16 @@ Rules:
 2. Batches start small and grow: the first message does not wait for two thousand others to be rendered, and the bulk
    is cut coarsely, since each batch costs the ledger two commits.
 3. On channels that ring twice a batch is smaller, because what is on the wire when a sender dies is lost to it.
+4. An action told in waves (`waves.py`) has the wave's number as `seq` on every channel, and only as many waves may go
+   at once as its operator lets; the others wait for `Ledger.hasten`, at the latest until the action's end.
 
 A batch holds rows and generations, never addresses: these are read by the sender at the last moment.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,18 +26,29 @@ from fanout.store.protocol import NewBatch
 from fanout.store.states import REPLACES_IN_PLACE
 
 
+class Cutting(NamedTuple):
+    """Waves of `people` each, of which the first `at_once` may go now and the others not before `end_ms`."""
+
+    people: int
+    at_once: int
+    end_ms: int
+
+
 def cut(
     rows: NDArray[np.uint32],
     generations: NDArray[np.uint16],
     channels: NDArray[np.uint8],
     languages: NDArray[np.uint8],
     language_names: tuple[str, ...],
+    waves: Cutting | None = None,
 ) -> list[NewBatch]:
     """Batches of one phase.
 
     All arrays have shape [n] and are in the order in which people shall hear of it (nearest first); `languages` index
     `language_names`. Every row is in exactly one batch.
     """
+    if waves is not None:
+        return _cut_in_waves(rows, generations, channels, languages, language_names, waves)
     group = channels.astype(np.uint16) * 256 + languages
     order = np.argsort(group, kind="stable")
     groups, sizes = np.unique(group, return_counts=True)
@@ -57,6 +73,36 @@ def cut(
                 generations=generations[members],
             )
         )
+    return batches
+
+
+def _cut_in_waves(
+    rows: NDArray[np.uint32],
+    generations: NDArray[np.uint16],
+    channels: NDArray[np.uint8],
+    languages: NDArray[np.uint8],
+    language_names: tuple[str, ...],
+    waves: Cutting,
+) -> list[NewBatch]:
+    number = np.arange(len(rows)) // waves.people
+    group = (number << 16) + channels.astype(np.int64) * 256 + languages
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.diff(group[order], prepend=-1))
+    batches = []
+    for start, end in pairwise([*starts.tolist(), len(rows)]):
+        wave, (channel, language) = int(group[order[start]]) >> 16, divmod(int(group[order[start]]) & 0xFFFF, 256)
+        for first in range(start, end, _most(channel)):
+            members = order[first : min(end, first + _most(channel))]
+            batches.append(
+                NewBatch(
+                    channel=channel,
+                    language=language_names[language],
+                    seq=wave,
+                    rows=rows[members],
+                    generations=generations[members],
+                    not_before_ms=0 if wave < waves.at_once else waves.end_ms,
+                )
+            )
     return batches
 
 

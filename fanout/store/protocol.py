@@ -67,7 +67,8 @@ class ActionRecord(msgspec.Struct, frozen=True, kw_only=True):
 class PhaseRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One message to the recipients of an action: `start`, `update` or `result`, numbered from 0 within the action.
 
-    `texts` and `titles` by language; `end_ms` is this phase's own deadline (a result may outlive its action).
+    `texts` and `titles` by language; `end_ms` is this phase's own deadline (a result may outlive its action);
+    `reference`: by which its caller knows it again, empty if nobody needs to.
     """
 
     action: int
@@ -77,6 +78,7 @@ class PhaseRecord(msgspec.Struct, frozen=True, kw_only=True):
     end_ms: int
     texts: dict[str, str]
     titles: dict[str, str]
+    reference: str = ""
 
 
 class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,8 +172,8 @@ class Ledger(Protocol):
     def set_paused(self, action: int, paused: bool) -> bool:
         """Open to paused, or back. False if it was in neither."""
 
-    def hasten(self, action: int, phase: int, *, below_seq: int) -> int:
-        """Let batches of a phase whose `seq` is below a number go out now, which waited for their time.
+    def hasten(self, action: int, *, below_seq: int) -> int:
+        """Let batches of an action whose `seq` is below a number go out now, which waited for their time.
 
         Returns how many did. Only those that no sender ever had: a retry keeps its pause.
         """

@@ -234,14 +234,14 @@ class RedisStore(RedisShelves):
 
         return self._change(work, key_of(action, "action"))
 
-    def hasten(self, action: int, phase: int, *, below_seq: int) -> int:
+    def hasten(self, action: int, *, below_seq: int) -> int:
         """See `Ledger.hasten`. One transaction a batch: those done stay done if this is cut short."""
         with self._told_plainly():
             waiting = [int(one) for one in self._redis.zrange(key_of(action, "later"), 0, -1)]
             batches = self._read_batches(action, waiting)
         changed = 0
         for known in batches:
-            if known.phase != phase or known.seq >= below_seq or known.token:
+            if known.seq >= below_seq or known.token:
                 continue
 
             def work(pipe: Any, batch: int = known.id) -> int:

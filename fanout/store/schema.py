@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = 1
+VERSION: Final = 2
 """In `PRAGMA user_version`; a file of another version is refused."""
 
 APPLICATION_ID: Final = 0x66616E6F
@@ -33,8 +33,8 @@ TABLES: Final = (
     "CREATE INDEX actions_by_state ON actions (state)",
     """CREATE TABLE phases (
         action INTEGER NOT NULL, phase INTEGER NOT NULL, name TEXT NOT NULL, created_ms INTEGER NOT NULL,
-        end_ms INTEGER NOT NULL, texts BLOB NOT NULL, titles BLOB NOT NULL, stop_ms INTEGER NOT NULL,
-        live INTEGER NOT NULL, UNIQUE (action, phase))""",
+        end_ms INTEGER NOT NULL, texts BLOB NOT NULL, titles BLOB NOT NULL, reference TEXT NOT NULL,
+        stop_ms INTEGER NOT NULL, live INTEGER NOT NULL, UNIQUE (action, phase))""",
     "CREATE INDEX phases_by_stop ON phases (stop_ms) WHERE live = 1",
     """CREATE TABLE batches (
         id INTEGER PRIMARY KEY, action INTEGER NOT NULL, phase INTEGER NOT NULL, lane INTEGER NOT NULL,

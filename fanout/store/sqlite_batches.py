@@ -141,11 +141,11 @@ def write(db: Connection, batch: Batch, status: Bytes8, reason: Bytes8) -> None:
     )
 
 
-def hasten(db: Connection, action: int, phase: int, below_seq: int) -> int:
+def hasten(db: Connection, action: int, below_seq: int) -> int:
     """Let batches that nobody had yet go out now."""
     changed: int = db.execute(
-        "UPDATE batches SET due_ms = 0 WHERE action = ? AND phase = ? AND seq < ? AND token = 0 AND due_ms > 0",
-        (action, phase, below_seq),
+        "UPDATE batches SET due_ms = 0 WHERE action = ? AND seq < ? AND token = 0 AND due_ms > 0",
+        (action, below_seq),
     ).rowcount
     return changed
 

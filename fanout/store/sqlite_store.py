@@ -338,10 +338,10 @@ class SqliteStore:
             db.execute("UPDATE batches SET stage = ? WHERE action = ? AND stage = ?", stages)
             return True
 
-    def hasten(self, action: int, phase: int, *, below_seq: int) -> int:
+    def hasten(self, action: int, *, below_seq: int) -> int:
         """See `Ledger.hasten`."""
         with self._writing() as db:
-            return batch_sql.hasten(db, action, phase, below_seq)
+            return batch_sql.hasten(db, action, below_seq)
 
     def action(self, action: int) -> ActionRecord | None:
         """See `Ledger.action`."""
@@ -366,7 +366,8 @@ class SqliteStore:
         """See `Ledger.phases`."""
         with self._reading() as db:
             found = db.execute(
-                "SELECT phase, name, created_ms, end_ms, texts, titles FROM phases WHERE action = ? ORDER BY phase",
+                "SELECT phase, name, created_ms, end_ms, texts, titles, reference FROM phases "
+                "WHERE action = ? ORDER BY phase",
                 (action,),
             ).fetchall()
         return [
@@ -378,8 +379,9 @@ class SqliteStore:
                 end_ms=end_ms,
                 texts=msgspec.msgpack.decode(texts),
                 titles=msgspec.msgpack.decode(titles),
+                reference=reference,
             )
-            for phase, name, created_ms, end_ms, texts, titles in found
+            for phase, name, created_ms, end_ms, texts, titles, reference in found
         ]
 
     # --- deliveries -------------------------------------------------------------------------------------------------
@@ -542,8 +544,8 @@ def _record(db: sqlite3.Connection, action: int) -> ActionRecord | None:
 
 def _insert_phase(db: sqlite3.Connection, action: int, phase: PhaseRecord) -> None:
     db.execute(
-        "INSERT INTO phases (action, phase, name, created_ms, end_ms, texts, titles, stop_ms, live) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1)",
+        "INSERT INTO phases (action, phase, name, created_ms, end_ms, texts, titles, reference, stop_ms, live) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1)",
         (
             action,
             phase.phase,
@@ -552,6 +554,7 @@ def _insert_phase(db: sqlite3.Connection, action: int, phase: PhaseRecord) -> No
             phase.end_ms,
             msgspec.msgpack.encode(phase.texts),
             msgspec.msgpack.encode(phase.titles),
+            phase.reference,
             phase.end_ms,
         ),
     )

@@ -197,7 +197,7 @@ class Town:
                 await engine.recover()
                 self.engine = engine
                 while True:
-                    await engine.expire()
+                    await engine.keep_up()
                     for owner in self.dead_owners:
                         await run_here(store.release, owner)
                     self.dead_owners.clear()

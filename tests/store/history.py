@@ -112,8 +112,8 @@ class History:
     def hasten(self) -> None:
         action, below_seq = self.random.choice(self.actions), self.random.randrange(4)
         self.tell(f"hasten {action} below {below_seq}")
-        self.store().hasten(action, 0, below_seq=below_seq)
-        self.naive.hasten(action, 0, below_seq)
+        self.store().hasten(action, below_seq=below_seq)
+        self.naive.hasten(action, below_seq)
 
     # --- the senders ------------------------------------------------------------------------------------------------
 

@@ -95,8 +95,8 @@ def an_action_is_read_as_it_was_written(place: Place) -> None:
         assert reader.actions() == reader.actions(("open",)) == [record]
         assert reader.actions(("closed", "paused")) == []
         (start,) = reader.phases(record.id)
-        assert (start.action, start.name, start.texts, start.titles) == (
-            record.id, "start", {"nl": "één kind"}, {"nl": "Kijk"},
+        assert (start.action, start.name, start.texts, start.titles, start.reference) == (
+            record.id, "start", {"nl": "één kind"}, {"nl": "Kijk"}, "start 0",
         )  # fmt: skip
         first, second = reader.batches(record.id)
         assert (first.channel, first.rows.tolist()) == (FCM, [7])
@@ -192,12 +192,12 @@ def a_batch_waits_for_its_time_or_is_hastened(place: Place) -> None:
     assert second.rows.tolist() == [2]
     report(other, second, P, not_before_ms=5_000)
     assert not claim(other, now_ms=60, most=9)
-    assert store.hasten(number, 1, below_seq=9) == 0
-    assert store.hasten(number, 0, below_seq=3) == 2, "a retry keeps its pause"
-    assert store.hasten(number, 0, below_seq=3) == 0
+    assert store.hasten(number + 1, below_seq=9) == 0
+    assert store.hasten(number, below_seq=3) == 2, "a retry keeps its pause"
+    assert store.hasten(number, below_seq=3) == 0
     assert sorted(lease.rows.tolist() for lease in claim(other, now_ms=70, most=9)) == [[3], [4]]
     assert store.set_paused(number, True)
-    assert store.hasten(number, 0, below_seq=9) == 1
+    assert store.hasten(number, below_seq=9) == 1
     assert not claim(other, now_ms=80, most=9, lease_ms=10**9)
     assert store.set_paused(number, False)
     assert [5] in [lease.rows.tolist() for lease in claim(other, now_ms=80, most=9)]

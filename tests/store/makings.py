@@ -35,7 +35,14 @@ def action(reference: str = "r", *, digest: bytes = b"d", lane: int = 0, end_ms:
 
 def phase(number: int = 0, name: str = "start", *, end_ms: int = END_MS) -> PhaseRecord:
     return PhaseRecord(
-        action=0, phase=number, name=name, created_ms=1, end_ms=end_ms, texts={"nl": "één kind"}, titles={"nl": "Kijk"}
+        action=0,
+        phase=number,
+        name=name,
+        created_ms=1,
+        end_ms=end_ms,
+        texts={"nl": "één kind"},
+        titles={"nl": "Kijk"},
+        reference=f"{name} {number}",
     )
 
 

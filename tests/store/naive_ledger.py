@@ -98,10 +98,10 @@ class NaiveLedger:
         self.actions[action].state = "paused" if paused else "open"
         return True
 
-    def hasten(self, action: int, phase: int, below_seq: int) -> int:
+    def hasten(self, action: int, below_seq: int) -> int:
         changed = 0
         for batch in self.all_batches:
-            mine = batch.action == action and batch.phase == phase and batch.seq < below_seq
+            mine = batch.action == action and batch.seq < below_seq
             if mine and batch.token == 0 and batch.due_ms > 0:
                 batch.due_ms = 0
                 changed += 1
