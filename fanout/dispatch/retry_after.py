@@ -3,6 +3,7 @@
     Retry-After: 120                              seconds (RFC 9110)
     Retry-After: Wed, 21 Oct 2026 07:28:00 GMT    a date
     x-rate-limit-reset: 1792825200                X: the second at which the window ends, since 1970
+    x-user-limit-24hour-reset: 1792825200         X: the same of its day, when x-user-limit-24hour-remaining is 0
     {"parameters": {"retry_after": 35}}           Telegram: in the body
     X-RateLimit-Reset: 2026-10-21T07:28:00.000Z   Mastodon: a date, ISO 8601
 
@@ -15,10 +16,13 @@ from __future__ import annotations
 import datetime
 import math
 from email.utils import parsedate_to_datetime
+from typing import Final
 
 import msgspec
 
 from fanout.channels.protocol import Answer
+
+_DAYS: Final = ("x-user-limit-24hour", "x-app-limit-24hour")
 
 
 class _Parameters(msgspec.Struct):
@@ -34,7 +38,8 @@ def seconds_of(answer: Answer, now_ms: int) -> float:
     if answer.code not in (429, 503):
         return 0.0
     headers = {name.lower(): value.strip() for name, value in answer.headers.items()}
-    for name in ("retry-after", "x-rate-limit-reset", "x-ratelimit-reset"):
+    day = [f"{of}-reset" for of in _DAYS if headers.get(f"{of}-remaining") == "0"]
+    for name in ("retry-after", *day, "x-rate-limit-reset", "x-ratelimit-reset"):
         if (text := headers.get(name)) and (seconds := _seconds(text, name, now_ms)) > 0:
             return seconds
     try:

@@ -22,6 +22,16 @@ NOW_MS = 1_792_565_280_000  # Wed, 21 Oct 2026 07:28:00 GMT less a minute
         ({"X-RateLimit-Reset": "2026-10-21T06:48:30.000Z"}, b"", 30),
         ({}, b'{"ok":false,"parameters":{"retry_after":35}}', 35),
         ({"retry-after": "0"}, b'{"parameters":{"retry_after":35}}', 35),
+        (
+            {
+                "x-user-limit-24hour-remaining": "0",
+                "x-user-limit-24hour-reset": "1792569999",
+                "x-rate-limit-reset": "1792565310",
+            },
+            b"",
+            4_719,
+        ),
+        ({"x-user-limit-24hour-remaining": "3", "x-user-limit-24hour-reset": "1792569999"}, b"", 0),
         ({"retry-after": "soon"}, b"nonsense", 0),
         ({"retry-after": "9" * 30}, b"", 0),
         ({}, b'{"parameters":{"retry_after":-1}}', 0),
