@@ -24,7 +24,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import numpy as np
 import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve as hypercorn_serve
@@ -35,39 +34,22 @@ from fanout.api.events import Changes
 from fanout.api.handlers import Handlers
 from fanout.api.metrics import Metrics
 from fanout.api.routes import build
-from fanout.children import end_child, start_child, watch_parent
-from fanout.dispatch.sender import run_sender
+from fanout.children import end_child, start_child
+from fanout.clock import clock_ms as clock_ms
 from fanout.engine import Engine
 from fanout.errors import Refused
 from fanout.geo.areas import NamedAreas
 from fanout.registry.registry import Registry
-from fanout.registry.replica import Replica
 from fanout.settings import Settings, dump
 from fanout.store.protocol import Store
-from fanout.store.sqlite_store import SqliteStore
 from fanout.store.writer import open_writer
-from fanout.wire import CHANNELS
+from fanout.stores import open_store
 from signage.service import open_signage
 
 log = logging.getLogger("fanout.app")
 
 EXPIRE_EVERY_S = 1.0
 """How often ended actions are looked for. Senders and boards check the end themselves; this settles the counts."""
-
-
-def clock_ms() -> int:
-    """The wall clock, milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
-
-
-def open_store(settings: Settings) -> Store:
-    """The store the settings name. Errors: `Refused("store_unavailable")`, with what to do."""
-    settings.data.mkdir(parents=True, exist_ok=True)
-    if settings.store.kind == "redis":
-        from fanout.store.redis_store import RedisStore
-
-        return RedisStore.open(settings.store.redis)
-    return SqliteStore.open(settings.data / "ledger.db", synchronous=settings.store.synchronous)
 
 
 def open_registry(settings: Settings, store: Store) -> Registry:
@@ -286,31 +268,8 @@ async def _supervise(
 
 @asynccontextmanager
 async def _sender(settings: Settings, owner: str) -> AsyncIterator[trio.Process]:
-    process = await start_child(["sender", owner], dump(settings))
+    process = await start_child(["fanout.sender", owner], dump(settings))
     try:
         yield process
     finally:
         await end_child(process, settings.api.drain_s)
-
-
-async def sender(settings: Settings, owner: str) -> None:
-    """What a sender process runs: claims batches and sends them until its parent is gone."""
-    stop = trio.Event()
-    watch_parent(stop)
-    store = await trio.to_thread.run_sync(open_store, settings)
-    replica = await trio.to_thread.run_sync(Replica.open, settings.data / "registry", store)
-    await trio.to_thread.run_sync(_warm_replica, replica)
-    try:
-        await run_sender(store, replica, settings, owner=owner, clock_ms=clock_ms, stop=stop, on_warm=_say_ready)
-    finally:
-        await trio.to_thread.run_sync(store.close_store)
-
-
-def _warm_replica(replica: Replica) -> None:
-    """Look an address up on every channel: kernels are loaded then, and the pages they need are mapped."""
-    for channel in range(len(CHANNELS)):
-        replica.addresses(channel, np.zeros(1, np.uint32), np.zeros(1, np.uint16))
-
-
-def _say_ready() -> None:
-    os.write(1, b"ready\n")

@@ -24,9 +24,9 @@ GRACE_S: Final = 15.0
 
 
 async def start_child(arguments: Sequence[str], first_line: str) -> trio.Process:
-    """Start `fanout ARGUMENTS…` and hand it its settings. Its standard output is a pipe, its errors go to ours."""
+    """Start `python -m ARGUMENTS…` and hand it its settings. Its standard output is a pipe, its errors go to ours."""
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "fanout.cli", *arguments],
+        [sys.executable, "-m", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,

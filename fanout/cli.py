@@ -7,7 +7,6 @@ Refusals of the catalogue are printed as one sentence, and the exit status is 1.
 from __future__ import annotations
 
 import functools
-import logging
 import subprocess
 import sys
 import time
@@ -21,12 +20,12 @@ from rich.console import Console
 from rich.table import Table
 
 from fanout import app as application
-from fanout import wire
+from fanout import logs, wire
 from fanout.api.auth import SCOPES, Scope, create_key, list_keys, revoke_key
-from fanout.children import read_first_line
 from fanout.client import Client
 from fanout.errors import Refused
-from fanout.settings import Settings, load, parse
+from fanout.settings import load
+from fanout.stores import open_store
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -81,7 +80,7 @@ def refusals(command: Callable[P, T]) -> Callable[P, T]:
 def serve(config: Config = None) -> None:
     """Run the engine: API, senders, boards. Ctrl-C or SIGTERM ends it in order."""
     settings = load(config)
-    _log(settings)
+    logs.set_up(settings)
     out = Console(stderr=True, highlight=False)
 
     def on_ready(address: str) -> None:
@@ -91,14 +90,6 @@ def serve(config: Config = None) -> None:
         trio.run(application.serve, settings, on_ready)
     except BaseExceptionGroup as group:
         raise _only(group) from None
-
-
-@cli.command(hidden=True)
-def sender(owner: str) -> None:
-    """A sender process; started by `serve`, which hands it its settings."""
-    settings = parse(read_first_line())
-    _log(settings)
-    trio.run(application.sender, settings, owner)
 
 
 @cli.command()
@@ -157,7 +148,7 @@ def participants_import(
 
     settings = load(config)
     lock = application.lock_folder(settings)
-    store = application.open_store(settings)
+    store = open_store(settings)
     registry = application.open_registry(settings, store)
     started_s = time.monotonic()
     try:
@@ -204,7 +195,7 @@ def key_create(
     if tenant not in settings.tenants:
         raise Refused("tenant_unknown", "--tenant", tenant=tenant, known=", ".join(settings.tenants))
     scopes: tuple[Scope, ...] = tuple(known for known in SCOPES if scope is None or known in scope)
-    store = application.open_store(settings)
+    store = open_store(settings)
     try:
         print(create_key(store, tenant, name, scopes, application.clock_ms()))
     finally:
@@ -215,7 +206,7 @@ def key_create(
 @refusals
 def key_list(config: Config = None) -> None:
     """Show the keys there are, without their secrets."""
-    store = application.open_store(load(config))
+    store = open_store(load(config))
     table = Table("key", "tenant", "name", "scopes")
     for prefix, record in list_keys(store):
         table.add_row(prefix, record.tenant, record.name, ", ".join(record.scopes))
@@ -229,7 +220,7 @@ def key_revoke(
     prefix: Annotated[str, typer.Argument(min=8, help="From `fanout key list`.")], config: Config = None
 ) -> None:
     """Revoke a key; it stops working within five seconds."""
-    store = application.open_store(load(config))
+    store = open_store(load(config))
     count = revoke_key(store, prefix)
     store.close_store()
     print(f"{count} revoked")
@@ -322,13 +313,6 @@ def _only(group: BaseExceptionGroup[Any]) -> BaseException:
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]
     return error
-
-
-def _log(settings: Settings) -> None:
-    logging.basicConfig(
-        level=settings.engine.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
-    )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 def main() -> None:

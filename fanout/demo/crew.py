@@ -155,4 +155,6 @@ def _command(pid: int) -> str:
     names = [word.decode(errors="replace") for word in words if word]
     if "fanout.cli" in names:
         return "fanout " + " ".join(names[names.index("fanout.cli") + 1 :][:1])
+    if "fanout.sender" in names:
+        return "fanout sender"
     return " ".join(Path(name).name for name in names[:3] if not name.startswith("-"))

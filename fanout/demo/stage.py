@@ -26,6 +26,7 @@ from fanout.client import Client
 from fanout.demo import world
 from fanout.demo.crew import Crew
 from fanout.settings import load
+from fanout.stores import open_store
 
 PATIENCE_S: Final = 300.0
 LOOK_EVERY_S: Final = 0.01
@@ -62,7 +63,7 @@ class Stage:
 
     def new_key(self, scopes: tuple[Scope, ...]) -> str:
         """A key of the tenant `police`."""
-        store = app.open_store(load(self.scene.settings_file))
+        store = open_store(load(self.scene.settings_file))
         try:
             return create_key(store, "police", "stage", scopes, app.clock_ms())
         finally:

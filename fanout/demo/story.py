@@ -30,6 +30,7 @@ from fanout.demo import picture, show, world
 from fanout.demo.crew import Crew, CrewError
 from fanout.settings import load
 from fanout.store.states import State
+from fanout.stores import open_store
 
 WIDTH: Final = 100  # of a log or a pipe
 FOLLOW_S: Final = 0.2
@@ -141,7 +142,7 @@ def _play(console: Console, crew: Crew, options: Options) -> dict[str, Any]:
     scene = world.make(options.out / "demo", options.participants, options.boards, options.seed, senders=2)
     timings = _raise_curtain(console, crew, scene, options)
     address = (scene.data / "run" / "api").read_text().strip()
-    store = app.open_store(load(scene.settings_file))
+    store = open_store(load(scene.settings_file))
     key = create_key(store, "police", "demo", SCOPES, app.clock_ms())
     store.close_store()
     with Client(address, key) as engine:
@@ -354,7 +355,7 @@ def _stay(console: Console, address: str, key: str) -> None:
 def _draw(scene: world.World, stage: _Stage, path: Path) -> None:
     """Read the ledger and the registry of the stopped engine, and draw who was told of which action when."""
     settings = load(scene.settings_file)
-    store = app.open_store(settings)
+    store = open_store(settings)
     registry = app.open_registry(settings, store)
     try:
         lon, lat = registry.view().homes()
