@@ -28,6 +28,8 @@ CHANNELS: Final = ("fcm", "apns", "webpush", "sms", "voice", "email", "whatsapp"
 """Channels that reach one participant each. The index is the channel's number in columns and in the ledger."""
 
 ChannelName: TypeAlias = Literal["fcm", "apns", "webpush", "sms", "voice", "email", "whatsapp"]
+ActionChannel: TypeAlias = ChannelName | Literal["social"]
+"""What an action may be told by: channels that reach one participant each, and posts of our accounts."""
 Lane: TypeAlias = Literal["life", "search", "information"]
 LANES: Final[tuple[Lane, ...]] = ("life", "search", "information")
 """Lanes of the scheduler, the most urgent first. The index is the lane's number in the ledger."""
@@ -39,6 +41,7 @@ Reference = Annotated[str, Meta(min_length=1, max_length=limits.REFERENCE_CHARS_
 Language = Annotated[str, Meta(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})?$")]
 Text = Annotated[str, Meta(min_length=1, max_length=limits.TEXT_CHARS_MAX)]
 Texts = Annotated[dict[Language, Text], Meta(min_length=1, max_length=limits.LANGUAGES_MAX)]
+PhotoHash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Position = tuple[float, float]
 """Longitude, latitude."""
 
@@ -249,7 +252,8 @@ class Action(Input, frozen=True, kw_only=True):
     titles: dict[Language, Annotated[str, Meta(min_length=1, max_length=100)]] = {}
     end_ms: int
     lane: Lane | None = None
-    channels: list[ChannelName] | None = None
+    channels: list[ActionChannel] | None = None
+    photo: PhotoHash | None = None
     operator: Annotated[str, Meta(max_length=64)] = ""
     call_number: Annotated[str, Meta(max_length=24)] = ""
     boards: BoardOptions = BoardOptions()
@@ -307,6 +311,47 @@ class ReasonRequest(Input, frozen=True, kw_only=True):
     reason: Annotated[str, Meta(max_length=200)] = ""
 
 
+class Photo(Output, frozen=True, kw_only=True):
+    """A picture that was taken in: name it by its `hash`. `url` is where it is fetched, without a key; empty: nowhere.
+
+    `width`, `height`: pixels. `bytes`: of the file.
+    """
+
+    hash: str
+    mime: str
+    width: int
+    height: int
+    bytes: int
+    url: str = ""
+
+
+class PostPlan(Output, frozen=True, kw_only=True):
+    """What one of our accounts at a social network will post."""
+
+    account: str
+    network: str
+    language: str
+    text: str
+
+
+class PostView(Output, frozen=True, kw_only=True):
+    """One post: of which account, what it says of the action (start, update, result), and what became of it.
+
+    `state` as of deliveries; `removal`: "" (it stays), "due", "removed", or "refused" (the network keeps it).
+    `photo`: whether the picture went with it.
+    """
+
+    account: str
+    network: str
+    name: str
+    state: str
+    reason: str = ""
+    url: str = ""
+    at_ms: int | None = None
+    photo: bool = False
+    removal: str = ""
+
+
 class ChannelCount(Output, frozen=True, kw_only=True):
     """People of one channel, and the seconds its provider's quota takes for them."""
 
@@ -345,6 +390,7 @@ class ActionAccepted(Output, frozen=True, kw_only=True):
     seconds_to_all: float
     snapshot_version: int
     repeated: bool = False
+    posts: int = 0
 
 
 class Rendering(Output, frozen=True, kw_only=True):
@@ -385,6 +431,7 @@ class Preview(Output, frozen=True, kw_only=True):
     districts: dict[str, int]
     density: Density | None
     snapshot_version: int
+    posts: list[PostPlan] = []
 
 
 class Tally(Output, frozen=True, kw_only=True):
@@ -429,10 +476,14 @@ class Forecast(Output, frozen=True, kw_only=True):
 
 
 class BoardCounts(Output, frozen=True, kw_only=True):
-    """Boards of one action: chosen, confirmed shown, confirmed cleared; `last_ms` after the start."""
+    """Boards of one action: chosen, confirmed shown, confirmed cleared; `last_ms` after the start.
+
+    `updated`: confirmed with the latest text, None when it was never updated.
+    """
 
     selected: int = 0
     shown: int = 0
+    updated: int | None = None
     cleared: int = 0
     last_ms: int | None = None
     cleared_last_ms: int | None = None
@@ -483,6 +534,7 @@ class ActionView(Output, frozen=True, kw_only=True):
     boards: BoardCounts
     forecast: Forecast | None = None
     waves: WaveCounts | None = None
+    posts: list[PostView] = []
 
 
 class ErrorBody(Output, frozen=True, kw_only=True):

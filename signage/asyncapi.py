@@ -14,7 +14,7 @@ import msgspec
 from signage.dialects import native
 
 _BOARD: Final = {"board": {"description": "Id of the board: 1 to 64 printable characters without / + #"}}
-_AREA: Final = {"area": {"description": "Area and model, as the engine names them and boards list them in caps.areas"}}
+_AREA: Final = {"area": {"description": "A name that boards list in caps.areas: 1 to 64 characters without / + #"}}
 
 # leaf, who sends, retained, payload, what it is
 _CHANNELS: Final[tuple[tuple[str, str, str, bool, Any, str], ...]] = (
@@ -23,7 +23,14 @@ _CHANNELS: Final[tuple[tuple[str, str, str, bool, Any, str], ...]] = (
     ("desired", "signage/1/boards/{board}/desired", "engine", True, native.Envelope, "The whole desired document"),
     ("reported", "signage/1/boards/{board}/reported", "board", True, native.Reported, "What is shown, read back"),
     ("ack", "signage/1/boards/{board}/ack", "board", False, list[native.Ack], "What became of items"),
-    ("area", "signage/1/areas/{area}/desired", "engine", True, native.Envelope, "One document for a model in an area"),
+    (
+        "area",
+        "signage/1/areas/{area}/desired",
+        "engine",
+        True,
+        native.Envelope,
+        "One document for all boards that listen there",
+    ),
 )
 
 

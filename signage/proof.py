@@ -7,7 +7,8 @@ Rules:
 2. *Shown* is read back from a report that shows the action's own message, line by line where the board gives lines.
    *Ended* is a report of a board that has the document which takes the message down, and shows it no more; a result in
    its place counts as ended, since the message itself is gone.
-3. The first time counts; what comes again later changes nothing.
+3. The first time counts; what comes again later changes nothing. *Updated* is of the latest text: `renew` begins it
+   anew.
 4. Columns are int64 milliseconds, 0 for never, one place a board in the order of `boards`.
 """
 
@@ -22,14 +23,16 @@ from numpy.typing import NDArray
 from fanout.wire import BoardCounts
 
 LAGGARDS_NAMED_MAX: Final = 50  # names in an answer; the number tells the rest
-COLUMNS: Final = ("published", "received", "shown", "ended")
+COLUMNS: Final = ("published", "received", "shown", "updated", "ended")
 
 
 class _Stored(msgspec.Struct, frozen=True, kw_only=True):
     boards: list[str]
+    renewed: bool = False
     published: bytes
     received: bytes
     shown: bytes
+    updated: bytes = b""  # absent in what was stored before actions could be updated
     ended: bytes
 
 
@@ -40,6 +43,7 @@ class BoardProof(msgspec.Struct, frozen=True, kw_only=True):
     published_ms: int | None
     received_ms: int | None
     shown_ms: int | None
+    updated_ms: int | None
     ended_ms: int | None
 
 
@@ -51,6 +55,7 @@ class Proof:
         self.place = {board: at for at, board in enumerate(boards)}
         self.columns: dict[str, NDArray[np.int64]] = {name: np.zeros(len(boards), np.int64) for name in COLUMNS}
         self.dirty = False
+        self.renewed = False
 
     def add(self, board: str) -> None:
         """One board more: it appeared, or drove into the area."""
@@ -68,6 +73,12 @@ class Proof:
         self.dirty = True
         return True
 
+    def renew(self) -> None:
+        """The texts were replaced: every board is to be seen with the new one."""
+        self.renewed = True
+        self.columns["updated"][:] = 0
+        self.dirty = True
+
     def unended(self) -> int:
         return int((self.columns["ended"] == 0).sum())
 
@@ -79,6 +90,7 @@ class Proof:
                 published_ms=int(self.columns["published"][at]) or None,
                 received_ms=int(self.columns["received"][at]) or None,
                 shown_ms=int(self.columns["shown"][at]) or None,
+                updated_ms=int(self.columns["updated"][at]) or None,
                 ended_ms=int(self.columns["ended"][at]) or None,
             )
             for at, board in enumerate(self.boards)
@@ -89,10 +101,12 @@ class Proof:
         it.
         """
         shown, ended = self.columns["shown"], self.columns["ended"]
-        late = np.flatnonzero((shown if ended_ms is None else ended) == 0)[:LAGGARDS_NAMED_MAX]
+        current = self.columns["updated"] if self.renewed else shown
+        late = np.flatnonzero((current if ended_ms is None else ended) == 0)[:LAGGARDS_NAMED_MAX]
         return BoardCounts(
             selected=len(self.boards),
             shown=int((shown > 0).sum()),
+            updated=int((current > 0).sum()) if self.renewed else None,
             cleared=int((ended > 0).sum()),
             last_ms=int(shown.max()) - start_ms if shown.any() else None,
             cleared_last_ms=int(ended.max()) - ended_ms if ended_ms is not None and ended.any() else None,
@@ -101,11 +115,14 @@ class Proof:
 
     def encode(self) -> bytes:
         columns = {name: column.astype("<i8").tobytes() for name, column in self.columns.items()}
-        return msgspec.msgpack.encode(_Stored(boards=self.boards, **columns))
+        return msgspec.msgpack.encode(_Stored(boards=self.boards, renewed=self.renewed, **columns))
 
     @classmethod
     def decode(cls, data: bytes) -> Proof:
         stored = msgspec.msgpack.decode(data, type=_Stored)
         proof = cls(stored.boards)
-        proof.columns = {name: np.frombuffer(getattr(stored, name), "<i8").astype(np.int64) for name in COLUMNS}
+        for name in COLUMNS:
+            kept = np.frombuffer(getattr(stored, name), "<i8")
+            proof.columns[name][: len(kept)] = kept
+        proof.renewed = stored.renewed
         return proof

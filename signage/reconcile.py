@@ -165,10 +165,25 @@ class Reconciler:
             self._attach(board, record)
         self._kick()
 
+    def update(self, action: int, texts: dict[str, str], board_texts: dict[str, list[str]], now_ms: int) -> None:
+        """Replace the texts of an action that is on, on the boards it has. Unknown or over: nothing."""
+        showing = self._showings.get(action)
+        if showing is None or not showing.record.live or showing.record.end_ms <= now_ms:
+            return
+        request = showing.record.request
+        boards = msgspec.structs.replace(request.boards, texts=board_texts)
+        showing.replace(stage="update", request=msgspec.structs.replace(request, texts=texts, boards=boards))
+        self._proofs[action].renew()
+        self._restage(showing)
+        for name in showing.record.boards:
+            board = self.boards.get(name)
+            if board is not None:
+                self._note_unfit(board, action)
+
     def end(self, action: int, texts: dict[str, str], now_ms: int, reason: str) -> None:
         """Take an action down, or put its result in its place for a while. Again: nothing."""
         showing = self._showings.get(action)
-        if showing is None or showing.record.stage != "start":
+        if showing is None or not showing.record.live:
             return
         ended_ms = min(now_ms, showing.record.end_ms)
         if texts:
@@ -276,15 +291,17 @@ class Reconciler:
             for name in self._outbox.listen(board):
                 board.note(f"{name!r} cannot be an area topic: it has to be one level, without / + #")
             for action in board.showings:
-                fits = self._composer.item(self._showings[action], board.model) is not None
-                why = self._showings[action].why_unfit(board.model)
-                if not fits and why:
-                    board.note(f"action {action} does not fit model {board.model.name}: {why}")
+                self._note_unfit(board, action)
             if board.showings:
                 self._desire(board)
             self._consider(board)
         for leaf, payload in self._early.pop(caps.board, {}).items():
             self.received(native.board_topic(caps.board, leaf), payload, True)
+
+    def _note_unfit(self, board: Board, action: int) -> None:
+        showing = self._showings[action]
+        if self._composer.item(showing, board.model) is None and (why := showing.why_unfit(board.model)):
+            board.note(f"action {action} does not fit model {board.model.name}: {why}")
 
     def _keep_early(self, heard: native.Heard, payload: bytes) -> None:
         if heard.leaf in ("state", "reported") and len(self._early) < EARLY_MAX:
@@ -390,9 +407,11 @@ class Reconciler:
         on_board = {entry.action for entry in report.shown if entry.stage != "result"}
         for action in board.showings:
             record = self._showings[action].record
-            if record.stage == "start" and action in on_board and not (current and event is Event.DIFFERS):
+            if record.live and action in on_board and not (current and event is Event.DIFFERS):
                 self._mark("shown", action, board, now_ms)
-            elif record.stage != "start" and action not in on_board and current:
+                if record.stage == "update" and current:
+                    self._mark("updated", action, board, now_ms)
+            elif not record.live and action not in on_board and current:
                 self._mark("ended", action, board, now_ms)
 
     def _compare(self, board: Board, now_ms: int) -> Event | None:
@@ -414,7 +433,7 @@ class Reconciler:
         """Ends, results that stood long enough, boards that lag, topics to be forgotten."""
         for showing in list(self._showings.values()):
             record = showing.record
-            if record.stage == "start" and record.end_ms <= now_ms:
+            if record.live and record.end_ms <= now_ms:
                 showing.replace(stage="over", ended_ms=record.end_ms, reason="its end has passed")
                 self._restage(showing)
             elif record.stage == "result" and record.result_end_ms <= now_ms:
@@ -482,7 +501,7 @@ class Reconciler:
         here: PlaceIndex | None = None
         for action, shape in self._shapes.items():
             showing = self._showings[action]
-            if showing.record.stage != "start" or isinstance(shape, shapes.Nearest):
+            if not showing.record.live or isinstance(shape, shapes.Nearest):
                 continue
             here = here or PlaceIndex.build(np.array([board.lon]), np.array([board.lat]))
             inside = here.count(widened(shape, showing.record.request.boards.margin_m)) > 0

@@ -128,6 +128,17 @@ class Signage:
         if not self._core.has(action_id):
             self._core.add(record, shape)
 
+    async def update(
+        self, action_id: int, texts: dict[str, str], board_texts: dict[str, list[str]], now_ms: int
+    ) -> None:
+        """Replace the texts of an action on the boards that have it; end and rank stay. Unknown or over: nothing.
+
+        A board that cannot show the new text takes the old one down, and its page says why: what was replaced is wrong
+        by now, and nothing is ever cut. Changed first and made durable after, as with `result`.
+        """
+        self._core.update(action_id, texts, board_texts, now_ms)
+        await self._flush()
+
     async def result(self, action_id: int, texts: dict[str, str], now_ms: int) -> None:
         """Take an action down: its result in its place for a while, or nothing. Again, or unknown: nothing.
 

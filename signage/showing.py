@@ -7,7 +7,8 @@ Rules:
 2. The lane gives the priority: life at risk is an emergency, the others have a rank of the settings. A result is never
    an emergency: it must not displace one that is still on.
 3. A result takes the action's place for a while, under the same action id; without text, or on a model that cannot
-   show it, the action is taken down at once.
+   show it, the action is taken down at once. So is it on a model that cannot show an updated text: an old one may send
+   people after the wrong car, and a part of the new one would be a cut.
 4. What is to be shown at once has start 0, not the engine's time: a board whose clock is late must not wait.
 5. A record is what must be remembered: it is durable before anything is published.
 """
@@ -26,7 +27,9 @@ Forms = tuple[tuple[tuple[str, str], ...], ...]
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """An action on boards, as remembered. `stage`: `start` while it is on, `result`, then `over`."""
+    """An action on boards, as remembered. `stage`: `start` while it is on, `update` once its texts were replaced, then
+    `result`, then `over`.
+    """
 
     action: int
     request: wire.Action
@@ -34,11 +37,16 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     start_ms: int
     end_ms: int
     boards: list[str]
-    stage: Literal["start", "result", "over"] = "start"
+    stage: Literal["start", "update", "result", "over"] = "start"
     ended_ms: int | None = None  # when the action's own message had to be gone
     result_texts: dict[str, str] = {}
     result_end_ms: int = 0
     reason: str = ""
+
+    @property
+    def live(self) -> bool:
+        """The action itself is to be shown."""
+        return self.stage in ("start", "update")
 
 
 def forms_of(texts: dict[str, str], short: dict[str, list[str]]) -> Forms:
@@ -87,12 +95,12 @@ class Showing:
     def stages_over(self) -> list[str]:
         """Stages whose message must be gone."""
         match self.record.stage:
-            case "start":
+            case "start" | "update":
                 return []
             case "result":
-                return ["start"]
+                return ["start", "update"]
             case _:
-                return ["start", "result"] if self.record.result_texts else ["start"]
+                return ["start", "update", "result"] if self.record.result_texts else ["start", "update"]
 
     def texts(self, model: Model) -> dict[str, str]:
         """The texts that the item of this model was laid out from, for displays that do it themselves."""
@@ -107,10 +115,10 @@ class Showing:
             return None
         if record.stage == "result":
             forms = forms_of(record.result_texts, {})
-            end_ms, stage, priority = record.result_end_ms, "result", result_rank
+            end_ms, priority = record.result_end_ms, result_rank
         else:
             forms = forms_of(record.request.texts, record.request.boards.texts)
-            end_ms, stage, priority = record.end_ms, "start", record.priority
+            end_ms, priority = record.end_ms, record.priority
         try:
             layout = lay_out(forms, model, self._pace)
         except Unfit as unfit:
@@ -118,11 +126,7 @@ class Showing:
             return None
         chosen = dict(forms[layout.form])
         self._texts[model] = {language: chosen[language] for language in layout.languages}
-        return item_of(record.action, _stage(stage), priority, layout, end_ms, record.start_ms)
-
-
-def _stage(name: str) -> Stage:
-    return "result" if name == "result" else "start"
+        return item_of(record.action, record.stage, priority, layout, end_ms, record.start_ms)
 
 
 def item_of(action: int, stage: Stage, priority: int, layout: Layout, end_ms: int, received_ms: int) -> Item:

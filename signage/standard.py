@@ -199,13 +199,15 @@ class Standard:
         if display is None:
             return
         display.version = version
-        display.wanted = dict(items)
+        before, display.wanted = display.wanted, dict(items)
+        display.seen = {
+            each for each in display.seen & items.keys() & before.keys() if items[each][1] == before[each][1]
+        }
         for identifier in gone:
             if identifier not in display.told:
                 display.told[identifier] = _Told(b"", 0, True, {}, None)  # not known: it is told to drop it
         if again:
             self._direct.add(display)
-        display.seen &= items.keys()
         display.clear_runs = 0
         display.proven = False
         self._dirty[display] = None

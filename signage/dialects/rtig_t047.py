@@ -90,6 +90,8 @@ def level(name: object) -> str:
 
 
 def message_id(action: int, stage: str) -> str:
+    """An updated text has the id of the first: REPLACE by the same id leaves no moment without, and none with both."""
+    stage = "start" if stage == "update" else stage
     return str(uuid.uuid5(_NAMESPACE, f"{action}/{stage}"))
 
 

@@ -15,6 +15,7 @@ Make = Callable[[int], World]
 def check_dialect(make: Make) -> None:
     for check in (
         shows_and_takes_down,
+        replaces_a_text,
         shows_a_result_for_a_while,
         keeps_the_end,
         lets_emergencies_win_alone,
@@ -43,6 +44,19 @@ def shows_and_takes_down(make: Make) -> None:
     settle(world)
     assert world.core.counts(1).cleared == 4
     assert world.core.showing() == []
+
+
+def replaces_a_text(make: Make) -> None:
+    world = make(3)
+    world.show(1, action(end_ms=START_MS + HOUR_MS))
+    settle(world)
+    world.update(1, "Nieuw signalement: blauwe jas en zwarte pet. Bel 112.")
+    assert world.core.counts(1).updated == 0 or world.core.counts(1).updated == 3
+    settle(world)
+    assert all([number for number, _ in shown(display)] == [1] for display in world.displays)
+    assert world.core.counts(1).updated == 3
+    world.end(1)
+    assert [shown(display) for display in world.displays] == [[]] * 3
 
 
 def shows_a_result_for_a_while(make: Make) -> None:

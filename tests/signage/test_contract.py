@@ -13,6 +13,7 @@ import pytest
 
 from signage import asyncapi, shadow
 from signage.dialects import native
+from signage.simulators.display import Mood
 from signage.simulators.models import MODELS
 from tests.signage.worlds import START_MS, World, action
 
@@ -60,7 +61,7 @@ def read(payload: bytes) -> Any:
     return msgspec.json.decode(payload) if payload[:1] in (b"{", b"[") else msgspec.msgpack.decode(payload)
 
 
-@pytest.mark.parametrize("name", ["caps", "state", "reported", "ack", "envelope"])
+@pytest.mark.parametrize("name", ["caps", "state", "reported", "ack", "envelope", "area"])
 def test_examples_are_read(name: str) -> None:
     payload = EXAMPLES[name].encode()
     match name:
@@ -72,6 +73,9 @@ def test_examples_are_read(name: str) -> None:
             assert native.read_reported("utr-cs-a1", payload).shown[0].action == 17
         case "ack":
             assert [ack.what for ack in native.read_acks("utr-cs-a1", payload)] == ["received", "shown"]
+        case "area":
+            document, _ = native.read_envelope("utr-cs-a1", payload)
+            assert (document.board, document.area, document.model) == ("", "led-3x26.utrecht", "led-3x26")
         case _:
             document, _ = native.read_envelope("utr-cs-a1", payload)
             assert document.items[0].pages[0].lines[2] == "Gezien? Bel 112."
@@ -93,8 +97,9 @@ def test_the_asyncapi_file_is_made_of_the_code() -> None:
 
 def test_what_is_sent_obeys_the_asyncapi_document() -> None:
     root = asyncapi.document()
-    world = World(["well", "faulty", "slow", "amnesia", "clock", "well", "well"])
-    assert len(world.displays) == len(MODELS)
+    moods: list[Mood] = ["well", "faulty", "slow", "amnesia", "clock", "well", "well", "well"]
+    world = World(moods, areas=[["all.led"]] + [[]] * 6 + [["all.led"]])
+    assert {display.caps.model for display in world.displays} == set(MODELS)
     world.show(1, action(end_ms=START_MS + 60_000))
     world.show(2, action(end_ms=START_MS + 60_000), lane=1)
     world.end(2, {"nl": "Gevonden."})
@@ -104,13 +109,15 @@ def test_what_is_sent_obeys_the_asyncapi_document() -> None:
         leaf = topic.rsplit("/", 1)[1]
         if not payload or payload.startswith((b"\xff", b"{{")):
             continue
-        seen.add(leaf)
+        seen.add("area" if "/areas/" in topic else leaf)
         value = read(payload)
-        assert obeys(value, root["channels"][leaf]["messages"][leaf]["payload"], root), (topic, value)
+        channel = root["channels"]["area" if "/areas/" in topic else leaf]
+        (message,) = channel["messages"].values()
+        assert obeys(value, message["payload"], root), (topic, value)
         if leaf == "desired":
             body = value["body"] if isinstance(value["body"], bytes) else value["body"].encode()
             assert obeys(read(body), root["components"]["schemas"]["Document"], root)
-    assert seen == {"caps", "state", "desired", "reported"}
+    assert seen == {"caps", "state", "desired", "reported", "area"}
     acks = world.displays[0].receive("signage/1/boards/b0/desired", b"\x80", world.now_ms)
     assert obeys(read(acks[0].payload), root["channels"]["ack"]["messages"]["ack"]["payload"], root)
 

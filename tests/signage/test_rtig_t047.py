@@ -231,7 +231,7 @@ def story(seed: int, steps: int) -> World:
     ids = [display.id for display in world.displays]
     for number in range(1, steps + 1):
         display = dice.choice(world.displays)
-        match dice.randrange(10):
+        match dice.randrange(11):
             case 0 | 1 | 2:
                 chosen = set(dice.sample(ids, dice.randint(1, len(ids)))) if dice.random() < 0.7 else set(ids)
                 text = f"Bericht {number}: uitkijken naar een jongen met gele regenjas."
@@ -254,6 +254,8 @@ def story(seed: int, steps: int) -> World:
                 world.engine_back(broker_forgot=dice.random() < 0.3)
             case 9:
                 world.restart_engine()
+            case 10 if running:
+                world.update(dice.choice(running), f"Nieuw bericht {number}: zij draagt een groene jas.")
         world.pass_time(dice.choice((1, 5, 40)))
     world.engine_back()
     for display in world.displays:
@@ -271,6 +273,7 @@ def check_peace(world: World) -> None:
         assert board is not None
         expected = naive_arbitration.on(list(board.items), world.now_ms)
         assert sorted(number for number, _ in shown(display)) == sorted(expected), display.id
+        assert sorted(expected) == sorted(world.truth(display.id))
         assert display.violations == []
         assert board.state not in OPEN, board
 

@@ -7,6 +7,7 @@ engine's connection, the broker's memory, the engine's life, a display's memory;
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from fanout import settings, wire
@@ -53,6 +54,17 @@ def action(
     return wire.Action(kind=kind, area=wire.Everyone(), texts={"nl": text}, end_ms=end_ms, **more)
 
 
+@dataclasses.dataclass
+class Order:
+    """What was asked of boards, kept apart from the engine: the oracle's memory. `boards` None: all."""
+
+    priority: int
+    received_ms: int
+    end_ms: int
+    boards: set[str] | None
+    stage: str = "start"
+
+
 class World:
     """One engine core, one broker, some displays. `lane` of an action: 0 is an emergency."""
 
@@ -70,6 +82,7 @@ class World:
         self.settings = settings.load(None, {}, signage=overlay or {}).signage
         self.signer = signer
         self.memory = Documents()
+        self.orders: dict[int, Order] = {}
         self.retained: dict[str, bytes] = {}
         self.link_up = True
         self.double = False
@@ -116,11 +129,24 @@ class World:
             boards=[board.id for board in self.core.boards if boards is None or board.id in boards],
         )
         self.core.add(record, EVERYONE if boards is None else circle(170.0, -40.0, 1.0))
+        self.orders[number] = Order(record.priority, self.now_ms, what.end_ms, boards)
+        self.save()
+        self.pump()
+
+    def update(self, number: int, text: str) -> None:
+        self.core.update(number, {"nl": text}, {}, self.now_ms)
+        order = self.orders[number]
+        if self.now_ms < order.end_ms:
+            order.stage = "update"
         self.save()
         self.pump()
 
     def end(self, number: int, texts: dict[str, str] | None = None) -> None:
         self.core.end(number, texts or {}, self.now_ms, "closed")
+        order = self.orders[number]
+        if self.now_ms < order.end_ms:
+            order.stage, order.priority = "result", self.settings.rank_result
+            order.end_ms = self.now_ms + int(self.settings.result_show_s * 1000) if texts else 0
         self.save()
         self.pump()
 
@@ -153,6 +179,22 @@ class World:
         self._replay_to_engine()
         self.core.up()
         self.pump()
+
+    def candidates(self, board: str) -> set[tuple[int, str]]:
+        """Actions and stages that a board may have to show at this moment."""
+        return {
+            (number, order.stage)
+            for number, order in self.orders.items()
+            if self.now_ms < order.end_ms and (order.boards is None or board in order.boards)
+        }
+
+    def truth(self, board: str) -> list[int]:
+        """Actions a board must show now, told from what was asked for, by the rules of the contract's text."""
+        on = [self.orders[number] for number, _ in self.candidates(board)]
+        number_of = {id(order): number for number, order in self.orders.items()}
+        best = min((order.priority for order in on), default=0)
+        chosen = [order for order in on if order.priority == best]
+        return [number_of[id(one)] for one in sorted(chosen, key=lambda one: (one.received_ms, number_of[id(one)]))]
 
     # --- boards -------------------------------------------------------------------------------------------------------
 
@@ -245,11 +287,13 @@ NAMES = {rtig_t047.message_id(number, stage): (number, stage) for number in rang
 """Actions and stages by the message ids that stand for them."""
 
 
+def kept_documents(world: World, display: Display) -> list[native.Document]:
+    """What the broker keeps on the topics a board reads."""
+    topics = [topic for topic in display.topics if topic in world.retained]
+    return [native.read_envelope(display.id, world.retained[topic])[0] for topic in topics]
+
+
 def document(world: World, display: Display) -> native.Document | None:
     """What a board reads that comes without memory: of the documents kept for it the one of the highest version."""
-    kept = [
-        native.read_envelope(display.id, world.retained[topic])[0]
-        for topic in display.topics
-        if topic in world.retained
-    ]
-    return max(kept, key=lambda one: one.version, default=None)
+    own = [one for one in kept_documents(world, display) if one.board or one.model == display.caps.model]
+    return max(own, key=lambda one: one.version, default=None)
