@@ -130,7 +130,8 @@ class _Gate:
             case wire.Corridor(line=line, radius_m=radius_m):
                 self._spend(len(line), f"{where}.line")
                 if len(line) > limits.CORRIDOR_VERTICES_MAX:
-                    raise Refused("area_too_many_vertices", f"{where}.line[{limits.CORRIDOR_VERTICES_MAX}]", limit=limits.CORRIDOR_VERTICES_MAX,
+                    first_over = f"{where}.line[{limits.CORRIDOR_VERTICES_MAX}]"
+                    raise Refused("area_too_many_vertices", first_over, limit=limits.CORRIDOR_VERTICES_MAX,
                                   vertices=len(line))  # fmt: skip
                 for at, (lon, lat) in enumerate(line):
                     shapes.fixed_point(lon, lat, f"{where}.line[{at}]")

@@ -6,10 +6,10 @@ another thing (`selection_empty`).
 
 Rules:
 
-1. Nothing is called empty that is not, but for strips narrower than a centimetre. Every shape is known by two outlines on the map, one within it and one around
-   it: polygons by themselves, to a centimetre; circles by rims a little too small and too large; what has no simple
-   outline on a map (a circle round a pole, a corridor from within, people nearest to a point) by nothing and by all of
-   the world. A result is empty if what is left of the outlines around it is.
+1. Nothing is called empty that is not, but for strips narrower than a centimetre. Every shape is known by two outlines
+   on the map, one within it and one around it: polygons by themselves; circles by rims a little too small and too
+   large; what has no simple outline on a map (a circle round a pole, a corridor from within, people nearest to a point)
+   by nothing and by all of the world. A result is empty if what is left of the outlines around it is.
 2. A border is no ground: two areas that touch have nothing in common here, though a person on the border is in both.
 3. It takes what GEOS takes, and is asked of set operations only, never of a participant.
 """
@@ -36,7 +36,7 @@ _CENTIMETRE: Final = 1.0  # one fixed-point unit: what the overlay is rounded to
 
 
 class _Outlines(NamedTuple):
-    """Two geometries on the map in fixed-point degrees: all of `within` is in the shape, all of the shape in `around`."""
+    """Geometries on the map in fixed-point degrees: all of `within` is in the shape, all of the shape in `around`."""
 
     within: Any
     around: Any

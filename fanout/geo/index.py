@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fanout.geo import arrayfile, kernels, shapes
-from fanout.geo.fixed import EARTH_RADIUS_M, LAT_MAX, LON_MAX, SCALE, TURN, Int32s, to_fixed
+from fanout.geo.closest import kernels as closest
+from fanout.geo.fixed import EARTH_RADIUS_M, LAT_MAX, LON_MAX, TURN, Int32s, to_fixed
 from fanout.geo.sorting import kernels as sorting
 
 Rows = NDArray[np.uint32]
@@ -32,8 +33,6 @@ Runs = NDArray[np.int64]
 
 _SHIFTS: Final = ((8_000_000, 14), (400_000, 15), (0, 16))  # (at least so many points, band height)
 _SHIFT_MAX: Final = 24  # bands of 187 km
-_WORLD_M: Final = np.pi * EARTH_RADIUS_M + 1.0  # a circle of this radius has everything in it
-_GUESSES_MAX: Final = 40
 _WHAT: Final = "place index"
 
 
@@ -173,46 +172,14 @@ class PlaceIndex:
     # --- nearest ------------------------------------------------------------------------------------------------------
 
     def radius_of(self, lon: int, lat: int, k: int) -> float:
-        """A radius in metres within which there are at least min(k, n) points, seldom more than three times as many.
-
-        Each guess takes the density of the circle before as that of the next.
-        """
-        wanted = min(k, len(self))
-        enough, radius_m = float(_WORLD_M), 1_000.0
-        too_small = 0.0
-        for _ in range(_GUESSES_MAX):
-            count = self._circle_count(lon, lat, radius_m)
-            if count >= wanted:
-                enough = radius_m
-                if count <= 3 * wanted + 16:
-                    break
-            else:
-                too_small = radius_m
-            growth = min(8.0, max(0.1, (1.6 * wanted / max(1, count)) ** 0.5))
-            radius_m *= growth
-            if not too_small < radius_m < enough:
-                radius_m = (too_small + min(enough, 10 * too_small + 1_000.0)) / 2
-        return enough
-
-    def _circle_count(self, lon: int, lat: int, radius_m: float) -> int:
-        return int(
-            kernels.count_runs(kernels.circle_runs(self.lon, self.lat, self.offsets, self.shift, lon, lat, radius_m))
-        )
+        """A radius in metres within which there are at least min(k, n) points, seldom more than three times as many."""
+        return float(closest.enough_runs(self.lon, self.lat, self.offsets, self.shift, lon, lat, k)[0])
 
     def _nearest_positions(self, lon: int, lat: int, k: int) -> NDArray[np.int64]:
-        k = min(k, len(self))
-        if k <= 0:
-            return np.empty(0, np.int64)
-        radius_m = self.radius_of(lon, lat, k)
-        runs = kernels.circle_runs(self.lon, self.lat, self.offsets, self.shift, lon, lat, radius_m)
-        positions = np.empty(kernels.count_runs(runs), np.int64)
-        metres = np.empty(positions.size, np.float64)
-        kernels.measure_runs(runs, self.lon, self.lat, lon, lat, positions, metres)
-        if k < positions.size:
-            near = metres <= np.partition(metres, k - 1)[k - 1]
-            positions, metres = positions[near], metres[near]
-        nearest: NDArray[np.int64] = positions[np.argsort(metres, kind="stable")[:k]]
-        return nearest
+        found: NDArray[np.int64] = closest.nearest_positions(
+            self.lon, self.lat, self.offsets, self.shift, lon, lat, max(0, k)
+        )
+        return found
 
     def _nearest(self, lon: int, lat: int, k: int) -> Rows:
         return self.rows[self._nearest_positions(lon, lat, k)]

@@ -514,26 +514,3 @@ def corridor_runs(lon, lat, within, vectors, radius_rad):
             if line_distance_rad(lon[i], lat[i], vectors) <= radius_rad:
                 runs, count = _emit(runs, count, i, i + 1)
     return runs[:count]
-
-
-# --- nearest ----------------------------------------------------------------------------------------------------------
-
-
-@_jit
-def measure_runs(runs, lon, lat, lon0, lat0, positions, metres):
-    """Every position in the runs and its distance in metres: `positions` int64[n], `metres` float64[n]."""
-    lat0_rad = lat0 * _RAD
-    sin0, cos0 = math.sin(lat0_rad), math.cos(lat0_rad)
-    near = abs(lat0_rad) < 1.35
-    at = 0
-    for r in range(runs.shape[0]):
-        for i in range(runs[r, 0], runs[r, 1]):
-            dlon = wrap(np.int64(lon[i]) - lon0) * _RAD
-            dlat = (np.int64(lat[i]) - lat0) * _RAD
-            if near and abs(dlon) < _NEAR_RAD and abs(dlat) < _NEAR_RAD:
-                a = haversine_near(dlon, dlat, sin0, cos0)
-            else:
-                a = haversine(dlon, lat0_rad, lat[i] * _RAD)
-            positions[at] = i
-            metres[at] = 2.0 * _EARTH_M * math.asin(min(1.0, math.sqrt(a)))
-            at += 1

@@ -139,7 +139,10 @@ _EARTH_KM2: Final = 4 * math.pi * (EARTH_RADIUS_M / 1000) ** 2
 
 
 def fixed_point(lon: float, lat: float, where: str) -> tuple[int, int]:
-    """One coordinate, checked."""
+    """One coordinate, checked. As `to_fixed`, which a single point need not wait for."""
+    if -180 <= lon <= 180 and -90 <= lat <= 90:  # NaN is in no range
+        x = round(lon * SCALE)
+        return (x if x < LON_MAX else -LON_MAX), round(lat * SCALE)
     lons, lats = to_fixed(lon, lat, where=where)
     return int(lons[0]), int(lats[0])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +158,39 @@ def test_corridors_are_what_walking_the_line_measures(seed: int, place: str, rad
             assert found[row] == (metres < radius_m), (row, metres)
 
 
+@EXAMPLES
+@given(SEEDS, st.sampled_from((1, 7, 100, 1_000)), st.sampled_from((16, 20, 24)))
+def test_the_nearest_of_crowds_and_villages(seed: int, count: int, shift: int) -> None:
+    """People as they live: most at a few spots, some at one coordinate, the centre in the middle of nowhere or not."""
+    random = np.random.default_rng(seed)
+    spots = random.integers([-10_000_000, 460_000_000], [110_000_000, 580_000_000], (int(random.integers(1, 5)), 2))
+    spread = random.choice([0, 10, 10_000, 1_000_000], len(spots))
+    of = random.integers(0, len(spots), int(random.integers(1, 1_500)))
+    lon, lat = (
+        (spots[of, axis] + np.rint(random.standard_normal(of.size) * spread[of])).astype(np.int32) for axis in (0, 1)
+    )
+    x, y = (int(value) for value in (spots[0] if random.integers(2) else random.integers(0, 400_000_000, 2)))
+    lon1, lat1 = np.radians(lon / 1e7), np.radians(lat / 1e7)
+    a = np.sin((lat1 - math.radians(y / 1e7)) / 2) ** 2
+    a += math.cos(math.radians(y / 1e7)) * np.cos(lat1) * np.sin((lon1 - math.radians(x / 1e7)) / 2) ** 2
+    metres = 2 * naive_geo.RADIUS_M * np.arcsin(np.sqrt(a))
+    index = built(lon, lat, shift)
+    rows = index.select(shapes.Nearest(x, y, count))
+    assert len(set(rows.tolist())) == len(rows) == min(count, lon.size)
+    np.testing.assert_allclose(metres[rows], np.sort(metres)[: len(rows)], atol=2e-3)  # arc sines of tiny angles
+    assert index.count(shapes.Circle(x, y, index.radius_of(x, y, count))) >= len(rows)
+
+
+def test_a_hundred_thousand_nearest_and_all_of_them() -> None:
+    random = np.random.default_rng(4)
+    index = PlaceIndex.build(random.uniform(3, 7, 150_000), random.uniform(51, 53, 150_000))
+    thousand, most, every = (index.nearest(5.0, 52.0, k) for k in (1_000, 100_000, 1_000_000))
+    assert np.array_equal(thousand, most[:1_000]), "the order does not depend on how many are asked for"
+    assert np.array_equal(most, every[:100_000])
+    assert np.array_equal(np.sort(every), np.arange(150_000))
+    assert index.nearest(5.0, 52.0, 0).size == 0
+
+
 # --- many at one place, few, none -------------------------------------------------------------------------------------
 
 
@@ -169,6 +203,7 @@ def test_a_hundred_thousand_people_at_one_coordinate() -> None:
     assert index.count(corner) == 100_000
     assert index.count(shape_of_geometry(shapely.box(52_000_001, 520_000_000, 52_000_010, 520_000_010))) == 0
     assert np.array_equal(index.nearest(5.2, 52.0, 7), np.arange(7))
+    assert np.array_equal(index.nearest(-70.0, -30.0, 99_999), np.arange(99_999)), "from the other side of the world"
 
 
 @pytest.mark.parametrize("shape", [circle(5.2, 52.0, 1e6), EVERYONE, corridor([(5.0, 52.0), (6.0, 52.0)], 1e6)])

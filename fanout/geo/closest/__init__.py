@@ -1,0 +1,1 @@
+"""The nearest k points: how wide to look, and the order of what is found."""
