@@ -1,12 +1,14 @@
 """The providers' side of credentials: keys to be handed out to a client, tokens granted, and tokens checked.
 
-`write_keys` makes `service-account.json` (FCM) and `apns.p8` (APNs); an `Issuer` remembers what it granted. In the mood
-`strict` a request whose token was not granted here, has ended, or is signed by another key is refused as the provider
-would refuse it.
+`write_keys` makes `service-account.json` (FCM) and `apns.p8` (APNs); what an `Issuer` grants says when it ends and is
+signed, so that any worker knows it again. In the mood `strict` a request whose token was not granted here, has ended,
+or is signed by another key is refused as the provider would refuse it.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 from pathlib import Path
 from typing import Final
@@ -57,7 +59,7 @@ class Issuer:
         assert isinstance(account, rsa.RSAPrivateKey)
         assert isinstance(apns, ec.EllipticCurvePrivateKey)
         self._account, self._apns, self._uri = account.public_key(), apns.public_key(), whole["token_uri"]
-        self._ends_s: dict[str, float] = {}
+        self._secret = hashlib.sha256(whole["private_key"].encode()).digest()
         self._known: dict[str, float] = {}
 
     def grant(self, assertion: str, life_s: int, now_s: float) -> str | None:
@@ -73,13 +75,16 @@ class Issuer:
             return None
         if not good or not now_s - 60 <= end or end - begin > ASSERTION_S or begin > now_s + 60:
             return None
-        token = f"ya29.simulated-{len(self._ends_s)}"
-        self._ends_s[token] = now_s + life_s
-        return token
+        end_ms = str(int(1000 * (now_s + life_s)))
+        return f"ya29.simulated-{end_ms}-{self._mark(end_ms)}"
 
     def bearer(self, authorization: str, now_s: float) -> bool:
         """Whether an access token is one of ours and lives."""
-        return now_s < self._ends_s.get(authorization.removeprefix("Bearer "), 0.0)
+        end_ms, _, mark = authorization.removeprefix("Bearer ya29.simulated-").partition("-")
+        return hmac.compare_digest(mark.encode(), self._mark(end_ms).encode()) and 1000 * now_s < int(end_ms)
+
+    def _mark(self, end_ms: str) -> str:
+        return hmac.digest(self._secret, end_ms.encode(), hashlib.sha256).hex()
 
     def provider_token(self, authorization: str, now_s: float) -> str | None:
         """None if an APNs token is good, else Apple's reason."""

@@ -12,16 +12,21 @@ host name will do. How they behave is a matter of the address and of the mood:
 * `GET /_seen?action=7[&phase=0][&tokens=1]`: what was delivered. `GET /_actions`, `DELETE /_seen`.
 * `GET /_moods`, `PUT /_moods`: behaviour per channel (`moods.py`), at run time. `GET /_totals`: requests per channel.
 
-One worker process serves all, because it must count right: what each citizen's phone got is known in one place. It
-takes tens of thousands of requests a second on one core (granian in Rust, this application in Python).
+* `GET /_seen?action=7` and the other questions count over all workers (`siblings.py`), whichever of them is asked.
+
+The simulators share the machine with what is measured, so the plain way of a push (obedient mood, a body whose form is
+known) is made of few steps: nothing is parsed, the template round a token is found by one look-up, the token is kept,
+the answer is ready. All else goes through `fcm`, `apns` and the others, which read the request as the provider would.
 """
 
 from __future__ import annotations
 
 import asyncio
 import datetime
+import gc
 import os
 import re
+import shutil
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -36,13 +41,16 @@ from fanout.simulators import tls
 from fanout.simulators.credentials import Issuer, write_keys
 from fanout.simulators.moods import Dice, Mood, Moods
 from fanout.simulators.receipts import post_receipts
-from fanout.simulators.seen import Record, Seen
+from fanout.simulators.seen import Add, Part, Seen, answer
+from fanout.simulators.siblings import Siblings
 from fanout.wire import CHANNELS
 
 BODY_BYTES_MAX: Final = 4 * 1024 * 1024
 MESSAGES_PER_CALL_MAX: Final = 1_000
 PAYLOAD_BYTES_MAX: Final = 4_096
+FORMS_MAX: Final = 1_000  # known bodies per push service: one a batch and second, since they carry a time to live
 FOLDER_VARIABLE: Final = "FANOUT_SIMULATOR_FOLDER"
+WORKERS_VARIABLE: Final = "FANOUT_SIMULATOR_WORKERS"
 
 Headers = list[tuple[str, str]]
 Reply = tuple[int, Headers, bytes]
@@ -107,29 +115,80 @@ _SMS: Final = msgspec.json.Decoder(_SmsBody)
 _ONE: Final = msgspec.json.Decoder(_OneNumber)
 _TOPIC: Final = re.compile(r"a([0-9]{1,16})p([0-9]{1,4})")
 _MOODS: Final = msgspec.json.Decoder(Moods)
+_FCM_HEAD: Final = b'{"message":{"token":"'
+_MARKED: Final = frozenset({b"dead", b"bad0", b"510e"})
+_DEVICE: Final = "/3/device/"
+
+
+class Order(msgspec.Struct):
+    """What workers ask each other: one question or order of `/_...`."""
+
+    method: str
+    path: str
+    action: str = ""
+    moods: Moods | None = None
+
+
+_ORDER: Final = msgspec.msgpack.Decoder(Order)
+_PARTS: Final = msgspec.msgpack.Decoder(list[Part])
+_TOTALS: Final = msgspec.msgpack.Decoder(dict[str, int])
+_ACTIONS: Final = msgspec.msgpack.Decoder(list[str])
 
 
 class Providers:
-    """The RSGI application: one object, one process, one count."""
+    """The RSGI application: one object a worker."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, workers: int = 1) -> None:
         self.seen = Seen()
         self.moods = Moods()
         self.totals: Counter[str] = Counter()
         self._dice = {name: Dice() for name in CHANNELS}
         self._issuer = Issuer(folder)
+        self._siblings = Siblings(folder / "workers", self._obey, count=workers)
         self._posts: set[asyncio.Task[None]] = set()
         self._obedient = True
-        self._records: dict[tuple[str, str], Record] = {}
-        self._apns_seen: dict[bytes, tuple[Record, int]] = {}
+        self._plain = True  # obedient, and credentials are not looked at
+        self._fcm_paths: set[str] = set()
+        self._fcm_forms: dict[bytes, Add] = {}  # by what follows the token in the body
+        self._apns_forms: dict[bytes, Add] = {}  # by the body
+
+    def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.run_until_complete(self._siblings.listen())
 
     async def __rsgi__(self, scope: Any, protocol: Any) -> None:
         path: str = scope.path
+        if self._plain:
+            if path in self._fcm_paths:
+                body: bytes = await protocol()
+                end = body.find(b'"', 21)
+                add = self._fcm_forms.get(body[end:])
+                if add is not None and body[21:25] not in _MARKED and body.startswith(_FCM_HEAD):
+                    self.totals["fcm"] += 1
+                    add(body[21:end])
+                    protocol.response_bytes(*_FCM_TAKEN)
+                    return
+                await self._read(scope, protocol, path, body)
+                return
+            if path[:10] == _DEVICE:
+                body = await protocol()
+                token = path[10:].encode()
+                add = self._apns_forms.get(body)
+                if add is not None and token and token[:4] not in _MARKED:
+                    self.totals["apns"] += 1
+                    add(token)
+                    protocol.response_empty(200, _NONE)
+                    return
+                await self._read(scope, protocol, path, body)
+                return
+        await self._read(scope, protocol, path, await protocol())
+
+    async def _read(self, scope: Any, protocol: Any, path: str, body: bytes) -> None:
+        """Any request, read and answered as its provider does."""
         if scope.method == "POST":
-            body: bytes = await protocol()
-            if path.startswith("/3/device/"):
+            if path.startswith(_DEVICE):
                 reply = self._stranger(scope, "apns") or self.apns(path[10:].encode(), body)
             elif path.endswith("/messages:send"):
+                self._fcm_paths.add(path)
                 reply = self._stranger(scope, "fcm") or self.fcm(body)
             elif path.startswith("/push/"):
                 reply = self.webpush(path[6:].encode(), body, scope.headers)
@@ -144,9 +203,7 @@ class Providers:
             else:
                 reply = 404, _NONE, b""
         else:
-            reply = self._ask(
-                scope.method, path, scope.query_string, b"" if scope.method == "GET" else await protocol()
-            )
+            reply = await self._ask(scope.method, path, scope.query_string, body)
         if reply[0] < 0:
             await self._late(protocol, reply)
         elif reply[2]:
@@ -167,6 +224,9 @@ class Providers:
         if len(body) > PAYLOAD_BYTES_MAX + len(message.token):
             return _fcm_error(400, "INVALID_ARGUMENT", "Android message is too big", "message.android")
         token = message.token.encode()
+        add = self.seen.add(message.data.action, "fcm", phase)
+        if body.startswith(_FCM_HEAD + token + b'"'):
+            _keep(self._fcm_forms, body[len(_FCM_HEAD) + len(token) :], add)
         mark = token[:4]
         if mark == b"dead":
             return _fcm_error(404, "UNREGISTERED", "Requested entity was not found.", "")
@@ -177,24 +237,22 @@ class Providers:
             reply, taken = self._moody("fcm", self.moods.fcm, mark == b"510e", reply)
             if not taken:
                 return reply
-        self._record(message.data.action, "fcm").add(token, phase, time.time_ns() // 1_000_000)
+        add(token)
         return reply
 
     def apns(self, token: bytes, body: bytes) -> Reply:
         """One notification of APNs."""
         self.totals["apns"] += 1
-        known = self._apns_seen.get(body)
-        if known is None:
+        add = self._apns_forms.get(body)
+        if add is None:
             try:
                 read = _APNS.decode(body).fanout
-                known = self._record(read.action, "apns"), int(read.phase)
+                add = self.seen.add(read.action, "apns", int(read.phase))
             except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
                 return _apns_error(400, "PayloadEmpty" if not body else "BadMessageId")
             if len(body) > PAYLOAD_BYTES_MAX:
                 return _apns_error(413, "PayloadTooLarge")
-            if len(self._apns_seen) >= 1_000:
-                self._apns_seen.clear()
-            self._apns_seen[body] = known
+            _keep(self._apns_forms, body, add)
         mark = token[:4]
         if mark == b"dead":
             return _apns_error(410, "Unregistered")
@@ -205,7 +263,7 @@ class Providers:
             reply, taken = self._moody("apns", self.moods.apns, mark == b"510e", reply)
             if not taken:
                 return reply
-        known[0].add(token, known[1], time.time_ns() // 1_000_000)
+        add(token)
         return reply
 
     def webpush(self, token: bytes, body: bytes, headers: Any) -> Reply:
@@ -227,14 +285,14 @@ class Providers:
             reply, taken = self._moody("webpush", self.moods.webpush, mark == b"510e", reply)
             if not taken:
                 return reply
-        self._record(topic[1], "webpush").add(token, int(topic[2]), time.time_ns() // 1_000_000)
+        self.seen.add(topic[1], "webpush", int(topic[2]))(token)
         return reply
 
     def _moody(self, channel: str, mood: Mood, slow: bool, reply: Reply) -> tuple[Reply, bool]:
         """What a mood makes of a delivery: the reply, and whether it was delivered all the same."""
         dice = self._dice[channel]
         asked = [*_JSON, ("retry-after", str(mood.retry_after_s))]
-        if mood.quota_per_s and dice.over(mood.quota_per_s, time.monotonic()):
+        if mood.quota_per_s and dice.over(mood.quota_per_s / self._siblings.count, time.monotonic()):
             return (429, asked, _refusal(channel, 429, "QUOTA_EXCEEDED", "TooManyRequests")), False
         if dice.hit("storm", mood.storm):
             return (503, asked, _refusal(channel, 503, "UNAVAILABLE", "ServiceUnavailable")), False
@@ -280,7 +338,6 @@ class Providers:
             reply, taken = self._moody("sms", mood, False, reply)
         if not taken:
             return reply
-        now_ms = time.time_ns() // 1_000_000
         statuses, refused, references = [], 0, []
         for message in messages:
             action, phase = _reference(message.reference)
@@ -289,7 +346,7 @@ class Providers:
                 refused += bad
                 if not bad:
                     references.append(message.reference)
-                    self._record(action, "sms").add(to.number.encode(), phase, now_ms)
+                    self.seen.add(action, "sms", phase)(to.number.encode())
                 statuses.append(
                     {
                         "to": to.number,
@@ -331,7 +388,7 @@ class Providers:
             reply, taken = self._moody(channel, mood, False, reply)
             if not taken:
                 return reply
-        self._record(action, channel).add(number.encode(), phase, time.time_ns() // 1_000_000)
+        self.seen.add(action, channel, phase)(number.encode())
         return reply
 
     # --- credentials ----------------------------------------------------------------------------------------------
@@ -372,44 +429,73 @@ class Providers:
 
     # --- questions ------------------------------------------------------------------------------------------------
 
-    def _record(self, action: str, channel: str) -> Record:
-        found = self._records.get((action, channel))
-        if found is None:
-            found = self._records[action, channel] = self.seen.record(action, channel)
-        return found
-
-    def _ask(self, method: str, path: str, query: str, body: bytes) -> Reply:
-        """The questions and orders of tests and load runs."""
+    async def _ask(self, method: str, path: str, query: str, body: bytes) -> Reply:
+        """The questions and orders of tests and load runs, asked of all workers."""
         asked = parse_qs(query)
+        order = Order(method, path, asked.get("action", [""])[0])
         match method, path:
             case "GET", "/_seen":
                 phase = asked.get("phase", [""])[0]
-                answer = self.seen.answer(
-                    asked.get("action", [""])[0],
+                parts = [part for each in await self._all(order) for part in _PARTS.decode(each)]
+                counted = answer(
+                    order.action,
+                    parts,
                     phase=int(phase) if phase.isdigit() else None,
                     tokens=asked.get("tokens") == ["1"],
                 )
-                return 200, _JSON, msgspec.json.encode(answer)
-            case "DELETE", "/_seen":
-                self.seen.clear()
-                self._records.clear()
-                self._apns_seen.clear()
-                self.totals.clear()
-                return 204, _NONE, b""
+                return 200, _JSON, msgspec.json.encode(counted)
             case "GET", "/_actions":
-                return 200, _JSON, msgspec.json.encode(self.seen.actions())
+                actions = {action for each in await self._all(order) for action in _ACTIONS.decode(each)}
+                return 200, _JSON, msgspec.json.encode(sorted(actions))
             case "GET", "/_totals":
-                return 200, _JSON, msgspec.json.encode(dict(self.totals))
+                totals: Counter[str] = Counter()
+                for each in await self._all(order):
+                    totals.update(_TOTALS.decode(each))
+                return 200, _JSON, msgspec.json.encode(dict(totals))
             case "GET", "/_moods":
                 return 200, _JSON, msgspec.json.encode(self.moods)
             case "PUT", "/_moods":
                 try:
-                    self.moods = _MOODS.decode(body)
+                    order.moods = _MOODS.decode(body)
                 except (msgspec.DecodeError, UnicodeDecodeError) as error:
                     return 422, _JSON, msgspec.json.encode({"message": str(error)})
-                self._obedient = self.moods == Moods()
+                await self._all(order)
+                return 204, _NONE, b""
+            case "DELETE", "/_seen":
+                await self._all(order)
                 return 204, _NONE, b""
         return 404, _NONE, b""
+
+    async def _all(self, order: Order) -> list[bytes]:
+        return await self._siblings.ask_all(msgspec.msgpack.encode(order))
+
+    def _obey(self, raw: bytes) -> bytes:
+        """This worker's part of an order."""
+        order = _ORDER.decode(raw)
+        told: object = None
+        match order.method, order.path:
+            case "GET", "/_seen":
+                told = self.seen.part(order.action)
+            case "GET", "/_actions":
+                told = self.seen.actions()
+            case "GET", "/_totals":
+                told = dict(self.totals)
+            case "DELETE", _:
+                self.seen.clear()
+                self._fcm_forms.clear()
+                self._apns_forms.clear()
+                self.totals.clear()
+            case "PUT", _ if order.moods is not None:
+                self.moods = order.moods
+                self._obedient = self.moods == Moods(receipts=self.moods.receipts)
+                self._plain = self._obedient and not self.moods.strict
+        return msgspec.msgpack.encode(told)
+
+
+def _keep(forms: dict[bytes, Add], form: bytes, add: Add) -> None:
+    if len(forms) >= FORMS_MAX:
+        forms.clear()
+    forms[form] = add
 
 
 def _reference(reference: str) -> tuple[str, int]:
@@ -452,13 +538,17 @@ App = Callable[[Any, Any], Awaitable[None]]
 
 def application() -> Providers:
     """The application of one worker; what granian calls."""
-    return Providers(Path(os.environ[FOLDER_VARIABLE]))
+    found = Providers(Path(os.environ[FOLDER_VARIABLE]), int(os.environ.get(WORKERS_VARIABLE, "1")))
+    gc.freeze()  # what is imported stays; what comes per request is freed by its count alone
+    gc.set_threshold(100_000, 50, 100)
+    return found
 
 
 def main(
     port: Annotated[int, typer.Option(help="Port on 127.0.0.1; TLS, HTTP/2 and HTTP/1.1.")] = 8443,
     folder: Annotated[Path, typer.Option(help="Where ca.pem, cert.pem and key.pem are made.")] = Path("certificates"),
     streams: Annotated[int, typer.Option(help="Streams a client may have open on one connection.")] = 1_000,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that share the port: one a core to spare.")] = 1,
 ) -> None:
     """Simulated providers on one port, until interrupted."""
     from granian import Granian
@@ -467,14 +557,16 @@ def main(
 
     write_keys(folder, f"https://127.0.0.1:{port}")
     files = tls.write(folder, now=datetime.datetime.now(datetime.UTC))
-    os.environ[FOLDER_VARIABLE] = str(folder.resolve())
+    os.environ[FOLDER_VARIABLE], os.environ[WORKERS_VARIABLE] = str(folder.resolve()), str(workers)
+    shutil.rmtree(folder / "workers", ignore_errors=True)
+    (folder / "workers").mkdir()
     server = Granian(
         "fanout.simulators.providers:application",
         factory=True,
         address="127.0.0.1",
         port=port,
         interface=Interfaces.RSGI,
-        workers=1,
+        workers=workers,
         loop=Loops.uvloop,
         runtime_mode=RuntimeModes.st,
         http2_settings=HTTP2Settings(max_concurrent_streams=streams),
