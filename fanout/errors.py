@@ -65,6 +65,8 @@ CATALOGUE: Final[dict[str, Entry]] = {
     "text_too_long": Entry(422, "Channel {channel} cannot carry this text: {detail}."),
     "text_unfit": Entry(422, "No channel can carry this text: {detail}."),
     "text_control_character": Entry(422, "The text has the control character {character!r} at position {position}."),
+    "picture_too_large": Entry(413, "The picture is too large: {detail}."),
+    "picture_unreadable": Entry(422, "The file cannot be read as a JPEG, PNG or WebP picture: {detail}."),
     "action_not_open": Entry(409, "The action is {state}; this needs it to be {needed}."),
     "waves_too_many": Entry(
         422, "{people} people in waves of {size} are {waves} waves; an action has at most {limit}. Take larger waves."
@@ -92,6 +94,7 @@ CATALOGUE: Final[dict[str, Entry]] = {
     # --- the world around --------------------------------------------------------------------------------------------
     "settings_invalid": Entry(500, "The settings have {count} problems:\n{problems}"),
     "fence": Entry(500, 'fence = "loopback" forbids {setting} = {address!r}: only loopback addresses may be used.'),
+    "media_unwritable": Entry(507, "The picture cannot be kept: {detail}."),
     "store_unavailable": Entry(503, "The ledger cannot be written: {detail}."),
     "broker_unavailable": Entry(503, "No MQTT broker answers at {address}: {detail}."),
     "port_in_use": Entry(500, "Cannot listen on {address}: {detail}."),

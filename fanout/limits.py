@@ -45,6 +45,13 @@ STORE_CALLS_QUEUED_MAX: Final = 1_024  # calls waiting for a commit in one proce
 STORE_CALLS_PER_COMMIT_MAX: Final = 64  # so that one commit does not hold up the senders' for long
 RECEIPT_DIRECTORIES_MAX: Final = 8  # actions and channels whose rows are kept sorted for receipts, 16 bytes a row
 
+# --- pictures and posts ----------------------------------------------------------------------------------------------
+PICTURE_BYTES_MAX: Final = 12 * 1024 * 1024  # what a phone's camera makes; below BODY_BYTES_MAX
+PICTURE_PIXELS_MAX: Final = 64_000_000  # unpacked 192 MB at worst; cameras of phones reach 50 million
+PICTURE_BYTES_KEPT_MAX: Final = 1_000_000  # FCM shows pictures up to 1 MB, APNs extensions have seconds to fetch one
+PICTURES_AT_ONCE: Final = 2  # unpacked in one process at any time
+ACCOUNTS_MAX: Final = 500  # at social networks: one a municipality, and some
+
 # --- boards ---------------------------------------------------------------------------------------------------------
 BOARD_ITEMS_MAX: Final = 8  # items in one desired document
 BOARD_DOCUMENT_BYTES_MAX: Final = 64 * 1024  # a birth document or report above this is refused unread

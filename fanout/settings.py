@@ -198,6 +198,41 @@ class ProvidersSettings(Section, frozen=True, kw_only=True):
     whatsapp: WhatsAppSettings
 
 
+class MediaSettings(Section, frozen=True, kw_only=True):
+    """[media]"""
+
+    public_url: Annotated[str, Meta(pattern=r"^(https?://[^\s]+)?$")]
+    keep_h: Annotated[int, Meta(ge=1, le=24 * 366)]
+
+    def link(self, photo: str | None) -> str:
+        """Where a picture is fetched from outside; empty for none, and where nobody can fetch."""
+        return f"{self.public_url.rstrip('/')}/v1/media/{photo}" if photo and self.public_url else ""
+
+
+class AccountSettings(Section, frozen=True, kw_only=True):
+    """[social.accounts.NAME]: one account at a network."""
+
+    network: Literal["x", "mastodon", "telegram"]
+    url: Url
+    ca: str = ""
+    credential: str
+    target: str = ""
+    language: Annotated[str, Meta(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})?$")] = "nl"
+    area_kind: str = ""
+    area_name: str = ""
+    kinds: list[str] = []
+    tenants: list[str] = []
+    rate_per_s: Annotated[float, Meta(gt=0)] = 0.05
+    burst: Count = 50
+
+
+class SocialSettings(Section, frozen=True, kw_only=True):
+    """[social]"""
+
+    remove_after_h: Annotated[float, Meta(ge=0, le=24 * 366)]
+    accounts: dict[str, AccountSettings]
+
+
 class DispatchSettings(Section, frozen=True, kw_only=True):
     """[dispatch]"""
 
@@ -266,6 +301,8 @@ class Settings(Section, frozen=True, kw_only=True):
     registry: RegistrySettings
     providers: ProvidersSettings
     dispatch: DispatchSettings
+    media: MediaSettings
+    social: SocialSettings
     signage: SignageSettings
     kinds: dict[str, KindSettings]
     tenants: dict[str, TenantSettings]

@@ -23,6 +23,8 @@ LEVELS = {
     "fanout.store": 4,
     "fanout.registry": 4,
     "fanout.channels": 4,
+    "fanout.media": 4,
+    "fanout.social": 8,
     "fanout.selection": 5,
     "fanout.plan": 6,
     "fanout.results": 7,
