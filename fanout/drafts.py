@@ -14,6 +14,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple, Protocol, TypeVar, TypeVarTuple
 
 import numpy as np
@@ -29,6 +30,7 @@ from fanout.plan.policy import NO_CHANNEL, first_choice, mask_of, told_in
 from fanout.registry.registry import Registry
 from fanout.registry.view import View
 from fanout.selection.choose import choose
+from fanout.selection.drawn import drawn
 from fanout.selection.preview import Districts, by_kind, density, reach
 from fanout.selection.query import Query
 from fanout.settings import KindSettings, Settings, TenantSettings
@@ -49,8 +51,12 @@ class BoardPlanner(Protocol):
 
 
 class Draft(NamedTuple):
-    """An action ready for the ledger. `version`: of the registry's view it was selected on."""
+    """An action ready for the ledger. `version`: of the registry's view it was selected on.
 
+    `area`, `shape`: the ground it is for, as boards want it (see `selection.drawn`).
+    """
+
+    area: wire.Area
     shape: Shape
     lane: int
     people: int
@@ -62,7 +68,10 @@ class Draft(NamedTuple):
 
 
 class _Checked(NamedTuple):
+    """What passed. `area`, `shape`: the ground; `query`: the people."""
+
     kind: KindSettings
+    area: wire.Area
     shape: Shape
     opened: list[str]
     query: Query
@@ -93,24 +102,27 @@ class Drafter:
     async def draft(self, tenant: str, action: wire.Action) -> Draft:
         """Errors: every refusal of the kind, the tenant's rights, the times, the texts and the area."""
         _check_times(action.end_ms, self._clock_ms())
-        checked = await self._check(tenant, action)
+        view = self._registry.view()
+        checked = await self._check(tenant, action, view)
         asked = action.waves
         cutting = None if asked is None else Cutting(asked.people, asked.free, action.end_ms)
-        people, batches, version = await self.blocking(
-            _select_and_plan, self._registry.view(), checked.query, checked.offered, cutting
-        )
+        people, batches, version = await self.blocking(_select_and_plan, view, checked.query, checked.offered, cutting)
         _check_people(people, checked.rights)
+        boards = await self._plan_boards(action, checked)
+        if not people and not boards.boards:
+            raise Refused("selection_empty", "area")
         counts: dict[str, int] = {}
         for batch in batches:
             name = wire.CHANNELS[batch.channel]
             counts[name] = counts.get(name, 0) + len(batch.rows)
         return Draft(
+            area=checked.area,
             shape=checked.shape,
             lane=wire.LANES.index(action.lane or checked.kind.lane),
             people=people,
             batches=batches,
             version=version,
-            boards=await self._plan_boards(action, checked),
+            boards=boards,
             channels=self.channel_counts(counts),
             seconds_to_all=self.seconds_to(counts, 1.0),
         )
@@ -119,8 +131,8 @@ class Drafter:
         """Errors: as `draft`; an end is not needed."""
         if request.end_ms:
             _check_times(request.end_ms, self._clock_ms())
-        checked = await self._check(tenant, request)
         view = self._registry.view()
+        checked = await self._check(tenant, request, view)
         count = await self.blocking(_count, view, checked, self._districts_now, request.grid)
         _check_people(count.people, checked.rights)
         people = {name: number for name, number in count.channels.items() if number}
@@ -171,9 +183,11 @@ class Drafter:
         """Seconds until a share of them is handed over, by the providers' quotas."""
         return round(seconds_to_share(people, self.paces, share), 3)
 
-    async def shape(self, area: wire.Area) -> Shape:
-        """The checked shape of an area. Errors: those of the area."""
-        return await self.blocking(shape_of, area, self._areas)
+    async def ground(self, tenant: str, action: wire.Action) -> tuple[wire.Area, Shape]:
+        """Where boards show an action that was accepted, as an area and as a shape. Errors: those of the area."""
+        opened = self.open_channels(action)
+        area, shape, _ = await self.blocking(self._aim, tenant, action, opened, self._registry.view())
+        return area, shape
 
     async def blocking(self, call: Callable[[*Arguments], Answer], *args: *Arguments) -> Answer:
         """Run a blocking call in a thread; a few at once, so that cores are not fought over."""
@@ -181,7 +195,7 @@ class Drafter:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    async def _check(self, tenant: str, action: wire.Action) -> _Checked:
+    async def _check(self, tenant: str, action: wire.Action, view: View) -> _Checked:
         kind = self._settings.kinds.get(action.kind)
         if kind is None:
             raise Refused("kind_unknown", "kind", kind=action.kind, known=", ".join(self._settings.kinds))
@@ -190,11 +204,24 @@ class Drafter:
             raise Refused("not_permitted", "kind")
         opened = self.open_channels(action)
         self.check_texts(action.texts, action.titles, opened)
-        shape = await self.shape(action.area)
-        if rights.area_km2_max and shape.area_km2 > rights.area_km2_max:
-            raise Refused("area_too_large", "area", area_km2=shape.area_km2, limit_km2=rights.area_km2_max)
+        area, shape, query = await self.blocking(self._aim, tenant, action, opened, view)
+        size_km2 = query.shape.area_km2
+        if rights.area_km2_max and size_km2 > rights.area_km2_max:
+            raise Refused("area_too_large", "area", area_km2=size_km2, limit_km2=rights.area_km2_max)
+        return _Checked(kind, area, shape, opened, query, tuple(action.texts), rights)
+
+    def _aim(
+        self, tenant: str, action: wire.Action, opened: Sequence[str], view: View
+    ) -> tuple[wire.Area, Shape, Query]:
+        """The ground of an action, as an area and as a shape, and whom it is to reach. Blocking."""
+        shape = shape_of(action.area, self._areas)
         query = Query(shape=shape, kind=action.kind, at_ms=self._clock_ms(), channels=mask_of(opened), tenant=tenant)
-        return _Checked(kind, shape, opened, query, tuple(action.texts), rights)
+        area = drawn(view, query, action.area)
+        if area is not action.area:
+            shape = shape_of(area, self._areas)
+            if not isinstance(action.area, wire.Nearest):
+                query = replace(query, shape=shape)
+        return area, shape, query
 
     async def _plan_boards(self, action: wire.Action, checked: _Checked) -> wire.BoardPlan:
         if not action.boards.show:

@@ -131,7 +131,8 @@ class Engine:
         if request.waves is not None:
             self._waves.add(stored.id, request.waves)
         if draft.boards.boards:
-            await self._boards.show(stored.id, request, draft.shape, draft.lane, now_ms)
+            on_boards = msgspec.structs.replace(request, area=draft.area)
+            await self._boards.show(stored.id, on_boards, draft.shape, draft.lane, now_ms)
         return wire.ActionAccepted(
             id=stored.id,
             people=draft.people,
@@ -278,7 +279,11 @@ class Engine:
         for action_id in live.keys() - showing:
             action = _request_of(live[action_id])
             if action.boards.show:
-                shape = await self._drafter.shape(action.area)
+                try:
+                    area, shape = await self._drafter.ground(live[action_id].tenant, action)
+                except Refused:  # a named area that was imported anew without it: nobody can say which boards
+                    continue
+                action = msgspec.structs.replace(action, area=area)
                 await self._boards.show(action_id, action, shape, live[action_id].lane, live[action_id].created_ms)
 
     async def keep_up(self) -> None:

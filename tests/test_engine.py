@@ -14,6 +14,7 @@ import trio
 from fanout import wire
 from fanout.engine import Engine
 from fanout.errors import Refused
+from fanout.geo import shapes
 from fanout.geo.areas import NamedAreas, Shape
 from fanout.registry.registry import Registry
 from fanout.settings import KindSettings, load
@@ -30,6 +31,7 @@ class RecordedBoards:
 
     def __init__(self) -> None:
         self.shown: dict[int, dict[str, str]] = {}
+        self.areas: dict[int, tuple[wire.Area, Shape]] = {}
         self.taken_down: list[int] = []
 
     async def plan(self, action: wire.Action, shape: Shape, kind: KindSettings) -> wire.BoardPlan:
@@ -37,6 +39,7 @@ class RecordedBoards:
 
     async def show(self, action_id: int, action: wire.Action, shape: Shape, lane: int, now_ms: int) -> None:
         self.shown[action_id] = dict(action.texts)
+        self.areas[action_id] = action.area, shape
 
     async def result(self, action_id: int, texts: dict[str, str], now_ms: int) -> None:
         self.taken_down.append(action_id)
@@ -236,6 +239,39 @@ async def test_what_is_refused_left_nothing(tmp_path: Path, tenant: str, changes
         assert caught.value.code == code
         assert room.store.actions() == []
         assert room.boards.shown == {}
+
+
+async def test_an_action_that_would_reach_nobody_is_refused(tmp_path: Path) -> None:
+    sea = wire.Circle(lon=-30.0, lat=30.0, radius_m=1_000)
+    async with open_room(tmp_path) as room:
+        assert (await room.engine.start("police", room.request(area=sea))).boards.boards == 2, "boards are somebody"
+        for changes in ({"kind": "burglary"}, {"boards": wire.BoardOptions(show=False)}):
+            request = room.request(area=sea, reference="sea", **changes)
+            with pytest.raises(Refused, match="selection_empty"):
+                await room.engine.start("police", request)
+            fields = {name: getattr(request, name) for name in wire.PreviewRequest.__struct_fields__ if name != "grid"}
+            preview = await room.engine.preview("police", wire.PreviewRequest(**fields))
+            assert (preview.people, preview.boards.boards, preview.seconds_to_all) == (0, 0, 0.0)
+        assert len(room.store.actions()) == 1
+
+
+async def test_boards_stand_where_the_nearest_people_live(tmp_path: Path) -> None:
+    async with open_room(tmp_path, people=0) as room:
+        await trio.to_thread.run_sync(room.registry.upsert, [person(n, 5.0 + n / 100) for n in range(10)])
+        nearest = wire.Nearest(lon=5.0, lat=52.0, count=4)
+        accepted = await room.engine.start("police", room.request(area=nearest))
+        assert accepted.people == 4
+        area, shape = room.boards.areas[accepted.id]
+        assert isinstance(area, wire.Circle)
+        assert area.radius_m == pytest.approx(2_053.7, abs=0.1), "the fourth lives at 5.03"
+        assert isinstance(shape, shapes.Circle)
+        beyond = wire.Difference(of=nearest, without=wire.Circle(lon=5.0, lat=52.0, radius_m=1_000))
+        accepted = await room.engine.start("police", room.request(area=beyond, reference="b"))
+        assert accepted.people == 2
+        assert isinstance(room.boards.areas[accepted.id][1], shapes.Difference)
+        room.boards.shown.clear()
+        await room.engine.recover()
+        assert room.boards.areas[accepted.id][0] == wire.Difference(of=area, without=beyond.without)
 
 
 async def test_nobody_sees_the_action_of_another_tenant(tmp_path: Path) -> None:

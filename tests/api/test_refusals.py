@@ -51,6 +51,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("field missing", action(texts=None), "field_invalid", ""),
     ("type wrong", action(area={**CIRCLE, "lon": "5"}), "field_invalid", "area.lon"),
     ("area type wrong", action(area={"type": "Square"}), "field_invalid", "area"),
+    ("nobody there", action(area={**CIRCLE, "lon": -30.0}), "selection_empty", "area"),
     ("crossing", action(area=polygon(BOW)), "area_self_crossing", "area.coordinates[0]"),
     ("open ring", action(area=polygon(SQUARE[:-1])), "area_ring_not_closed", "area.coordinates[0]"),
     ("two points", action(area=polygon(LINE)), "area_ring_too_short", "area.coordinates[0]"),
@@ -124,7 +125,7 @@ def test_addresses_and_methods_that_are_not_there(http: httpx.Client) -> None:
 
 
 def test_refused_actions_left_nothing_behind(http: httpx.Client) -> None:
-    good = http.post("/v1/actions", json=action(reference="bad"))
+    good = http.post("/v1/actions", json=action(reference="bad", area={**CIRCLE, "radius_m": 30_000.0}))
     assert good.status_code == 201, good.json()
     assert not good.json()["repeated"]
 
