@@ -55,7 +55,8 @@ class ControlRoom(FastHttpUser):
         for _ in range(PREVIEWS_PER_ACTION):
             area = wire.Circle(lon=area.lon + 1e-4, lat=area.lat, radius_m=area.radius_m)
             preview = wire.PreviewRequest(kind="missing_child", area=area, texts=TEXT)
-            if self.call("POST", "/v1/preview", preview, wire.Preview) is None:
+            shown = self.call("POST", "/v1/preview", preview, wire.Preview)
+            if shown is None or not (shown.people or shown.boards.boards):
                 return
         self.number += 1
         request = wire.ActionRequest(
