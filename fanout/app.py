@@ -1,6 +1,7 @@
 """Composes the services from settings, starts them in order, and drains them in order. The only module that knows all.
 
-Start: lock the folder → ledger → registry → kernels warm → boards → senders getting warm, engine recovered → ready.
+Start: lock the folder → ledger → senders, which get warm beside all else → registry → kernels warm → boards → engine
+recovered → ready.
 Stop (SIGTERM, Ctrl-C): no new requests → running ones finish → senders finish what is on the wire → boards → ledger.
 
 Rules:
@@ -95,44 +96,58 @@ async def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
 
 async def _run(settings: Settings, stop: trio.Event, on_ready: Callable[[str], None]) -> None:
     store = await trio.to_thread.run_sync(open_store, settings)
-    registry = await trio.to_thread.run_sync(open_registry, settings, store)
+    try:
+        async with _open_senders(settings, store) as senders:  # first: they get warm beside all that follows
+            registry = await trio.to_thread.run_sync(open_registry, settings, store)
+            try:
+                await _serve(settings, store, registry, senders, stop, on_ready)
+            finally:
+                await trio.to_thread.run_sync(registry.close)
+    finally:
+        await trio.to_thread.run_sync(store.close_store)
+
+
+async def _serve(
+    settings: Settings,
+    store: Store,
+    registry: Registry,
+    senders: _Senders,
+    stop: trio.Event,
+    on_ready: Callable[[str], None],
+) -> None:
     areas = await trio.to_thread.run_sync(NamedAreas.open, settings.data / "areas")
     await trio.to_thread.run_sync(_warm)
     changes = Changes()
     missing: list[str] = ["senders"]
-    try:
-        async with (
-            open_writer(store) as writer,
-            open_signage(
-                settings.signage, store, clock_ms, folder=settings.data / "signage", kinds=settings.kinds
-            ) as boards,
-            _open_senders(settings, store) as warm,
-        ):
-            engine = Engine(settings, store, writer, registry, boards, areas, clock_ms)
-            await engine.recover()
-            await engine.warm()
-            metrics = Metrics(store, registry, boards)
-            handlers = Handlers(
-                engine, registry, boards, changes, clock_ms, lambda: missing[0] if missing else None, metrics.registry
-            )
-            keys = Keys(store, time.monotonic)
-            application = build(
-                handlers.rows(), handlers.open_routes(), keys, in_flight_max=settings.api.requests_in_flight_max
-            )
-            async with trio.open_nursery() as nursery:
-                upkeep = await nursery.start(_upkeep, store, registry, engine, changes)
-                await warm.wait()
-                (address,) = await nursery.start(_listen, application, settings, stop)
-                _write_run_file(settings, "broker", boards.broker_address)
-                _write_run_file(settings, "api", address)
-                missing.clear()
-                on_ready(address)
-                await stop.wait()
-                log.info("stopping: requests, then senders, then boards")
-                upkeep.cancel()
-    finally:
-        await trio.to_thread.run_sync(registry.close)
-        await trio.to_thread.run_sync(store.close_store)
+    async with (
+        open_writer(store) as writer,
+        open_signage(
+            settings.signage, store, clock_ms, folder=settings.data / "signage", kinds=settings.kinds
+        ) as boards,
+    ):
+        engine = Engine(settings, store, writer, registry, boards, areas, clock_ms)
+        await engine.recover()
+        await engine.warm()
+        metrics = Metrics(store, registry, boards)
+        handlers = Handlers(
+            engine, registry, boards, changes, clock_ms, lambda: missing[0] if missing else None, metrics.registry
+        )
+        keys = Keys(store, time.monotonic)
+        application = build(
+            handlers.rows(), handlers.open_routes(), keys, in_flight_max=settings.api.requests_in_flight_max
+        )
+        async with trio.open_nursery() as nursery:
+            upkeep = await nursery.start(_upkeep, store, registry, engine, changes)
+            await senders.warm.wait()
+            (address,) = await nursery.start(_listen, application, settings, stop)
+            _write_run_file(settings, "broker", boards.broker_address)
+            _write_run_file(settings, "api", address)
+            missing.clear()
+            on_ready(address)
+            await stop.wait()
+            log.info("stopping: requests, then senders, then boards")
+            upkeep.cancel()
+        await senders.end()
 
 
 def _warm() -> None:
@@ -228,23 +243,36 @@ async def _stop_on_signal(stop: trio.Event) -> None:
 # --- senders --------------------------------------------------------------------------------------------------------
 
 
+class _Senders:
+    """The sender processes. `warm` is set when each of them is; `end` lets them finish what they have on the wire."""
+
+    def __init__(self) -> None:
+        self.warm = trio.Event()
+        self._ended = trio.Event()
+        self._scope = trio.CancelScope()
+
+    async def run(self, settings: Settings, store: Store) -> None:
+        """Keep them alive until `end`; they get warm side by side."""
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                async with trio.open_nursery() as starting:
+                    for number in range(settings.senders.processes):
+                        starting.start_soon(nursery.start, _supervise, settings, store, number)
+                self.warm.set()
+        self._ended.set()
+
+    async def end(self) -> None:
+        """Returns when the last one has ended."""
+        self._scope.cancel()
+        await self._ended.wait()
+
+
 @asynccontextmanager
-async def _open_senders(settings: Settings, store: Store) -> AsyncIterator[trio.Event]:
-    """Senders that get warm side by side, beside everything else; the event is set when each of them is.
-
-    When the context ends they finish what they have on the wire, and end.
-    """
-    warm = trio.Event()
-
-    async def start(nursery: trio.Nursery) -> None:
-        async with trio.open_nursery() as starting:
-            for number in range(settings.senders.processes):
-                starting.start_soon(nursery.start, _supervise, settings, store, number)
-        warm.set()
-
+async def _open_senders(settings: Settings, store: Store) -> AsyncIterator[_Senders]:
+    senders = _Senders()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(start, nursery)
-        yield warm
+        nursery.start_soon(senders.run, settings, store)
+        yield senders
         nursery.cancel_scope.cancel()
 
 

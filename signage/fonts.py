@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import resources
+from itertools import islice
 from typing import Final
 
 import numpy as np
@@ -84,6 +85,15 @@ def _font(stem: str) -> tuple[int, dict[str, int], dict[str, NDArray[np.bool_]]]
     return _read_bdf(file.read_text(encoding="latin-1"))
 
 
+def _placed(dots: NDArray[np.uint8], top: int, left: int, height: int, advance: int) -> NDArray[np.bool_]:
+    """Dots of a glyph in its cell, bool[height, advance]; what would stick out is left out."""
+    cell = np.zeros((height, max(advance, 0)), np.bool_)
+    above, before = max(0, -top), max(0, -left)
+    seen = dots[above : max(0, height - top), before : max(0, cell.shape[1] - left)]
+    cell[top + above :, left + before :][: seen.shape[0], : seen.shape[1]] = seen
+    return cell
+
+
 def _read_bdf(text: str) -> tuple[int, dict[str, int], dict[str, NDArray[np.bool_]]]:
     """Line height, advance per character, dots per character (each of the full line height) of a BDF font."""
     advances: dict[str, int] = {}
@@ -105,15 +115,9 @@ def _read_bdf(text: str) -> tuple[int, dict[str, int], dict[str, NDArray[np.bool
             case "BBX":
                 width, height, left, bottom = (int(number) for number in rest.split())
             case "BITMAP":
-                cell = np.zeros((ascent + descent, max(advance, 0)), np.bool_)
-                for row in range(height):
-                    digits = next(lines)
-                    bits = np.unpackbits(np.frombuffer(bytes.fromhex(digits), np.uint8))[:width]
-                    y = ascent - bottom - height + row
-                    if 0 <= y < cell.shape[0]:
-                        columns = np.flatnonzero(bits) + left
-                        cell[y, columns[(columns >= 0) & (columns < cell.shape[1])]] = True
+                rows = bytes.fromhex("".join(islice(lines, height)))
                 if code >= 32:
+                    dots = np.unpackbits(np.frombuffer(rows, np.uint8).reshape(height, -1), axis=1)[:, :width]
                     advances[chr(code)] = advance
-                    glyphs[chr(code)] = cell
+                    glyphs[chr(code)] = _placed(dots, ascent - bottom - height, left, ascent + descent, advance)
     return ascent + descent, advances, glyphs
