@@ -22,8 +22,9 @@ import pyarrow.parquet as pq
 from bench.harness import Options, Row, measure, note
 from fanout import selection, wire
 from fanout.geo import EVERYONE, circle
-from fanout.registry import Registry, Replica
 from fanout.registry.importing import import_file
+from fanout.registry.registry import Registry
+from fanout.registry.replica import Replica
 from fanout.selection import Query, choose
 from fanout.simulators import nation
 from fanout.store.sqlite_store import SqliteStore

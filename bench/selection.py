@@ -27,8 +27,9 @@ from bench import peers, world
 from bench.harness import Options, Row, Timing, measure, note, timing_of
 from fanout import selection
 from fanout.geo import EVERYONE, PlaceIndex, circle, from_geojson
-from fanout.registry import Registry, packed
+from fanout.registry import packed
 from fanout.registry.entries import STREAM
+from fanout.registry.registry import Registry
 from fanout.selection import Query, choose
 from fanout.selection.preview import by_channel, density, reach
 from fanout.simulators import nation

@@ -9,10 +9,27 @@
     index.save(path); PlaceIndex.load(path)       # mapped, shared between processes without a copy
 
 `warm()` compiles everything; without it the first query waits for the compiler (or its cache).
+
+What judges areas (`from_geojson`, `shape_of`) stands on shapely and is loaded when first asked for: a process that only
+sends needs no GEOS.
 """
 
-from fanout.geo.areas import from_geojson, shape_of
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from fanout.geo.index import PlaceIndex, warm
 from fanout.geo.shapes import EVERYONE, Shape, circle, corridor
 
+if TYPE_CHECKING:
+    from fanout.geo.areas import from_geojson, shape_of
+
 __all__ = ["EVERYONE", "PlaceIndex", "Shape", "circle", "corridor", "from_geojson", "shape_of", "warm"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in ("from_geojson", "shape_of"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from fanout.geo import areas
+
+    return getattr(areas, name)

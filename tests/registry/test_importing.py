@@ -12,9 +12,10 @@ import pytest
 
 from fanout.errors import Refused
 from fanout.geo import EVERYONE, circle
-from fanout.registry import Registry, Replica
 from fanout.registry.columns import choices_of
 from fanout.registry.importing import import_file
+from fanout.registry.registry import Registry
+from fanout.registry.replica import Replica
 from fanout.selection import Query, choose
 from fanout.simulators import nation
 from tests.registry.naive_registry import MemoryLog, person

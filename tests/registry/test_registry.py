@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from fanout import limits, wire
 from fanout.errors import Refused
 from fanout.geo import EVERYONE, circle
-from fanout.registry import Registry, Replica, View
 from fanout.registry import view as view_module
+from fanout.registry.registry import Registry
+from fanout.registry.replica import Replica
+from fanout.registry.view import View
 from fanout.selection import Query, choose
 from tests.registry.naive_registry import MemoryLog, person
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fanout import wire
 from fanout.geo import EVERYONE, circle, corridor, shapes
-from fanout.registry import Registry
+from fanout.registry.registry import Registry
 from fanout.selection import Query, choose
 from tests.registry.naive_registry import MemoryLog, person
 from tests.selection.naive_selection import Somebody, chosen

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from fanout import wire
 from fanout.geo import EVERYONE, circle, shapes
 from fanout.geo.areas import NamedAreas
-from fanout.registry import Registry, View
+from fanout.registry.registry import Registry
+from fanout.registry.view import View
 from fanout.selection import Query, choose
 from fanout.selection.preview import Districts, by_channel, density, reach
 from fanout.simulators import nation
