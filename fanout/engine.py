@@ -55,6 +55,11 @@ class Boards(Protocol):
     async def show(self, action_id: int, action: wire.Action, shape: Shape, lane: int, now_ms: int) -> None:
         """Durable when it returns; boards follow."""
 
+    async def update(
+        self, action_id: int, texts: dict[str, str], board_texts: dict[str, list[str]], now_ms: int
+    ) -> None:
+        """Put other texts in the place of an action's; it goes on."""
+
     async def result(self, action_id: int, texts: dict[str, str], now_ms: int) -> None:
         """Take the action down, or put its result in its place for a while."""
 
@@ -184,6 +189,8 @@ class Engine:
                 batches = await self._blocking(self._further_batches, record, tuple(request.texts), _told_or_waiting)
                 number, now_ms, end_ms = len(phases), self._clock_ms(), record.end_ms
                 phase = _phase(number, "update", now_ms, end_ms, request.texts, action.titles, request.reference)
+                # boards first: who dies before the ledger has it is asked again by the caller
+                await self._boards.update(record.id, request.texts, request.board_texts, now_ms)
                 if not await self._writer.run(_add_phase, self._store, record.id, phase, batches, record.state):
                     _need_state(await self._record(tenant, action_id), record.state)
             elif known.texts != request.texts:

@@ -291,11 +291,13 @@ class ResultRequest(Input, frozen=True, kw_only=True):
 class UpdateRequest(Input, frozen=True, kw_only=True):
     """`POST /v1/actions/{id}/update`: news for everyone who got, or is about to get, the action; it goes on.
 
-    The text shall make sense alone: it takes the place of the first one where a channel replaces.
+    The text shall make sense alone: it takes the place of the first one where a channel replaces. `board_texts`: short
+    forms, as in `BoardOptions`.
     """
 
     reference: Reference
     texts: Texts
+    board_texts: dict[Language, list[Text]] = {}
 
 
 class OperatorsRequest(Input, frozen=True, kw_only=True):

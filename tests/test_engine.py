@@ -41,6 +41,11 @@ class RecordedBoards:
         self.shown[action_id] = dict(action.texts)
         self.areas[action_id] = action.area, shape
 
+    async def update(
+        self, action_id: int, texts: dict[str, str], board_texts: dict[str, list[str]], now_ms: int
+    ) -> None:
+        self.shown[action_id] = dict(texts)
+
     async def result(self, action_id: int, texts: dict[str, str], now_ms: int) -> None:
         self.taken_down.append(action_id)
         self.shown.pop(action_id, None)
@@ -354,6 +359,7 @@ async def test_an_update_goes_to_everyone_who_was_told_or_is_about_to_be(tmp_pat
         update = wire.UpdateRequest(reference="u1", texts={"nl": "Nu ook een rode jas."})
         view = await room.engine.update("police", accepted.id, update)
         assert (view.state, [tally.phase for tally in view.tallies]) == ("open", ["start", "update"])
+        assert room.boards.shown[accepted.id] == {"nl": "Nu ook een rode jas."}
         assert len((await room.engine.update("police", accepted.id, update)).tallies) == 2, "the same again"
         rest = room.send([Event.ACCEPT])
         waiting = set(range(100)) - set(told)

@@ -71,6 +71,11 @@ class Boards:
     async def show(self, action_id: int, action: wire.Action, shape: Shape, lane: int, now_ms: int) -> None:
         await run_here(self.shown.add, action_id)
 
+    async def update(
+        self, action_id: int, texts: dict[str, str], board_texts: dict[str, list[str]], now_ms: int
+    ) -> None:
+        await run_here(self.shown.add, action_id)
+
     async def result(self, action_id: int, texts: dict[str, str], now_ms: int) -> None:
         await run_here(self.shown.discard, action_id)
 
