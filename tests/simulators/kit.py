@@ -42,10 +42,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_providers(folder: Path) -> Iterator[Providers]:
+def running_providers(folder: Path, *, workers: int = 1) -> Iterator[Providers]:
     """Start the simulator, wait until it answers, end it."""
     port = free_port()
     command = [sys.executable, "-m", "fanout.simulators.providers", "--port", str(port), "--folder", str(folder)]
+    command += ["--workers", str(workers)]
     process = subprocess.Popen(command)
     try:
         while True:

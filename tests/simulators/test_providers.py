@@ -117,3 +117,45 @@ def test_the_certificate_names_the_hosts_it_stands_in_for(providers: Providers) 
 
 def test_files_are_made_once_and_kept(tmp_path: Path, providers: Providers) -> None:
     assert (providers.ca.parent / "key.pem").stat().st_mode & 0o077 == 0
+
+
+def test_forms_are_known_again_and_marks_still_count(providers: Providers) -> None:
+    """The plain way (a form seen before) answers and counts as the reading way does."""
+    body = b'{"message":{"token":"%b","data":{"action":"7","phase":"%b"}}}'
+    tokens = (b"one", b"two", b"two", b"dead1", b"bad01", b"three")
+    codes = [providers.http.post(FCM, content=body % (token, b"0")).status_code for token in tokens]
+    assert codes == [200, 200, 200, 404, 400, 200]
+    assert providers.http.post(FCM, content=body % (b"one", b"1")).status_code == 200
+    codes = [
+        providers.http.post(f"/3/device/{token}", content=apns()).status_code
+        for token in ("aa", "bb", "dead", "", "aa")
+    ]
+    assert codes == [200, 200, 410, 400, 200]
+    seen = providers.seen(7, tokens=1)["channels"]
+    assert (seen["fcm"]["tokens"], seen["fcm"]["total"], seen["fcm"]["doubled"]) == (
+        ["one", "three", "two"],
+        5,
+        ["two"],
+    )
+    assert (seen["apns"]["total"], seen["apns"]["doubled"]) == (3, ["aa"])
+    assert providers.http.get("/_totals").json() == {"fcm": 7, "apns": 5}
+    providers.moods(fcm={"storm": 1.0})
+    assert providers.http.post(FCM, content=body % (b"one", b"0")).status_code == 503
+
+
+def test_workers_answer_as_one(tmp_path: Path) -> None:
+    with running_providers(tmp_path, workers=2) as providers:
+        context = ssl.create_default_context(cafile=str(providers.ca))
+        for number in range(24):  # a connection each, so that both workers have some
+            with httpx.Client(base_url=providers.url, verify=context, trust_env=False) as client:
+                assert client.post(FCM, content=fcm(f"t{number % 23}")).status_code == 200
+        seen = providers.seen(7)
+        assert (seen["total"], seen["distinct"], seen["doubled"]) == (24, 23, ["t0"])
+        assert providers.http.get("/_totals").json() == {"fcm": 24}
+        providers.moods(fcm={"broken": 1.0})
+        for _ in range(6):
+            with httpx.Client(base_url=providers.url, verify=context, trust_env=False) as client:
+                assert client.post(FCM, content=fcm("t")).status_code == 500
+        providers.http.delete("/_seen")
+        assert providers.http.get("/_totals").json() == {}
+        assert providers.http.get("/_actions").json() == []
