@@ -241,6 +241,8 @@ def action_start(
     minutes: Annotated[float, typer.Option(help="How long the action runs.")] = 60.0,
     language: Annotated[str, typer.Option(help="Language of the text.")] = "nl",
     reference: Annotated[str, typer.Option(help="Your case number: the same one again is the same action.")] = "",
+    wave: Annotated[int, typer.Option(min=0, help="Tell so many people per free operator at a time. [0: all]")] = 0,
+    operators: Annotated[int, typer.Option(min=0, help="With --wave: how many operators are free now.")] = 1,
     follow: Annotated[bool, typer.Option("--follow", help="Show the counts until the action is over.")] = False,
     address: Address = "http://127.0.0.1:8080",
 ) -> None:
@@ -252,6 +254,7 @@ def action_start(
         area=wire.Circle(lon=lon, lat=lat, radius_m=radius),
         texts={language: text},
         end_ms=now_ms + int(minutes * 60_000),
+        waves=wire.Waves(people=wave, free=operators) if wave else None,
     )
     with Client(address, key) as engine:
         accepted = engine.start(request)
@@ -267,6 +270,47 @@ def action_follow(action: int, key: Key, address: Address = "http://127.0.0.1:80
     """Show the counts of an action until it is over."""
     with Client(address, key) as engine:
         _follow(engine, action)
+
+
+@action_cli.command("update")
+@refusals
+def action_update(
+    action: int,
+    text: Annotated[str, typer.Argument(help="The news; must make sense alone.")],
+    key: Key,
+    language: Annotated[str, typer.Option(help="Language of the text.")] = "nl",
+    reference: Annotated[str, typer.Option(help="The same one again is the same update.")] = "",
+    address: Address = "http://127.0.0.1:8080",
+) -> None:
+    """Tell news of an action that goes on to everyone who got it."""
+    request = wire.UpdateRequest(reference=reference or f"cli-{application.clock_ms()}", texts={language: text})
+    with Client(address, key) as engine:
+        view = engine.update(action, request)
+        print(f"action {action}: the update goes to {view.tallies[-1].selected:,} people")
+
+
+@action_cli.command("operators")
+@refusals
+def action_operators(
+    action: int,
+    free: Annotated[int, typer.Argument(min=0, help="How many operators are free now.")],
+    key: Key,
+    address: Address = "http://127.0.0.1:8080",
+) -> None:
+    """Say how many operators are free: lets the next waves of an action go."""
+    with Client(address, key) as engine:
+        waves = engine.operators(action, wire.OperatorsRequest(free=free)).waves
+        assert waves is not None, "an action without waves is refused"
+        print(f"action {action}: {waves.let_go} of {waves.of} waves of {waves.people} people were let go")
+
+
+@action_cli.command("cancel")
+@refusals
+def action_cancel(action: int, key: Key, address: Address = "http://127.0.0.1:8080") -> None:
+    """Stop an action without a result: what is unsent stays so, boards are cleared."""
+    with Client(address, key) as engine:
+        view = engine.cancel(action, wire.ReasonRequest(reference=f"cli-cancel-{action}"))
+        print(f"action {action} is {view.state}; {view.tallies[0].cancelled:,} people were not told any more")
 
 
 @action_cli.command("result")
@@ -303,8 +347,16 @@ def _follow(engine: Client, action: int) -> None:
             console.print(
                 f"{view.state:9} {tally.phase:7} {tally.accepted:>9,} of {tally.selected:,} accepted · "
                 f"{tally.waiting:,} waiting · {tally.failed:,} failed · {tally.unknown:,} unknown · "
-                f"boards {view.boards.shown}/{view.boards.selected}"
+                f"boards {view.boards.shown}/{view.boards.selected}{_ahead(view)}"
             )
+
+
+def _ahead(view: wire.ActionView) -> str:
+    """What is to come: when all are told by the forecast, and the waves."""
+    told = ""
+    if view.state == "open" and view.tallies[-1].waiting and view.forecast is not None:
+        told = " · stands still" if view.forecast.all_s is None else f" · all by {view.forecast.all_s:.0f} s"
+    return told + (f" · wave {view.waves.let_go} of {view.waves.of}" if view.waves is not None else "")
 
 
 def _only(group: BaseExceptionGroup[Any]) -> BaseException:
