@@ -36,7 +36,7 @@ from fanout.channels.jwt import base64url, point
 from fanout.channels.protocol import Message, Requests, column
 from fanout.channels.webpush import WebPush
 from fanout.dispatch.bucket import Bucket
-from fanout.dispatch.lanes import BulkLane
+from fanout.dispatch.curl_lane import CurlLane
 
 CONNECTIONS, STREAMS = 4, 128
 MESSAGE = Message(
@@ -97,7 +97,7 @@ async def lane_sends(requests: Requests, ca: Path) -> int:
     rows = len(requests.which)
     taken = 0
     async with trio.open_nursery() as nursery:
-        lane = BulkLane(
+        lane = CurlLane(
             ca=str(ca),
             connections=CONNECTIONS,
             streams=STREAMS,

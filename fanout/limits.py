@@ -30,6 +30,7 @@ ADDRESSES_PER_PARTICIPANT_MAX: Final = 8
 ADDRESS_CHARS_MAX: Final = 4_096  # a Web Push subscription is about 350, an FCM token 163
 KINDS_MAX: Final = 32  # one bit each in a uint32 column
 TENANTS_MAX: Final = 32  # one bit each in a uint32 column
+DELTA_ROWS_MAX: Final = 16_384  # people changed since the base was made: each change copies them, ~10 ms of one core
 PARTICIPANTS_MAX: Final = 2**31  # rows are uint32; half of it leaves room for sentinels
 
 # --- the ledger -----------------------------------------------------------------------------------------------------
@@ -44,6 +45,9 @@ STORE_WAIT_S_MAX: Final = (
 STORE_CALLS_QUEUED_MAX: Final = 1_024  # calls waiting for a commit in one process; more must wait to be queued
 STORE_CALLS_PER_COMMIT_MAX: Final = 64  # so that one commit does not hold up the senders' for long
 RECEIPT_DIRECTORIES_MAX: Final = 8  # actions and channels whose rows are kept sorted for receipts, 16 bytes a row
+
+# --- the wire -------------------------------------------------------------------------------------------------------
+ANSWER_BYTES_MAX: Final = 64 * 1024  # of one push: a refusal has 500 bytes; an endless answer is cut off here
 
 # --- pictures and posts ----------------------------------------------------------------------------------------------
 PICTURE_BYTES_MAX: Final = 12 * 1024 * 1024  # what a phone's camera makes; below BODY_BYTES_MAX

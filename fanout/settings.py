@@ -236,6 +236,7 @@ class SocialSettings(Section, frozen=True, kw_only=True):
 class DispatchSettings(Section, frozen=True, kw_only=True):
     """[dispatch]"""
 
+    lane: Literal["frames", "libcurl"]
     connections: Annotated[int, Meta(ge=1, le=64)]
     streams: Annotated[int, Meta(ge=1, le=1_000)]
     request_timeout_s: Seconds

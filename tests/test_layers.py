@@ -51,7 +51,7 @@ ONE_FILE = {
     "paho": "signage/mqtt.py",
     "redis": "fanout/store/redis_store.py",
     "sqlite3": "fanout/store/sqlite_store.py",
-    "pycurl": "fanout/dispatch/lanes.py",
+    "pycurl": "fanout/dispatch/curl_lane.py",
 }
 PURE = (
     "fanout/geo",

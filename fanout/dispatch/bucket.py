@@ -42,6 +42,10 @@ class Bucket:
         assert rows <= self._level, "more rows than available() allowed"
         self._level -= rows
 
+    def give_back(self, rows: int) -> None:
+        """Rows taken that did not go after all."""
+        self._level = min(self._burst, self._level + rows)
+
     def ready_s(self, now_s: float, rows: int, *, urgent: bool) -> float:
         """When so many rows may go at once, if nobody else takes any; `rows` is capped at what the bucket holds."""
         room = self._burst if urgent else self._burst - self._kept

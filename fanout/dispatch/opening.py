@@ -24,7 +24,8 @@ from fanout.dispatch.credentials import (
     read_account,
     read_key,
 )
-from fanout.dispatch.lanes import BulkLane
+from fanout.dispatch.lane_choice import lane_for
+from fanout.dispatch.lanes import RunningLane
 from fanout.dispatch.mailer import Mailer
 from fanout.dispatch.routes import CALLS_AT_ONCE, CallRoute, MailRoute, Route, RowRoute, Supplier
 from fanout.errors import Refused
@@ -63,7 +64,7 @@ class _Opening:
 
     def __init__(self, settings: Settings, clock_ms: Callable[[], int], nursery: trio.Nursery) -> None:
         self.settings, self.clock_ms, self.nursery = settings, clock_ms, nursery
-        self.cold: list[tuple[BulkLane | HttpCaller, str]] = []
+        self.cold: list[tuple[RunningLane | HttpCaller, str]] = []
 
     def now_s(self) -> float:
         return self.clock_ms() / 1000
@@ -82,12 +83,11 @@ class _Opening:
     async def rows(self, name: str) -> RowRoute:
         dispatch, provider = self.settings.dispatch, getattr(self.settings.providers, name)
         bucket = self.bucket(name)
-        lane = BulkLane(
+        lane = lane_for(
+            name,
+            url=provider.url,
             ca=provider.ca,
-            connections=dispatch.connections,
-            streams=dispatch.streams,
-            timeout_s=dispatch.request_timeout_s,
-            reserve=dispatch.reserve,
+            dispatch=dispatch,
             bucket=bucket,
             clock_ms=self.clock_ms,
         )

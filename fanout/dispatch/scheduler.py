@@ -48,8 +48,8 @@ class Scheduler(Generic[T]):
     """The order of one provider's rows in one process."""
 
     def __init__(self, *, places: int, reserve: float, bucket: Bucket) -> None:
-        self._places = places
-        self._places_common = max(1, int(places * (1 - reserve)))
+        self._reserve = reserve
+        self.resize(places)
         self._bucket = bucket
         self._lanes: list[OrderedDict[int, deque[T]]] = [OrderedDict() for _ in LANES]
 
@@ -57,8 +57,24 @@ class Scheduler(Generic[T]):
         waiting = [sum(ticket.waiting for turn in lane.values() for ticket in turn) for lane in self._lanes]
         return f"<Scheduler waiting {waiting}, places {self._places}, {self._bucket!r}>"
 
+    @property
+    def empty(self) -> bool:
+        """Whether no row waits."""
+        return not any(self._lanes)
+
+    def resize(self, places: int) -> None:
+        """So many rows may be in flight from now on: what the provider's connections carry."""
+        self._places = places
+        self._places_common = max(1, int(places * (1 - self._reserve)))
+
     def add(self, ticket: T) -> None:
         self._lanes[ticket.lane].setdefault(ticket.action, deque()).append(ticket)
+
+    def again(self, ticket: T) -> None:
+        """Rows of a ticket come back and wait once more: it stands first in its action's turn."""
+        turn = self._lanes[ticket.lane].setdefault(ticket.action, deque())
+        if ticket not in turn:
+            turn.appendleft(ticket)
 
     def drop(self, ticket: T) -> None:
         """Forget a ticket, wherever it stands; one that is not there is no mistake."""

@@ -17,7 +17,8 @@ import trio
 
 from fanout.channels.protocol import GARBAGE, NO_ANSWER, NO_CONNECTION, NOT_SENT, Requests, Template, column
 from fanout.dispatch.bucket import Bucket
-from fanout.dispatch.lanes import BulkLane, Sent
+from fanout.dispatch.curl_lane import CurlLane
+from fanout.dispatch.lanes import Sent
 from fanout.simulators import tls
 from fanout.simulators.faults import FAULTS, Fault, FaultyServer
 from tests.dispatch.kit import clock_ms
@@ -45,9 +46,9 @@ def requests(url: str, rows: int = ROWS) -> Requests:
 @asynccontextmanager
 async def open_lane(
     ca: Path, *, timeout_s: float = 1.0, rate: float = 1e6, streams: int = 16
-) -> AsyncIterator[BulkLane]:
+) -> AsyncIterator[CurlLane]:
     async with trio.open_nursery() as nursery:
-        lane = BulkLane(
+        lane = CurlLane(
             ca=str(ca),
             connections=2,
             streams=streams,
@@ -61,7 +62,7 @@ async def open_lane(
         lane.close()
 
 
-async def send(lane: BulkLane, url: str, rows: int = ROWS, may_go: Callable[[], bool] = lambda: True) -> Sent:
+async def send(lane: CurlLane, url: str, rows: int = ROWS, may_go: Callable[[], bool] = lambda: True) -> Sent:
     with trio.fail_after(30):
         return await lane.send(requests(url, rows), np.arange(rows), lane=0, action=1, may_go=may_go)
 
