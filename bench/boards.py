@@ -2,8 +2,9 @@
 made of.
 
 Cases: the layout of one text for 200 models; the publish rate of our link beside plain paho and `mosquitto_pub -l`;
-10,000 boards behind 1,000 connections of another process: shown, taken down, and 1,000 boards that come back at once
-while an action is on; 100,000 boards without a broker (memory and time of the engine's own part).
+10,000 boards behind 1,000 connections of another process: shown and taken down, on MQTT 5 and 3.1.1, each on its own
+topic (signed and not) or together on area topics; 1,000 boards that come back at once while an action is on; 100,000
+boards without a broker (memory and time of the engine's own part).
 
 Times of the end-to-end cases count from `show` or `result` (what the API does before that is `life`'s) to the board's
 report in the engine. `--quick` has the same boards and fewer repeats.
@@ -21,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import paho.mqtt.client as paho
@@ -64,7 +66,8 @@ def run(options: Options) -> Iterator[Row]:
             yield from _rates(broker, 10_000 if options.quick else 40_000)
         finally:
             broker.stop()
-        yield from trio.run(_end_to_end, options, Path(folder))
+        for number, way in enumerate(WAYS):
+            yield from trio.run(_end_to_end, options, Path(folder) / str(number), way)
 
 
 def clock_ms() -> int:
@@ -259,30 +262,45 @@ def _action(end_ms: int) -> wire.Action:
     return wire.Action(kind="missing_child", area=wire.Everyone(), texts={"nl": TEXT}, end_ms=end_ms)
 
 
-async def _end_to_end(options: Options, folder: Path) -> list[Row]:
+class Way(NamedTuple):
+    """One way from the engine to boards: the system's name in a row, and how engine and boards are set up for it."""
+
+    name: str
+    protocol: str
+    areas: bool = False
+    signed: bool = False
+
+
+WAYS = (
+    Way("fanout, MQTT 5", "5"),
+    Way("fanout, MQTT 3.1.1", "3.1.1"),
+    Way("fanout, MQTT 5, signed", "5", signed=True),
+    Way("fanout, MQTT 5, area topics, signed", "5", areas=True, signed=True),
+)
+
+
+async def _end_to_end(options: Options, folder: Path, way: Way) -> list[Row]:
     rows: list[Row] = []
-    section = settings.load(None, {}, signage={"embedded": "mosquitto"}).signage
+    folder.mkdir()
+    overlay = {"embedded": "mosquitto", "protocol": way.protocol}
+    if way.signed:
+        overlay["signing_key"] = str(folder / "key.pem")
+    section = settings.load(None, {}, signage=overlay).signage
+    back_too = way is WAYS[0]
     async with open_signage(section, _Documents(), clock_ms, folder=folder / "own") as signage:
-        main = _simulate(folder, signage.broker_address, "main", BOARDS, CONNECTIONS, options.seed)
-        back = _simulate(folder, signage.broker_address, "back", BACK, BACK, options.seed)
-        try:
-            await _until(lambda: _ready(signage) == BOARDS + BACK)
-            back.kill()
-            back.wait()
-            await _until(lambda: _ready(signage) <= BOARDS)
+        with contextlib.ExitStack() as running:
+            _simulate(running, folder, signage, way, "main", BOARDS, CONNECTIONS, options.seed)
+            await _until(lambda: signage.presence()["ready"] == BOARDS)
             for number in range(1, 2 if options.quick else 4):
-                note(f"action {number}")
-                rows += await _once(signage, number)
-            rows.append(await _comes_back(signage, folder, options))
-        finally:
-            for process in (main, back):
-                process.kill()
-                process.wait()
+                note(f"{way.name}: action {number}")
+                rows += await _once(signage, number, way)
+            if back_too:
+                rows.append(await _comes_back(signage, folder, way, options))
     return rows
 
 
-async def _once(signage: Signage, number: int) -> list[Row]:
-    """Show and take down on the boards that are there; those that are off stay laggards, by name."""
+async def _once(signage: Signage, number: int, way: Way) -> list[Row]:
+    """Show and take down on the boards that are there."""
     start_ms = clock_ms()
     await signage.show(number, _action(start_ms + 3_600_000), EVERYONE, 0, start_ms)
     await _until(lambda: signage.counts(number).shown >= BOARDS)
@@ -291,34 +309,34 @@ async def _once(signage: Signage, number: int) -> list[Row]:
     await signage.result(number, {}, closed_ms)
     await _until(lambda: signage.counts(number).cleared >= BOARDS)
     gone = np.array([row.ended_ms for row in signage.proof(number) if row.ended_ms], np.float64) - closed_ms
-    return [_spread("show to confirmed shown", shown), _spread("close to confirmed gone", gone)]
+    return [
+        _spread("show to confirmed shown", way, shown) | {"boards_to_shown_in_2_s": int((shown <= 2_000).sum())},
+        _spread("close to confirmed gone", way, gone) | {"boards_gone_in_2_s": int((gone <= 2_000).sum())},
+    ]
 
 
-async def _comes_back(signage: Signage, folder: Path, options: Options) -> Row:
-    """An action is on; 1,000 boards that were off start at once, each with a connection of its own."""
+async def _comes_back(signage: Signage, folder: Path, way: Way, options: Options) -> Row:
+    """1,000 boards are known and go; an action starts; they come at once, each with a connection of its own."""
     number = 1_000
+    with contextlib.ExitStack() as once:
+        _simulate(once, folder, signage, way, "back", BACK, BACK, options.seed)
+        await _until(lambda: signage.presence()["ready"] == BOARDS + BACK)
+    await _until(lambda: signage.presence()["ready"] <= BOARDS)
     await signage.show(number, _action(clock_ms() + 3_600_000), EVERYONE, 0, clock_ms())
     await _until(lambda: signage.counts(number).shown >= BOARDS)
-    process = _simulate(folder, signage.broker_address, "back", BACK, BACK, options.seed)
-    try:
-        await _until(lambda: _ready(signage) > BOARDS)
+    with contextlib.ExitStack() as again:
+        _simulate(again, folder, signage, way, "back", BACK, BACK, options.seed)
+        await _until(lambda: signage.presence()["ready"] > BOARDS)
         first_ms = clock_ms()
         await _until(lambda: signage.counts(number).shown >= BOARDS + BACK)
-    finally:
-        process.kill()
-        process.wait()
     back = np.array([row.shown_ms for row in signage.proof(number) if row.board.startswith("back")], np.float64)
-    return _spread("1,000 come back: first there to all right", back - first_ms)
+    return _spread("1,000 come back: first there to all right", way, back - first_ms)
 
 
-def _spread(case: str, times_ms: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Row:
+def _spread(case: str, way: Way, times_ms: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Row:
     p50, p99 = np.percentile(times_ms, [50, 99])
     figures = {"p50_ms": round(float(p50)), "p99_ms": round(float(p99)), "last_ms": round(float(times_ms.max()))}
-    return {"case": case, "system": "fanout", "boards": len(times_ms)} | figures
-
-
-def _ready(signage: Signage) -> int:
-    return sum(view.state == "ready" for view in signage.views())
+    return {"case": case, "system": way.name, "boards": len(times_ms)} | figures
 
 
 async def _until(holds: Callable[[], bool]) -> None:
@@ -328,11 +346,25 @@ async def _until(holds: Callable[[], bool]) -> None:
 
 
 def _simulate(
-    folder: Path, broker: str, name: str, boards: int, connections: int, seed: int
-) -> subprocess.Popen[bytes]:
-    """Boards in a process of their own, named after it."""
+    running: contextlib.ExitStack,
+    folder: Path,
+    signage: Signage,
+    way: Way,
+    name: str,
+    boards: int,
+    connections: int,
+    seed: int,
+) -> None:
+    """Boards in a process of their own, named after it, until `running` ends."""
     file = folder / f"{name}.csv"
-    rows = [f"{name}-{at},{one.lon},{one.lat},,{one.model}" for at, one in enumerate(spread_boards(boards, seed))]
-    file.write_text("id,lon,lat,place,model\n" + "\n".join(rows) + "\n")
-    command = [sys.executable, "-m", "signage.cli", "simulate", "--boards-file", str(file), "--broker", broker]
-    return subprocess.Popen([*command, "--connections", str(connections)], stdout=subprocess.DEVNULL)
+    rows = [
+        f"{name}-{at},{one.lon},{one.lat},,{one.model},{' '.join(one.areas)}"
+        for at, one in enumerate(spread_boards(boards, seed, areas=way.areas))
+    ]
+    file.write_text("id,lon,lat,place,model,areas\n" + "\n".join(rows) + "\n")
+    command = [sys.executable, "-m", "signage.cli", "simulate", "--boards-file", str(file)]
+    command += ["--broker", signage.broker_address, "--connections", str(connections)]
+    command += ["--mqtt5"] if way.protocol == "5" else []
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    running.callback(process.wait)
+    running.callback(process.kill)

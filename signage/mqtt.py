@@ -6,14 +6,15 @@ Rules:
 1. **The link pulls.** It owns no queue of messages. Whenever its window has room it asks its `Source` for the next
    packet, so a document is encoded at the moment it goes out, a newer one replaces an older one by itself, and nothing
    is held in memory for a broker that is down. That is the back-pressure: who publishes faster than the broker
-   acknowledges simply is not asked.
+   acknowledges simply is not asked. A broker of MQTT 5 that takes fewer at once (Receive Maximum) is given fewer.
 2. **Each connection starts clean.** A new paho client per connection and a clean session: paho's own queue is never
    replayed, packets in flight are given back to the source (`lost`), and the source publishes from its state on `up`.
 3. **Nothing blocks the loop.** Name look-up, TCP and TLS are done by trio with one time-out; paho gets a socket that is
    connected already and reads and writes memory (`_Wire`), so one system call carries many packets. Inbound work is
    cut into pieces of `READ_BYTES`, with a checkpoint after each.
-4. Incoming PUBLISH packets are read here: paho makes an object with a table of properties of each, at several times the
-   cost of all that is done with it. paho gets every other packet, whole, and keeps the session.
+4. PUBLISH and PUBACK are written and read here, both ways: paho makes objects with tables of properties of each, walks
+   its own queue, and takes several times as long as all that is done with them; half of a second for ten thousand
+   boards. paho has every other packet and keeps the session.
 5. Brokers are a list: the next is tried when one fails, with back-off that doubles to a ceiling and is spread by the
    client's id, not by chance. MQTT 5 is tried first; a broker that refuses it is spoken to in 3.1.1 from then on.
 6. What the link will *not* do: keep time-outs for acknowledgements (MQTT resends on reconnect only, never on a timer).
@@ -46,7 +47,9 @@ from fanout.errors import Refused
 
 _log = logging.getLogger(__name__)
 
-PUBLISH: Final = 3  # kind of packet
+PUBLISH, PUBACK = 3, 4  # kinds of packets
+NOBODY_LISTENS: Final = 0x10  # reasons in a PUBACK of MQTT 5; failures are 0x80 and above
+FAILURE: Final = 0x80
 READ_BYTES: Final = 16 * 1024  # one read: at most some 150 messages, 5 ms of work between two checkpoints
 PACKET_BYTES_MAX: Final = 1024 * 1024  # a board's report has some hundred bytes, and 64 KiB at most
 SEND_BYTES_MAX: Final = 256 * 1024  # above this the pump waits for the socket before it asks for more packets
@@ -200,17 +203,25 @@ class _Client(paho.Client):
         return self.wire
 
 
-class _Expiring(Properties):
-    """Properties of a PUBLISH, packed once: paho packs them for every message, at 30 us each."""
+def _varint(value: int) -> bytes:
+    """A length as MQTT writes it: seven bits a byte, the lowest first."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
 
-    def __init__(self, expiry_s: int | None, content_type: str | None) -> None:
-        super().__init__(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        if expiry_s is not None:
-            self.MessageExpiryInterval = expiry_s
-        if content_type is not None:
-            self.ContentType = content_type
-        packed = super().pack()  # type: ignore[no-untyped-call]
-        object.__setattr__(self, "pack", lambda: packed)
+
+def _packed(packet: Packet) -> bytes:
+    """The properties of a PUBLISH of MQTT 5."""
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+    if packet.expiry_s is not None:
+        properties.MessageExpiryInterval = packet.expiry_s
+    if packet.content_type is not None:
+        properties.ContentType = packet.content_type
+    packed: bytes = properties.pack()  # type: ignore[no-untyped-call]
+    return packed
 
 
 def parse_broker(address: str) -> tuple[str, int, bool]:
@@ -246,7 +257,9 @@ class Link:
         self._context = _tls_context(options) if any(tls for _, _, tls in self._addresses) else None
         self._old = dict.fromkeys(options.brokers, options.protocol == "3.1.1")
         self._flight: dict[int, Packet] = {}
-        self._properties: dict[tuple[int | None, str | None], _Expiring] = {}
+        self._properties: dict[tuple[int | None, str | None], bytes] = {}
+        self._packet_id = 0
+        self._window = options.window
         self._more_to_take = False
         self._work = trio.Event()
         self._up = trio.Event()
@@ -329,7 +342,6 @@ class Link:
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
-        client.on_publish = self._on_publish
         client.on_socket_register_write = self._on_register_write
         self._stats.protocol = "3.1.1" if old else "5"
         return client
@@ -348,6 +360,8 @@ class Link:
                 first, body, end = packet
                 if first >> 4 == PUBLISH and first & 0x06 <= 0x02:
                     self._take_publish(wire, first, body, end)
+                elif first >> 4 == PUBACK and end >= body + 2:
+                    self._take_puback(wire.incoming, body, end)
                 else:
                     wire.limit = end
                     client.loop_read()
@@ -389,15 +403,26 @@ class Link:
         except Exception:
             _log.exception("a message on %r tripped us; it was passed over", name[:100])
 
+    def _take_puback(self, data: bytearray, at: int, end: int) -> None:
+        packet = self._flight.pop(data[at] << 8 | data[at + 1], None)
+        if packet is None:
+            return
+        reason = data[at + 2] if end > at + 2 else 0
+        self._stats.acknowledged += 1
+        self._stats.unheard += reason == NOBODY_LISTENS
+        if reason >= FAILURE:
+            _log.error("the broker refuses what we publish on %r: reason 0x%02x", packet.topic, reason)
+        self._source.sent(packet, reason == 0)
+
     def _source_has_room(self) -> bool:
-        return len(self._flight) < self._options.window
+        return len(self._flight) < self._window
 
     async def _write(self, client: _Client, wire: _Wire) -> None:
         while True:
             await self._work.wait()
             self._work = trio.Event()
             if self._stats.connected:
-                self._pump(client, wire)
+                self._pump(wire)
             client.loop_write()
             if wire.closed:
                 raise _Down(self._ended or "the connection ended")
@@ -410,9 +435,9 @@ class Link:
                 self._work.set()
                 await trio.lowlevel.checkpoint()
 
-    def _pump(self, client: _Client, wire: _Wire) -> None:
+    def _pump(self, wire: _Wire) -> None:
         """Take packets while the window and the wire have room."""
-        flight, window = self._flight, self._options.window
+        flight, window = self._flight, self._window
         self._more_to_take = True
         taken = 0
         while len(flight) < window and len(wire.outgoing) < SEND_BYTES_MAX and taken < 200:
@@ -421,22 +446,33 @@ class Link:
                 self._more_to_take = False
                 return
             taken += 1
-            info = client.publish(
-                packet.topic, packet.payload, qos=1, retain=packet.retain, properties=self._props(packet)
-            )
-            flight[info.mid] = packet
-            self._stats.published += 1
-            client.loop_write()
+            self._put(wire.outgoing, packet)
 
-    def _props(self, packet: Packet) -> Properties | None:
-        if self._stats.protocol != "5" or (packet.expiry_s is None and packet.content_type is None):
-            return None
+    def _put(self, outgoing: bytearray, packet: Packet) -> None:
+        """One PUBLISH at QoS 1, under an id that is free."""
+        while True:
+            self._packet_id = self._packet_id % 0xFFFF + 1
+            if self._packet_id not in self._flight:
+                break
+        topic = packet.topic.encode()
+        properties = self._props(packet) if self._stats.protocol == "5" else b""
+        outgoing.append(0x32 | packet.retain)
+        outgoing += _varint(4 + len(topic) + len(properties) + len(packet.payload))
+        outgoing += len(topic).to_bytes(2, "big")
+        outgoing += topic
+        outgoing += self._packet_id.to_bytes(2, "big")
+        outgoing += properties
+        outgoing += packet.payload
+        self._flight[self._packet_id] = packet
+        self._stats.published += 1
+
+    def _props(self, packet: Packet) -> bytes:
         key = (packet.expiry_s, packet.content_type)
         found = self._properties.get(key)
         if found is None:
             if len(self._properties) > 256:
                 self._properties.clear()
-            found = self._properties[key] = _Expiring(*key)
+            found = self._properties[key] = _packed(packet)
         return found
 
     async def _tick(self, client: _Client) -> None:
@@ -476,6 +512,7 @@ class Link:
             if self._options.protocol == "auto" and "rotocol" in str(reason):
                 self._old[self._stats.broker] = True
             return
+        self._window = min(self._options.window, getattr(properties, "ReceiveMaximum", self._options.window))
         client.subscribe([(topic, 1) for topic in self._options.subscriptions])
 
     def _on_subscribe(self, client: Any, userdata: Any, mid: int, reasons: Any, properties: Any) -> None:
@@ -490,15 +527,6 @@ class Link:
 
     def _on_disconnect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         self._ended = self._ended or f"{reason}"
-
-    def _on_publish(self, client: Any, userdata: Any, mid: int, reason: Any, properties: Any) -> None:
-        packet = self._flight.pop(mid, None)
-        if packet is None:
-            return
-        self._stats.acknowledged += 1
-        heard = reason.value != 0x10
-        self._stats.unheard += not heard
-        self._source.sent(packet, heard)
 
     def _on_register_write(self, client: Any, userdata: Any, sock: Any) -> None:
         self._work.set()

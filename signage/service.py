@@ -21,6 +21,7 @@ Rules:
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -159,6 +160,10 @@ class Signage:
     def showing(self) -> list[int]:
         """Every action that is not yet confirmed gone from all its boards."""
         return self._core.showing()
+
+    def presence(self) -> Counter[str]:
+        """How many boards are ready, sleeping, lost, or not yet heard of."""
+        return Counter(board.presence for board in self._core.boards)
 
     def views(self) -> list[wire.BoardView]:
         now_ms = self._clock_ms()

@@ -3,8 +3,9 @@
 Rules:
 
 1. A connection is a controller: it carries its boards' topics, and its will speaks for all of them under its own id.
-2. One task a connection, one task for all that time does, one for the film. Messages of one read are answered with one
-   write.
+2. One task makes and mends each connection; what comes in is read by one task for all, straight from a selector: a
+   wake of trio per message and connection would cost more than everything a board does with it. Messages of one read
+   are answered with one write.
 3. `film` is a file of JSON lines, written as it happens: `{"at_ms", "board", "why", "shown": [[action, stage], …],
    "pages"}`. It says what boards *really* showed; reports say what they claim.
 4. A connection that ends is made anew, with a pause that doubles; boards go on by their own rules meanwhile.
@@ -12,11 +13,14 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import heapq
 import itertools
 import json
 import random
+import selectors
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, Final, TypeAlias
@@ -168,6 +172,8 @@ class Fleet:
         self._groups = [_Connection(self, number, list(group), seed) for number, group in enumerate(groups)]
         self._connecting = trio.CapacityLimiter(CONNECTING_MAX)
         self._wakes: list[tuple[int, int, Machine, _Connection]] = []
+        self._planned: dict[Machine, int] = {}
+        self._selector = selectors.DefaultSelector()
         self._order = itertools.count()
         self._soonest = trio.Event()
         self._film_path = film
@@ -189,6 +195,8 @@ class Fleet:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._pass_time)
+                nursery.start_soon(self._serve)
+                nursery.start_soon(self._ping)
                 if self._film_path is not None:
                     nursery.start_soon(self._write_film, self._film_path)
                 for connection in self._groups:
@@ -207,7 +215,8 @@ class Fleet:
 
     def plan_wake(self, display: Machine, connection: _Connection, now_ms: int) -> None:
         at_ms = display.next_wake_ms(now_ms)
-        if at_ms is not None:
+        if at_ms is not None and self._planned.get(display) != at_ms:
+            self._planned[display] = at_ms
             heapq.heappush(self._wakes, (at_ms, next(self._order), display, connection))
             if self._wakes[0][0] == at_ms:
                 self._soonest.set()
@@ -218,14 +227,50 @@ class Fleet:
             now_ms = self._clock_ms()
             due: dict[_Connection, list[Out]] = {}
             while self._wakes and self._wakes[0][0] <= now_ms:
-                _, _, display, connection = heapq.heappop(self._wakes)
+                at_ms, _, display, connection = heapq.heappop(self._wakes)
+                if self._planned.get(display) == at_ms:
+                    del self._planned[display]
                 due.setdefault(connection, []).extend(display.wake(now_ms))
                 self.plan_wake(display, connection, now_ms + 1)
             for connection, out in due.items():
-                await connection.send(out)
+                connection.send(out)
             pause_s = (self._wakes[0][0] - now_ms) / 1000 if self._wakes else 3600.0
             with trio.move_on_after(max(0.005, pause_s)):
                 await self._soonest.wait()
+
+    # --- the sockets --------------------------------------------------------------------------------------------------
+
+    def watch(self, connection: _Connection, sock: socket.socket, *, writes: bool) -> None:
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if writes else 0)
+        if sock.fileno() in self._selector.get_map():
+            self._selector.modify(sock, events, connection)
+        else:
+            self._selector.register(sock, events, connection)
+
+    def writes(self, sock: socket.socket) -> bool:
+        """Whether it is watched for room to write."""
+        return bool(self._selector.get_key(sock).events & selectors.EVENT_WRITE)
+
+    def unwatch(self, sock: socket.socket) -> None:
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(sock)
+
+    async def _serve(self) -> None:
+        """Whatever any connection has to read or to write."""
+        assert hasattr(self._selector, "fileno"), "a selector that can be waited for: epoll or kqueue"
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(self._selector.fileno())
+                for key, events in self._selector.select(0):
+                    key.data.ready(events)
+        finally:
+            self._selector.close()
+
+    async def _ping(self) -> None:
+        while True:
+            await trio.sleep(KEEPALIVE_S * 0.7)
+            for connection in self._groups:
+                connection.send((), packets.PING)
 
     # --- the film -----------------------------------------------------------------------------------------------------
 
@@ -261,8 +306,10 @@ class _Connection:
                 self._by_topic.setdefault(topic, []).append(display)
         self._listening = [display for display in displays if isinstance(display, PassengerDisplay)]
         self._random = random.Random(f"{seed}/connection/{number}")
-        self._stream: trio.SocketStream | None = None
-        self._sending = trio.Lock()
+        self._sock: socket.socket | None = None
+        self._parser = packets.Parser()
+        self._unsent = bytearray()
+        self._ended = trio.Event()
         self._packet_id = 0
         self._scope: trio.CancelScope | None = None
         self._boots = 0
@@ -295,8 +342,10 @@ class _Connection:
 
     def _gone(self) -> None:
         now_ms = self.fleet._clock_ms()
-        if self._stream is not None:
-            self._stream = None
+        if self._sock is not None:
+            self.fleet.unwatch(self._sock)
+            self._sock.close()
+            self._sock = None
             self.fleet.connected -= 1
         for display in self.displays:
             if display.connected:
@@ -317,17 +366,21 @@ class _Connection:
             display.power_on()
         async with fleet._connecting:
             stream = await trio.open_tcp_stream(fleet._host, fleet._port)
-            parser = packets.Parser()
+            self._parser = packets.Parser()
             try:
                 await stream.send_all(
                     packets.connect(self.id, version=version, keepalive_s=KEEPALIVE_S, will=self._will())
                 )
-                await self._expect(stream, parser, packets.CONNACK)
+                await self._expect(stream, self._parser, packets.CONNACK)
                 await stream.send_all(packets.subscribe(list(self._by_topic), 1, version))
             except BaseException:
                 await trio.aclose_forcefully(stream)
                 raise
-        self._stream = stream
+        self._sock = socket.socket(fileno=stream.socket.detach())
+        self._sock.setblocking(False)
+        self._unsent.clear()
+        self._ended = trio.Event()
+        fleet.watch(self, self._sock, writes=False)
         fleet.connected += 1
         now_ms = fleet._clock_ms()
         out: list[Out] = []
@@ -337,16 +390,8 @@ class _Connection:
         for display in self.displays:
             out += display.connect(now_ms)
             fleet.plan_wake(display, self, now_ms)
-        try:
-            await self.send(out)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._ping)
-                await self._read(stream, parser)
-                nursery.cancel_scope.cancel()
-        except* (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionError):
-            pass  # the connection ended; `run` makes the next
-        finally:
-            await trio.aclose_forcefully(stream)
+        self.send(out)
+        await self._ended.wait()  # then `run` makes the next
 
     async def _expect(self, stream: trio.SocketStream, parser: packets.Parser, wanted: int) -> None:
         with trio.fail_after(20):
@@ -357,42 +402,68 @@ class _Connection:
                     raise ConnectionError(f"the broker answered {kind} {body!r}")
         raise ConnectionError("the broker closed the connection")
 
-    async def _ping(self) -> None:
-        while True:
-            await trio.sleep(KEEPALIVE_S * 0.7)
-            async with self._sending:
-                if self._stream is not None:
-                    await self._stream.send_all(packets.PING)
-
-    async def _read(self, stream: trio.SocketStream, parser: packets.Parser) -> None:
-        fleet = self.fleet
-        while data := await stream.receive_some(65_536):
-            out: list[Out] = []
-            acks = bytearray()
-            now_ms = fleet._clock_ms()
-            for kind, flags, body in parser.feed(data):
-                if kind != packets.PUBLISH:
-                    continue
-                message = packets.read_publish(flags, body, fleet._version)
-                fleet.received += 1
-                if message.packet_id:
-                    acks += packets.puback(message.packet_id)
-                for display in self._by_topic.get(message.topic, self._listening):
-                    out += display.receive(message.topic, message.payload, now_ms)
-                    fleet.plan_wake(display, self, now_ms)
-            await self.send(out, bytes(acks))
-
-    async def send(self, out: Sequence[Out], first: bytes = b"") -> None:
-        """One write for all of it; nothing when there is no connection."""
-        stream = self._stream
-        if stream is None or not (out or first):
+    def ready(self, events: int) -> None:
+        """The socket has something to read, or room to write."""
+        sock = self._sock
+        if sock is None:
             return
-        data = bytearray(first)
+        try:
+            if events & selectors.EVENT_WRITE:
+                self._flush(sock)
+            if events & selectors.EVENT_READ:
+                data = sock.recv(65_536)
+                if not data:
+                    raise ConnectionError("the broker closed the connection")
+                self._take(data)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._end(sock)
+
+    def _take(self, data: bytes) -> None:
+        fleet = self.fleet
+        out: list[Out] = []
+        acks = bytearray()
+        now_ms = fleet._clock_ms()
+        for kind, flags, body in self._parser.feed(data):
+            if kind != packets.PUBLISH:
+                continue
+            message = packets.read_publish(flags, body, fleet._version)
+            fleet.received += 1
+            if message.packet_id:
+                acks += packets.puback(message.packet_id)
+            for display in self._by_topic.get(message.topic, self._listening):
+                out += display.receive(message.topic, message.payload, now_ms)
+                fleet.plan_wake(display, self, now_ms)
+        self.send(out, bytes(acks))
+
+    def send(self, out: Sequence[Out], first: bytes = b"") -> None:
+        """One write for all of it; nothing when there is no connection. What the socket does not take is sent later."""
+        sock = self._sock
+        if sock is None or not (out or first):
+            return
+        idle = not self._unsent
+        self._unsent += first
         for topic, payload, retain in out:
             self._packet_id = self._packet_id % 65_535 + 1
-            data += packets.publish(
+            self._unsent += packets.publish(
                 topic, payload, retain=retain, qos=1, packet_id=self._packet_id, version=self.fleet._version
             )
         self.fleet.sent += len(out)
-        async with self._sending:
-            await stream.send_all(data)
+        if idle:
+            try:
+                self._flush(sock)
+            except BlockingIOError:
+                self.fleet.watch(self, sock, writes=True)
+            except OSError:
+                self._end(sock)
+
+    def _flush(self, sock: socket.socket) -> None:
+        while self._unsent:
+            del self._unsent[: sock.send(self._unsent)]
+        if self.fleet.writes(sock):
+            self.fleet.watch(self, sock, writes=False)
+
+    def _end(self, sock: socket.socket) -> None:
+        self.fleet.unwatch(sock)
+        self._ended.set()

@@ -57,4 +57,4 @@ def caps_for(
 
 def areas_for(model: str, lon: float, lat: float) -> list[str]:
     """Area topics of a simulated board: its model's in its square of one degree, and its model's everywhere."""
-    return [f"all.{model}", f"square{math.floor(lon)},{math.floor(lat)}.{model}"]
+    return [f"all.{model}", f"square-{math.floor(lon)}-{math.floor(lat)}.{model}"]

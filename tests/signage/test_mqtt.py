@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -84,6 +85,35 @@ async def test_the_next_broker_is_tried(tmp_path: Path) -> None:
             nursery.cancel_scope.cancel()
     finally:
         await trio.to_thread.run_sync(broker.stop)
+
+
+@pytest.mark.skipif(find_mosquitto() is None, reason="no mosquitto")
+async def test_a_broker_that_takes_few_at_once_is_given_few(tmp_path: Path) -> None:
+    broker = await trio.to_thread.run_sync(lambda: start_broker(tmp_path))
+    conf = tmp_path / "broker.conf"
+    text = conf.read_text().replace("max_inflight_messages 2000", "max_inflight_messages 7")
+    await trio.to_thread.run_sync(broker.stop)
+    conf.write_text(text)
+    few = await trio.to_thread.run_sync(subprocess.Popen, [find_mosquitto() or "", "-c", str(conf)])
+    source, most = Letters(300), 0
+    try:
+        async with trio.open_nursery() as nursery:
+            link = Link(options(broker.address, window=1_000), source)
+
+            def sent(packet: Packet, heard: bool) -> None:
+                nonlocal most
+                most = max(most, link.statistics().in_flight)
+                source.acknowledged.append(packet.token)
+
+            source.sent = sent  # type: ignore[method-assign]
+            nursery.start_soon(link.run)
+            await until(lambda: len(source.acknowledged) == 300, "all sent")
+            assert 0 < most < 7
+            assert source.ups == 1, "it was never thrown out"
+            nursery.cancel_scope.cancel()
+    finally:
+        few.terminate()
+        await trio.to_thread.run_sync(few.wait)
 
 
 @pytest.mark.skipif(find_mosquitto() is None, reason="no mosquitto")
