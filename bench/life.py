@@ -3,7 +3,8 @@
 Everything is real: the engine's own processes, the provider simulators over HTTP/2 and TLS, the API over TCP. Times to
 first and last are taken by the simulator when a request has arrived there, on the same machine's clock.
 
-Cases: `quiet`, one action after another; `national`, the same while an action to everyone is being sent.
+Cases: `quiet`, one action after another; `national`, the same while an action to everyone is being sent; `preview`,
+what a map asks for while a circle of 100,000 people is dragged over it, with the density grid.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from bench.harness import Options, Row, timing_of
 from fanout import app, wire
 from fanout.demo.stage import Stage, open_stage
 
-LOCAL_PEOPLE = 5_000
-"""The circle is made as large as it must be to hold about so many."""
+LOCAL_PEOPLE, PREVIEW_PEOPLE = 5_000, 100_000
+"""The circles are made as large as they must be to hold about so many."""
+PREVIEWS = 200
+GRID = 48
 
 
 def run(options: Options) -> Iterator[Row]:
@@ -31,6 +34,7 @@ def run(options: Options) -> Iterator[Row]:
         area = _area_of(stage, LOCAL_PEOPLE)
         _actions(stage, area, 3)
         yield from _rows("quiet", _actions(stage, area, 20 if options.quick else 100))
+        yield _previews(stage, _area_of(stage, min(people // 2, PREVIEW_PEOPLE)))
         national = stage.engine.start(stage.request(wire.Everyone(), "national"))
         yield from _rows("national", _actions(stage, area, 5 if options.quick else 15))
         tally = stage.engine.view(national.id).tallies[0]
@@ -49,6 +53,19 @@ def _rows(case: str, times: _Times) -> Iterator[Row]:
     for name, seconds in (("accepted", times.accepted_s), ("first", times.first_s), ("last", times.last_s)):
         figures = timing_of([second * 1e6 for second in seconds]).row()
         yield {"case": f"{case}: POST to {name}", "system": "fanout", "people": times.people} | figures
+
+
+def _previews(stage: Stage, circle: wire.Circle) -> Row:
+    """Previews one after another, each a little further, as a mouse drags it."""
+    seconds, people = [], 0
+    for number in range(PREVIEWS):
+        moved = wire.Circle(lon=circle.lon + number * 1e-4, lat=circle.lat, radius_m=circle.radius_m)
+        request = wire.PreviewRequest(kind="missing_child", area=moved, texts={"nl": "Vermist."}, grid=GRID)
+        begun_s = time.perf_counter()
+        people = stage.engine.preview(request).people
+        seconds.append(time.perf_counter() - begun_s)
+    figures = timing_of([second * 1e6 for second in seconds]).row()
+    return {"case": "preview through the API", "system": "fanout", "people": people} | figures
 
 
 def _actions(stage: Stage, area: wire.Area, count: int) -> _Times:
