@@ -40,7 +40,7 @@ clean:
 
 .venv/has-%: pyproject.toml constraints.txt | .venv/bin/python
 	$(INSTALL) -e '.[$*]'
-	$(BIN)/python -c 'from fanout import geo, selection; geo.warm(); selection.warm()'
+	$(BIN)/python -m fanout.warming
 	@touch $@
 
 # Real servers for the tests. Where they cannot be installed the tests that need them are skipped and say so.
