@@ -40,14 +40,22 @@ from fanout.clock import clock_ms as clock_ms
 from fanout.engine import Engine
 from fanout.errors import Refused
 from fanout.geo.areas import NamedAreas
+from fanout.media.shelf import Shelf
 from fanout.registry.registry import Registry
 from fanout.settings import Settings, dump
+from fanout.social.poster import open_poster
 from fanout.store.protocol import Store
 from fanout.store.writer import open_writer
 from fanout.stores import open_store
 from signage.service import open_signage
 
 log = logging.getLogger("fanout.app")
+
+COMPACT_EVERY_S = 1.0
+"""How often the registry is asked whether a new base or a new snapshot is due."""
+
+DEAD_EVERY_S = 1.0
+"""How often dead addresses that senders told of are taken out of the registry."""
 
 EXPIRE_EVERY_S = 1.0
 """How often ended actions are looked for. Senders and boards check the end themselves; this settles the counts."""
@@ -117,6 +125,7 @@ async def _serve(
 ) -> None:
     areas = await trio.to_thread.run_sync(NamedAreas.open, settings.data / "areas")
     await trio.to_thread.run_sync(_warm)
+    shelf = Shelf(settings.data / "media", link=settings.media.link)
     changes = Changes()
     missing: list[str] = ["senders"]
     async with (
@@ -124,13 +133,21 @@ async def _serve(
         open_signage(
             settings.signage, store, clock_ms, folder=settings.data / "signage", kinds=settings.kinds
         ) as boards,
+        open_poster(settings, store, writer, areas, shelf.get, clock_ms) as posts,
     ):
-        engine = Engine(settings, store, writer, registry, boards, areas, clock_ms)
+        engine = Engine(settings, store, writer, registry, boards, areas, clock_ms, posts, shelf)
         await engine.recover()
         await engine.warm()
         metrics = Metrics(store, registry, boards)
         handlers = Handlers(
-            engine, registry, boards, changes, clock_ms, lambda: missing[0] if missing else None, metrics.registry
+            engine,
+            registry,
+            boards,
+            changes,
+            clock_ms,
+            lambda: missing[0] if missing else None,
+            metrics.registry,
+            shelf,
         )
         keys = Keys(store, time.monotonic)
         application = build(
@@ -204,6 +221,7 @@ async def _upkeep(
             nursery.start_soon(_every, EXPIRE_EVERY_S, engine.keep_up)
             nursery.start_soon(_ring, store, changes)
             nursery.start_soon(_compact, registry, store)
+            nursery.start_soon(_hygiene, registry)
 
 
 async def _every(seconds: float, call: Callable[[], Awaitable[None]]) -> None:
@@ -220,12 +238,23 @@ async def _ring(store: Store, changes: Changes) -> None:
 
 
 async def _compact(registry: Registry, store: Store) -> None:
+    """Keep the registry's delta and log short, in a thread beside everybody; one task, so that it is done once."""
     while True:
-        await trio.sleep(5.0)
+        await trio.sleep(COMPACT_EVERY_S)
         if registry.wants_compaction():
             free = await trio.to_thread.run_sync(store.open_rows)
             await trio.to_thread.run_sync(registry.reuse, free)
             await trio.to_thread.run_sync(registry.compact)
+        elif registry.wants_rebuild():
+            await trio.to_thread.run_sync(registry.rebuild)
+
+
+async def _hygiene(registry: Registry) -> None:
+    while True:
+        dropped = await trio.to_thread.run_sync(registry.take_dead)
+        if dropped:
+            log.info("%d addresses that providers declared dead were dropped", dropped)
+        await trio.sleep(DEAD_EVERY_S)
 
 
 def _write_run_file(settings: Settings, name: str, text: str) -> None:

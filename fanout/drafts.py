@@ -27,6 +27,7 @@ from fanout.geo.areas import NamedAreas, Shape, shape_of
 from fanout.plan.batches import Cutting, cut
 from fanout.plan.eta import seconds_for, seconds_to_share
 from fanout.plan.policy import NO_CHANNEL, first_choice, mask_of, told_in
+from fanout.posts import Photos, PostPlanner
 from fanout.registry.registry import Registry
 from fanout.registry.view import View
 from fanout.selection.choose import choose
@@ -63,6 +64,7 @@ class Draft(NamedTuple):
     batches: list[NewBatch]
     version: int
     boards: wire.BoardPlan
+    posts: list[wire.PostPlan]
     channels: list[wire.ChannelCount]
     seconds_to_all: float
 
@@ -89,6 +91,8 @@ class Drafter:
         boards: BoardPlanner,
         areas: NamedAreas,
         clock_ms: Callable[[], int],
+        posts: PostPlanner,
+        photos: Photos,
     ) -> None:
         self.paces = channels.paces(settings)
         self._settings = settings
@@ -96,6 +100,8 @@ class Drafter:
         self._boards = boards
         self._areas = areas
         self._clock_ms = clock_ms
+        self._posts = posts
+        self._photos = photos
         self._threads = trio.CapacityLimiter(4)
         self._districts: tuple[int, Districts] | None = None
 
@@ -109,7 +115,8 @@ class Drafter:
         people, batches, version = await self.blocking(_select_and_plan, view, checked.query, checked.offered, cutting)
         _check_people(people, checked.rights)
         boards = await self._plan_boards(action, checked)
-        if not people and not boards.boards:
+        posts = await self._posts.plan(tenant, action, checked.shape)
+        if not people and not boards.boards and not posts:
             raise Refused("selection_empty", "area")
         counts: dict[str, int] = {}
         for batch in batches:
@@ -123,6 +130,7 @@ class Drafter:
             batches=batches,
             version=version,
             boards=boards,
+            posts=posts,
             channels=self.channel_counts(counts),
             seconds_to_all=self.seconds_to(counts, 1.0),
         )
@@ -152,19 +160,21 @@ class Drafter:
             districts=count.districts,
             density=count.density,
             snapshot_version=view.version,
+            posts=await self._posts.plan(tenant, request, checked.shape),
         )
 
-    def check_texts(self, texts: dict[str, str], titles: dict[str, str], opened: Sequence[str]) -> None:
-        """Errors: `Refused("text_control_character" | "text_unfit" | "text_too_long")`, naming language and channel."""
+    def check_texts(
+        self, texts: dict[str, str], titles: dict[str, str], opened: Sequence[str], photo: str | None = None
+    ) -> None:
+        """Errors: `Refused("text_control_character" | "text_too_long")`, naming language and channel."""
+        image = self._settings.media.link(photo)
         for language, text in texts.items():
             bad = next((i for i, char in enumerate(text) if char < " " and char not in "\n\t"), None)
             if bad is not None:
                 raise Refused("text_control_character", f"texts.{language}", character=text[bad], position=bad)
-        if not opened:
-            raise Refused("text_unfit", "channels", detail="none of the channels asked for is switched on")
         for name in opened:
             for language, text in texts.items():
-                why = channels.unfit(name, text, titles.get(language, ""))
+                why = channels.unfit(name, text, titles.get(language, ""), image)
                 if why is not None:
                     raise Refused("text_too_long", f"texts.{language}", channel=name, detail=why)
 
@@ -203,7 +213,11 @@ class Drafter:
         if rights is None or (rights.kinds and action.kind not in rights.kinds):
             raise Refused("not_permitted", "kind")
         opened = self.open_channels(action)
-        self.check_texts(action.texts, action.titles, opened)
+        if not opened and "social" not in (action.channels or ()):
+            raise Refused("text_unfit", "channels", detail="none of the channels asked for is switched on")
+        self.check_texts(action.texts, action.titles, opened, action.photo)
+        if action.photo is not None:
+            await self.blocking(self._photos.photo, action.photo)
         area, shape, query = await self.blocking(self._aim, tenant, action, opened, view)
         size_km2 = query.shape.area_km2
         if rights.area_km2_max and size_km2 > rights.area_km2_max:

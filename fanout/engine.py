@@ -33,6 +33,7 @@ from fanout.errors import Refused
 from fanout.geo.areas import NamedAreas, Shape
 from fanout.inbound import receipts
 from fanout.plan.policy import told_in
+from fanout.posts import NOBODY, Photos, Posts
 from fanout.registry.registry import Registry
 from fanout.results import forecast, tallies
 from fanout.settings import KindSettings, Settings
@@ -85,6 +86,8 @@ class Engine:
         boards: Boards,
         areas: NamedAreas,
         clock_ms: Callable[[], int],
+        posts: Posts = NOBODY,
+        photos: Photos = NOBODY,
     ) -> None:
         self._settings = settings
         self._store = store
@@ -92,7 +95,8 @@ class Engine:
         self._registry = registry
         self._boards = boards
         self._clock_ms = clock_ms
-        self._drafter = Drafter(settings, registry, boards, areas, clock_ms)
+        self._posts = posts
+        self._drafter = Drafter(settings, registry, boards, areas, clock_ms, posts, photos)
         self._blocking = self._drafter.blocking
         self._waves = WaveKeeper(store, writer, clock_ms)
 
@@ -138,6 +142,8 @@ class Engine:
         if draft.boards.boards:
             on_boards = msgspec.structs.replace(request, area=draft.area)
             await self._boards.show(stored.id, on_boards, draft.shape, draft.lane, now_ms)
+        if draft.posts:
+            await self._posts.start(stored.id, tenant, request, draft.shape, draft.lane)
         return wire.ActionAccepted(
             id=stored.id,
             people=draft.people,
@@ -145,6 +151,7 @@ class Engine:
             boards=draft.boards,
             seconds_to_all=draft.seconds_to_all,
             snapshot_version=draft.version,
+            posts=len(draft.posts),
         )
 
     async def preview(self, tenant: str, request: wire.PreviewRequest) -> wire.Preview:
@@ -169,6 +176,7 @@ class Engine:
             boards=self._boards.counts(action_id),
             forecast=forecast(phases[-1], counts, self._drafter.paces, self._clock_ms()),
             waves=None if asked is None else await self._blocking(self._waves.counts, record, asked),
+            posts=await self._blocking(self._posts.views, action_id),
         )
 
     async def update(self, tenant: str, action_id: int, request: wire.UpdateRequest) -> wire.ActionView:
@@ -185,7 +193,9 @@ class Engine:
             known = updates.get(request.reference)
             if known is None:
                 _need_state(record, "open", "paused")
-                self._drafter.check_texts(request.texts, action.titles, self._drafter.open_channels(action))
+                opened = self._drafter.open_channels(action)
+                self._drafter.check_texts(request.texts, action.titles, opened, action.photo)
+                await self._posts.check(record.id, request.texts, action.titles)
                 batches = await self._blocking(self._further_batches, record, tuple(request.texts), _told_or_waiting)
                 number, now_ms, end_ms = len(phases), self._clock_ms(), record.end_ms
                 phase = _phase(number, "update", now_ms, end_ms, request.texts, action.titles, request.reference)
@@ -193,6 +203,7 @@ class Engine:
                 await self._boards.update(record.id, request.texts, request.board_texts, now_ms)
                 if not await self._writer.run(_add_phase, self._store, record.id, phase, batches, record.state):
                     _need_state(await self._record(tenant, action_id), record.state)
+                await self._posts.tell(record.id, "update", number, request.texts, action.titles, end_ms)
             elif known.texts != request.texts:
                 raise Refused("reference_conflict", "reference", reference=request.reference)
         return await self.view(tenant, action_id)
@@ -222,6 +233,7 @@ class Engine:
         _need_state(record, "open", "paused")
         action = _request_of(record)
         self._drafter.check_texts(request.texts, action.titles, self._drafter.open_channels(action))
+        await self._posts.check(record.id, request.texts, action.titles)
         now_ms = self._clock_ms()
         await self._close(record, "closing", now_ms, outcome=request.outcome, result_body=body)
         await self._finish(record.id)
@@ -235,6 +247,13 @@ class Engine:
             now_ms = self._clock_ms()
             await self._close(record, "cancelled", now_ms)
             await self._boards.result(action_id, {}, now_ms)
+            await self._posts.over(action_id, "cancelled", now_ms)
+        return await self.view(tenant, action_id)
+
+    async def withdraw_posts(self, tenant: str, action_id: int) -> wire.ActionView:
+        """Remove what our accounts posted of an action, and post nothing more of it. Idempotent."""
+        record = await self._record(tenant, action_id)
+        await self._posts.withdraw(record.id)
         return await self.view(tenant, action_id)
 
     async def pause(self, tenant: str, action_id: int, *, paused: bool) -> wire.ActionView:
@@ -280,6 +299,8 @@ class Engine:
         for record in live.values():
             if (waves := _request_of(record).waves) is not None:
                 self._waves.add(record.id, waves)
+        for record in live.values():
+            await self._recover_posts(record)
         showing = set(self._boards.showing())
         for action_id in showing - live.keys():
             await self._boards.result(action_id, {}, now_ms)
@@ -301,6 +322,7 @@ class Engine:
             if record.end_ms <= now_ms:
                 await self._writer.run(_expire, self._store, record.id, now_ms)
                 await self._boards.result(record.id, {}, now_ms)
+                await self._posts.over(record.id, "expired", now_ms)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -320,7 +342,20 @@ class Engine:
             seconds_to_all=self._drafter.seconds_to(counts, 1.0),
             snapshot_version=record.snapshot_version,
             repeated=True,
+            posts=sum(view.name == "start" for view in self._posts.views(record.id)),
         )
+
+    async def _recover_posts(self, record: ActionRecord) -> None:
+        """Let an action be posted whose engine died between the ledger and the poster, and what was told since."""
+        action = _request_of(record)
+        try:
+            _, shape = await self._drafter.ground(record.tenant, action)
+            await self._posts.start(record.id, record.tenant, action, shape, record.lane)
+        except Refused:  # a named area that was imported anew without it, or an account with a text of its own length
+            return
+        for phase in await self._blocking(self._store.phases, record.id):
+            if phase.name == "update":
+                await self._posts.tell(record.id, "update", phase.phase, phase.texts, phase.titles, phase.end_ms)
 
     async def _close(
         self,
@@ -350,6 +385,8 @@ class Engine:
         titles = _request_of(record).titles
         phase = _phase(number, "result", now_ms, now_ms + RESULT_HOURS * 3_600_000, request.texts, titles)
         await self._boards.result(action_id, request.board_texts, now_ms)
+        await self._posts.tell(action_id, "result", number, request.texts, titles, phase.end_ms)
+        await self._posts.over(action_id, "closed", now_ms)
         await self._writer.run(_add_phase, self._store, action_id, phase, batches, "closing", "closed")
 
     def _further_batches(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import trio
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -10,16 +11,19 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from fanout import wire
+from fanout import limits, wire
 from fanout.api import bodies
 from fanout.api.events import Changes, stream
 from fanout.api.openapi import document
 from fanout.api.routes import Call, Row
 from fanout.engine import Boards, Engine
 from fanout.errors import Refused
+from fanout.media.shelf import MIME, Shelf
 from fanout.registry.registry import Registry
 
 VERSION = "1"
+HARMLESS = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'"}
+"""For answers that a browser might open and that began as a stranger's file."""
 
 
 class Handlers:
@@ -34,6 +38,7 @@ class Handlers:
         clock_ms: Callable[[], int],
         readiness: Callable[[], str | None],
         metrics: CollectorRegistry,
+        shelf: Shelf,
     ) -> None:
         self._engine = engine
         self._registry = registry
@@ -42,6 +47,8 @@ class Handlers:
         self._clock_ms = clock_ms
         self._readiness = readiness
         self._metrics = metrics
+        self._shelf = shelf
+        self._pictures = trio.CapacityLimiter(limits.PICTURES_AT_ONCE)
 
     def rows(self) -> list[Row]:
         """The table of calls."""
@@ -66,6 +73,14 @@ class Handlers:
                 "Hold back what is unsent."),
             Row("POST", action + "/resume", "actions", wire.ReasonRequest, view, self.resume_action,
                 "Let a paused action go on."),
+            Row("DELETE", action + "/posts", "actions", None, view, self.withdraw_posts,
+                "Remove what our accounts posted of it, and post nothing more."),
+            Row("POST", "/v1/media", "actions", None, wire.Photo, self.put_media,
+                "Take a picture in, as the bytes of a JPEG, PNG or WebP: name its hash as an action's photo.", 201),
+            Row("GET", "/v1/media/{hash}", None, None, None, self.get_media,
+                "A picture. It never changes.", media="image/jpeg"),
+            Row("GET", "/v1/media/{hash}/thumbnail", None, None, None, self.get_thumbnail,
+                "The same, 320 pixels at most.", media="image/jpeg"),
             Row("PUT", "/v1/participants", "participants", wire.ParticipantsRequest, wire.ParticipantsAccepted,
                 self.put_participants, "Register or replace participants, a batch at once."),
             Row("DELETE", "/v1/participants/{participant}", "participants", None, wire.Erased, self.erase_participant,
@@ -121,6 +136,30 @@ class Handlers:
 
     async def resume_action(self, call: Call) -> wire.ActionView:
         return await self._engine.pause(call.key.tenant, call.path["id"], paused=False)
+
+    async def withdraw_posts(self, call: Call) -> wire.ActionView:
+        return await self._engine.withdraw_posts(call.key.tenant, call.path["id"])
+
+    # --- pictures ---------------------------------------------------------------------------------------------------
+
+    async def put_media(self, call: Call) -> wire.Photo:
+        file = await bodies.read_bytes(call.request)
+        return await trio.to_thread.run_sync(self._shelf.put, file, limiter=self._pictures)
+
+    async def get_media(self, call: Call) -> Response:
+        return await self._picture(call, thumbnail=False)
+
+    async def get_thumbnail(self, call: Call) -> Response:
+        return await self._picture(call, thumbnail=True)
+
+    async def _picture(self, call: Call, *, thumbnail: bool) -> Response:
+        name = call.path["hash"]
+        tag = f'"{name}-small"' if thumbnail else f'"{name}"'
+        headers = {"Cache-Control": "public, max-age=31536000, immutable", "ETag": tag} | HARMLESS
+        file = await trio.to_thread.run_sync(partial(self._shelf.get, name, thumbnail=thumbnail))
+        if tag in call.request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(file, media_type=MIME, headers=headers)
 
     # --- participants -----------------------------------------------------------------------------------------------
 

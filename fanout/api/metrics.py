@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
-from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from fanout.engine import Boards
@@ -44,6 +44,7 @@ class _Services(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("fanout_participants", "Registered participants.", self._people.view().people)
+        yield self._dropped()
         yield self._actions()
         yield self._deliveries()
         states = Counter(board.state for board in self._boards.views())
@@ -51,6 +52,14 @@ class _Services(Collector):
         for state, count in sorted(states.items()):
             boards.add_metric([state], count)
         yield boards
+
+    def _dropped(self) -> Metric:
+        family = CounterMetricFamily(
+            "fanout_addresses_dropped", "Addresses that providers declared dead.", labels=["channel", "reason"]
+        )
+        for labels, count in self._people.dropped().items():
+            family.add_metric(labels, count)
+        return family
 
     def _actions(self) -> Metric:
         family = GaugeMetricFamily("fanout_actions", "Actions that are not over.", labels=["state"])

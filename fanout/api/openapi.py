@@ -53,7 +53,7 @@ def _operation(row: Row, takes: Any, answers: Any) -> dict[str, Any]:
         "responses": {
             str(row.status): {"description": "Done.", "content": _content(answers)}
             if answers is not None
-            else {"description": "A stream of server-sent events.", "content": {"text/event-stream": {}}},
+            else {"description": row.summary, "content": {row.media: {}}},
             "default": {"$ref": "#/components/responses/Error"},
         },
     }

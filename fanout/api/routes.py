@@ -41,8 +41,8 @@ class Call(NamedTuple):
 class Row(NamedTuple):
     """One call of the API.
 
-    `takes`, `answers`: structs of `fanout.wire`; `answers` None: the handler's own Response. `scope` None: no key is
-    asked for, the handler checks a signature itself.
+    `takes`, `answers`: structs of `fanout.wire`; `answers` None: the handler's own Response, of the type `media`.
+    `scope` None: no key is asked for, since the handler checks a signature itself, or the address is the secret.
     """
 
     method: str
@@ -54,6 +54,7 @@ class Row(NamedTuple):
     summary: str
     status: int = 200
     streams: bool = False
+    media: str = "text/event-stream"
 
 
 def build(rows: list[Row], open_routes: list[Route], keys: Keys, *, in_flight_max: int) -> Starlette:

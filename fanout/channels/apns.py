@@ -13,6 +13,8 @@ Lore:
   (sandbox, another app). Other 400s are our payload or headers.
 * 403 `ExpiredProviderToken` / `InvalidProviderToken` is our key, not the device.
 * 429 `TooManyRequests` is about this one device; 429 `TooManyProviderTokenUpdates` is our key renewed too often.
+* A photo is fetched by the app's service extension, which `mutable-content` wakes; it finds the address in `fanout`,
+  has 30 seconds, and shows the text alone when it fails.
 * The authorisation is an ES256 JWT, renewed every 20 to 60 minutes, the same for all rows.
 """
 
@@ -126,10 +128,14 @@ def _body(message: Message, *, quiet: bool) -> bytes:
     }
     if not quiet:
         aps["sound"] = "default"
-    action = {
+    if message.image:
+        aps["mutable-content"] = 1
+    action: dict[str, object] = {
         "action": str(message.action),
         "phase": str(message.phase),
         "name": message.name,
         "end_ms": message.end_ms,
     }
+    if message.image:
+        action["image"] = message.image
     return msgspec.json.encode({"aps": aps, "fanout": action})

@@ -81,9 +81,9 @@ def paces(settings: Settings) -> dict[str, Pace]:
     return found
 
 
-def unfit(channel: str, text: str, title: str) -> str | None:
-    """None, or why `channel` cannot carry this text: the `detail` of `text_too_long`."""
-    return _MEASURES[channel].fits(_sample(text, title, "und"))
+def unfit(channel: str, text: str, title: str, image: str = "") -> str | None:
+    """None, or why `channel` cannot carry this text, with a photo at `image`: the `detail` of `text_too_long`."""
+    return _MEASURES[channel].fits(_sample(text, title, "und", image))
 
 
 def renderings(action: wire.Action, names: Sequence[str]) -> list[wire.Rendering]:
@@ -106,7 +106,7 @@ def _shown(name: str, message: Message) -> tuple[str, int]:
     return f"{message.title}\n{message.text}" if message.title else message.text, 1
 
 
-def _sample(text: str, title: str, language: str) -> Message:
+def _sample(text: str, title: str, language: str, image: str = "") -> Message:
     return Message(
         action=_LONGEST_ID,
         phase=999,
@@ -117,4 +117,5 @@ def _sample(text: str, title: str, language: str) -> Message:
         title=title,
         text=text,
         end_ms=_LONGEST_ID,
+        image=image,
     )

@@ -11,6 +11,7 @@ Lore, from the platform's reference and from those who run it at scale:
 * 404 means that the token is dead only with `UNREGISTERED` in its details; a bare 404 is a wrong address or project.
 * 400 names the field it dislikes: `message.token` is a bad token, everything else is our payload.
 * 429 and 503 may carry Retry-After; 4xx other than 429 count against the quota, so dead tokens cost.
+* `image` is an address that the phone fetches itself, up to 1 MB, and leaves out when it cannot.
 * Payload at most 4,096 bytes. We count the whole message without its token, which is the stricter reading.
 """
 
@@ -107,7 +108,7 @@ def _particular(code: int, body: bytes) -> tuple[Event, Reason] | None:
 def _body(message: Message, *, quiet: bool, ttl_s: int) -> tuple[bytes, bytes]:
     """The JSON body before and after the token."""
     collapse = f"action-{message.action}"
-    shown = {"title": message.title, "body": message.text}
+    shown = {"title": message.title, "body": message.text} | ({"image": message.image} if message.image else {})
     android = {
         "priority": "NORMAL" if quiet else "HIGH",
         "ttl": f"{ttl_s}s",

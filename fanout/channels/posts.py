@@ -28,7 +28,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from fanout.channels.protocol import Answer, Call, Meaning, Message, look_up
+from fanout.channels.protocol import Answer, Call, Meaning, look_up
 from fanout.store.states import Event, Reason
 
 LINK_CHARS: Final = 23  # what a link counts, however long it is, on X and on Mastodon
@@ -93,9 +93,9 @@ class PostChannel(Protocol):
         """`ACCEPT`: it is gone; `RETRY`: ask again; `REJECT`: it stays."""
 
 
-def said(message: Message) -> str:
+def said(title: str, text: str) -> str:
     """The text of a post: the title stands above it."""
-    return f"{message.title}\n{message.text}" if message.title else message.text
+    return f"{title}\n{text}" if title else text
 
 
 def length_with_links(text: str) -> int:

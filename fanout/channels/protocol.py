@@ -97,6 +97,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     text: str
     end_ms: int
+    image: str = ""  # where its photo is fetched from outside
 
 
 class Template(msgspec.Struct, frozen=True, kw_only=True):

@@ -163,5 +163,5 @@ def _plain(message: Message, *, quiet: bool) -> bytes:
         "name": message.name,
         "end_ms": message.end_ms,
         "silent": quiet,
-    }
+    } | ({"image": message.image} if message.image else {})
     return msgspec.json.encode(whole)

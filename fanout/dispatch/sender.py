@@ -23,12 +23,11 @@ from __future__ import annotations
 import logging
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Final, Protocol
 
-import msgspec
 import numpy as np
 import trio
 from numpy.typing import NDArray
@@ -41,6 +40,7 @@ from fanout.dispatch.opening import open_routes
 from fanout.dispatch.outcomes import Verdict, verdict
 from fanout.dispatch.retry import pause_s
 from fanout.dispatch.routes import Delivered, Route
+from fanout.registry.entries import DEAD_STREAM, DeadAddresses, digest_of, encode_dead
 from fanout.settings import Settings
 from fanout.store.protocol import ActionRecord, Generations, Lease, NewBatch, Rows, Store
 from fanout.store.states import Event, Reason, State
@@ -59,19 +59,6 @@ STOPPED_BY: Final = {"paused": Event.RETRY, "expired": Event.END}
 """What a state of an action other than `open` means for rows not sent; all others close it."""
 
 
-DEAD_STREAM: Final = "dead-addresses"
-"""The log in which senders tell the registry of addresses that providers declared dead."""
-
-
-class DeadAddresses(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of `DEAD_STREAM`, in msgpack. Who has registered again since `at_ms` keeps the address."""
-
-    channel: int
-    at_ms: int
-    rows: list[int]
-    generations: list[int]
-
-
 class Addresses(Protocol):
     """What the sender needs of the registry's replica."""
 
@@ -80,6 +67,8 @@ class Addresses(Protocol):
     def addresses(
         self, channel: int, rows: Rows, generations: Generations, /
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]: ...
+
+    def preferences(self, rows: Rows, generations: Generations, /) -> NDArray[np.uint32]: ...
 
 
 class Counters:
@@ -320,7 +309,8 @@ class _Sender:
             )
             return
         delivered = await route.deliver(batch, lease, index, partial(self.may_go, lease, message))
-        await self.settle(route, lease, message, status, reason, index, delivered)
+        found = await self.settle(route, lease, message, status, reason, index, delivered)
+        await self.report_dead(lease, found, wanted, addresses)
 
     async def settle(
         self,
@@ -331,7 +321,7 @@ class _Sender:
         reason: NDArray[np.uint8],
         index: NDArray[np.intp],
         delivered: Delivered,
-    ) -> None:
+    ) -> Verdict:
         """Record what came back, and when to try again what was not taken."""
         dispatch, now_ms = self.settings.dispatch, self.clock_ms()
         self.counters.count(route.name, delivered.outcome)
@@ -365,36 +355,34 @@ class _Sender:
             not_before_ms=now_ms + (0 if only_stopped else int(1000 * wait_s)),
             moved=moved,
         )
-        await self.report_dead(lease, found.status, found.reason)
+        return found
 
     async def fall_back(self, lease: Lease, message: Message, found: Verdict) -> list[NewBatch]:
         """Move rows that certainly failed to the participant's next channel; marks them in `found`."""
         index = fallback.failed_now(lease.status, found.status, found.reason)
-        channels = fallback.later(self.channels[message.action, message.phase, message.language], lease.channel)
-        if not len(index) or not channels or self.stopping(lease, message) is not None:
+        order = self.channels[message.action, message.phase, message.language]
+        if not len(index) or lease.channel not in order or self.stopping(lease, message) is not None:
             return []
-
-        def reach() -> dict[int, NDArray[np.bool_]]:
-            return {channel: np.diff(self.addresses(lease, index, channel).offsets) > 0 for channel in channels}
-
         async with self.registry:
-            reached = await self.ask(reach)
-        to = fallback.targets(len(index), reached)
+            preferences = await self.ask(self.preferences, lease, index)
+        to = fallback.targets(preferences, lease.channel, order)
         index, to = index[to != fallback.NOWHERE], to[to != fallback.NOWHERE]
         found.status[index] = State.MOVED
         return fallback.batches(lease, index, to)
 
-    async def report_dead(self, lease: Lease, status: NDArray[np.uint8], reason: NDArray[np.uint8]) -> None:
-        """Tell the registry which addresses the provider declared dead in this attempt."""
-        dead = np.flatnonzero((reason == Reason.TOKEN_DEAD) & (lease.reason != Reason.TOKEN_DEAD))
+    async def report_dead(self, lease: Lease, found: Verdict, wanted: NDArray[np.intp], addresses: Column) -> None:
+        """Tell the registry which of the addresses that were tried, at `wanted`, the provider declared dead."""
+        dead = np.flatnonzero((found.reason == Reason.TOKEN_DEAD) & (lease.reason != Reason.TOKEN_DEAD))
         if len(dead):
+            tried = addresses.rows()
             entry = DeadAddresses(
                 channel=lease.channel,
                 at_ms=self.clock_ms(),
                 rows=lease.rows[dead].tolist(),
                 generations=lease.generations[dead].tolist(),
+                digests=[digest_of(tried[at]) for at in np.searchsorted(wanted, dead).tolist()],
             )
-            await self.write(self.store.append, DEAD_STREAM, [msgspec.msgpack.encode(entry)])
+            await self.write(self.store.append, DEAD_STREAM, [encode_dead(entry)])
 
     # --- small questions ------------------------------------------------------------------------------------------
 
@@ -407,6 +395,11 @@ class _Sender:
         self.replica.refresh()
         return Column(*self.replica.addresses(channel, lease.rows[wanted], lease.generations[wanted]))
 
+    def preferences(self, lease: Lease, index: NDArray[np.intp]) -> NDArray[np.uint32]:
+        """The channels of the rows at `index`, in their own order (see `registry.columns`). Blocking."""
+        self.replica.refresh()
+        return self.replica.preferences(lease.rows[index], lease.generations[index])
+
     def message(self, lease: Lease) -> Message:
         """What the batch says. Blocking."""
         key = (lease.action, lease.phase, lease.language)
@@ -416,6 +409,7 @@ class _Sender:
         record = self.store.action(lease.action)
         assert record is not None, "a batch belongs to an action"
         phase = next(phase for phase in self.store.phases(lease.action) if phase.phase == lease.phase)
+        asked = wire.decode_msgpack(record.body, wire.ActionRequest) if record.body else None
         message = Message(
             action=lease.action,
             phase=lease.phase,
@@ -426,20 +420,20 @@ class _Sender:
             title=phase.titles.get(lease.language, ""),
             text=phase.texts[lease.language],
             end_ms=phase.end_ms,
+            image=self.settings.media.link(asked.photo) if asked is not None and phase.name != "result" else "",
         )
-        self.channels[key] = self.open_channels(record, message)
+        self.channels[key] = self.open_channels(asked.channels if asked is not None else None, message)
         self.messages[key] = message
         return message
 
-    def open_channels(self, record: ActionRecord, message: Message) -> list[int]:
-        """Channels this message may fall back to, in the order of the settings."""
-        asked = wire.decode_msgpack(record.body, wire.ActionRequest).channels if record.body else None
+    def open_channels(self, asked: Sequence[str] | None, message: Message) -> list[int]:
+        """Channels this message may fall back to, of those asked for (None: all), in the order of the settings."""
         return [
             wire.CHANNELS.index(name)
             for name in self.settings.dispatch.fall_back
             if getattr(self.settings.providers, name).enabled
             and (asked is None or name in asked)
-            and catalogue.unfit(name, message.text, message.title) is None
+            and catalogue.unfit(name, message.text, message.title, message.image) is None
         ]
 
     def may_go(self, lease: Lease, message: Message) -> bool:

@@ -15,7 +15,7 @@ README = Path(__file__).resolve().parents[2] / "fanout" / "api" / "README.md"
 
 
 def rows() -> list[Row]:
-    return Handlers(*cast(Any, [None] * 7)).rows()
+    return Handlers(*cast(Any, [None] * 8)).rows()
 
 
 def calls_table() -> str:
@@ -23,7 +23,7 @@ def calls_table() -> str:
     for row in rows():
         path = re.sub(r"{(\w+):\w+}", r"{\1}", row.path)
         takes = f"`{row.takes.__name__}`" if row.takes else "–"
-        answers = f"`{row.answers.__name__}`" if row.answers else "a stream"
+        answers = f"`{row.answers.__name__}`" if row.answers else ("a stream" if row.streams else f"`{row.media}`")
         lines.append(f"| `{row.method} {path}` | {takes} | {answers} | {row.summary} |")
     return "\n".join(lines)
 
