@@ -4,14 +4,16 @@ Rules:
 
 1. Only rows that failed for certain move: a dead or wrong address, an address that is gone, a participant who opted out
    of this channel, a provider that did not take it in all attempts. What is unknown may have been received, and stays.
-2. The next channel is the first one *after* the present one, in the order of the settings, that the action uses, that
-   can carry its text, and on which the participant has an address. Only forwards, so that no row goes in circles.
-3. Moved rows go out as batches of their own, first in their lane (`seq` 0): they are the ones who are late already.
+2. The next channel is the first one *after* the present one, in the participant's own order of preference, that the
+   action uses and that can carry its text. Only forwards, so that no row goes in circles.
+3. Who has the present channel no longer among theirs (it was dropped meanwhile) is tried on the first of theirs after
+   it in the order of the settings. A channel that is not in the settings' list is neither left nor gone to.
+4. Moved rows go out as batches of their own, first in their lane (`seq` 0): they are the ones who are late already.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -33,21 +35,26 @@ MOVABLE: Final = (
 )
 
 
-def later(order: Sequence[int], channel: int) -> list[int]:
-    """The channels after `channel`; none if it is not in the order."""
-    return list(order[order.index(channel) + 1 :]) if channel in order else []
-
-
 def failed_now(before: NDArray[np.uint8], status: NDArray[np.uint8], reason: NDArray[np.uint8]) -> NDArray[np.intp]:
     """intp[k]: places of rows that failed just now and may move. `before`, `status`, `reason` uint8[n]."""
     return np.flatnonzero((before != State.FAILED) & (status == State.FAILED) & np.isin(reason, MOVABLE))
 
 
-def targets(rows: int, reached: Mapping[int, NDArray[np.bool_]]) -> NDArray[np.uint8]:
-    """uint8[rows]: each row's next channel, or `NOWHERE`; `reached` bool[rows] by channel, the first choice first."""
-    found = np.full(rows, NOWHERE, np.uint8)
-    for channel, has in reached.items():
-        found[(found == NOWHERE) & has] = channel
+def targets(preferences: NDArray[np.uint32], channel: int, order: Sequence[int]) -> NDArray[np.uint8]:
+    """uint8[n]: each row's next channel after `channel`, or `NOWHERE`.
+
+    `preferences` uint32[n]: nibble k is 1 + the row's k-th choice, 0 where there is none; `order`: the channels that
+    are open, as the settings have them, `channel` among them.
+    """
+    found = np.full(preferences.size, NOWHERE, np.uint8)
+    choices = preferences[:, None] >> np.arange(0, 32, 4, dtype=np.uint32) & np.uint32(15)  # uint32[n, 8]
+    passed = np.zeros(preferences.size, np.bool_)
+    for choice in choices.T:
+        here = passed & (found == NOWHERE) & np.isin(choice, np.array(order, np.uint32) + 1)
+        found[here] = choice[here] - 1
+        passed |= choice == channel + 1
+    for later in order[order.index(channel) + 1 :]:
+        found[~passed & (found == NOWHERE) & (choices == later + 1).any(axis=1)] = later
     return found
 
 

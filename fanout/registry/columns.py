@@ -166,4 +166,16 @@ def choices_of(preference: int) -> list[int]:
     return channels
 
 
+def without_choice(preference: NDArray[np.uint32], channel: int) -> NDArray[np.uint32]:
+    """uint32[n]: preferences with a channel taken out; the later choices move up."""
+    word, kept = preference.astype(np.uint64), np.zeros(preference.size, np.uint64)
+    for choice in range(8):
+        low = np.uint64(4 * choice)
+        found = (word >> low) & np.uint64(15) == channel + 1
+        below = (np.uint64(1) << low) - np.uint64(1)
+        kept[found] = (word & below | word >> np.uint64(4) & ~below)[found]
+        word[found] = 0
+    return np.where(word != 0, word, kept).astype(np.uint32)
+
+
 assert len(wire.CHANNELS) <= 8, "a mask of channels is one byte"

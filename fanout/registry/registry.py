@@ -9,6 +9,9 @@ Rules:
 4. A row is given to somebody else only after the caller said that nothing open refers to it (`reuse`), and then with
    another generation. An erased participant is in no view from that moment on.
 5. Live positions are in memory only.
+6. An address that a provider declared dead is dropped, unless another one stands there by now: it is the address that
+   is compared, not a time, so that clocks do not matter and a token that was replaced meanwhile stays. Whether it was
+   dropped is an entry of the log, and so is how far the stream of such news was read: nothing is taken in twice.
 
 Calls block and are thread-safe: trio code calls them through `trio.to_thread`. What takes long (`compact`, `rebuild`)
 works beside writers, which wait only for the swap at its end; `import_file` holds writers up, never readers.
@@ -26,21 +29,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from fanout import limits, wire
 from fanout.errors import Refused
 from fanout.geo.fixed import to_fixed
-from fanout.registry import entries, files, ingest, packed, snapshot
+from fanout.registry import entries, files, hygiene, ingest, packed, snapshot
 from fanout.registry import view as views
 from fanout.registry.columns import ERASED, Names, Numbering, by_place
+from fanout.registry.hygiene import Hygiene
 from fanout.registry.live import LivePositions
 from fanout.registry.packed import Overlay, Packed
+from fanout.registry.replica import Replica
 from fanout.registry.view import Rows, View
 from fanout.store.protocol import Log
 
 COMPACT_AFTER_CHANGES: Final = 100_000
+DEAD_ENTRIES_MOST: Final = 256  # batches of dead addresses taken in as one change
 POSITION_TTL_S: Final = 900.0
 
 
@@ -55,12 +62,15 @@ class Registry:
         self._lock = threading.RLock()  # writers
         self._compaction = threading.Lock()  # one rebuild or compaction at a time
         self._written: list[Rows] = []  # rows changed since the view that is being rebuilt
+        self._changes = 0  # rows changed since the snapshot
         self._free: list[int] = []  # rows of erased people that `reuse` gave back
         self._live = LivePositions(ttl_ms)
         self._compact_after = compact_after
         self._contacts: dict[int, Packed] = {}
         self._sequence = self._snapshot_sequence = 0
         self._snapshot_version = 0
+        self._hygiene = Hygiene()
+        self._addresses: Replica | None = None  # opened when there is something to compare
         empty = views.empty_part()
         self._view = View(
             0, 0, 0, numbering.frozen(), empty, views.empty_part(np.empty(0, np.uint32)), np.zeros(0, np.uint8)
@@ -124,12 +134,17 @@ class Registry:
             "rows": view.rows,
             "places": len(view.base.index) + len(view.delta.index),
             "delta": view.delta.size,
+            "changes": self._changes,
             "live": len(view.live) if view.live is not None else 0,
             "free_rows": len(self._free),
             "version": view.version,
             "snapshot_version": self._snapshot_version,
             "log_entries": self._sequence - self._snapshot_sequence,
         }
+
+    def dropped(self) -> dict[tuple[str, str], int]:
+        """How many dead addresses were dropped in all, by channel and reason."""
+        return self._hygiene.dropped()
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -152,7 +167,7 @@ class Registry:
             self._sequence = self._log.append(entries.STREAM, [entries.encode(entry)])
             self._free = free
             self._view = views.changed(self._view, rows, generations, columns, self._numbering.frozen(), version)
-            self._written.append(rows)
+            self._changed(rows)
         return version
 
     def erase(self, ids: Sequence[str]) -> int:
@@ -166,8 +181,34 @@ class Registry:
                 self._sequence = self._log.append(entries.STREAM, [entries.encode(entry)])
                 self._view = views.erased(self._view, rows, self._view.take("generation", rows), version)
                 self._forget(rows)
-                self._written.append(rows)
+                self._changed(rows)
         return int(rows.size)
+
+    def take_dead(self) -> int:
+        """Take in what senders learnt of dead addresses since the last time; returns how many were dropped.
+
+        Durable and in force on return. Call it every second or so; with nothing new it costs one look at the log.
+        """
+        with self._lock:
+            found = self._log.read(entries.DEAD_STREAM, after=self._hygiene.upto, most=DEAD_ENTRIES_MOST)
+            if not found:
+                return 0
+            upto = found[-1][0]
+            if self._addresses is None:
+                self._addresses = Replica(self._folder, self._log)
+            self._addresses.refresh()
+            news = [known for _, data in found if (known := entries.decode_dead(data)) is not None]
+            dead = hygiene.still_there(self._addresses, news)
+            if dead:
+                entry = hygiene.entry_of(dead, version=self._view.version + 1, upto=upto)
+                self._sequence = self._log.append(entries.STREAM, [entries.encode(entry)])
+                rows, channels = entries.rows_of(entry), entries.channels_of(entry)
+                self._view = views.dropped(self._view, channels, rows, entry.version)
+                self._hygiene = self._hygiene.after(entry)
+                self._changed(np.unique(rows))
+            self._hygiene = self._hygiene._replace(upto=upto)
+        self._log.trim(entries.DEAD_STREAM, upto=upto)
+        return len(dead)
 
     def reuse(self, open_rows: NDArray[np.uint32]) -> int:
         """Let rows of erased people be given out again, except those in `open_rows` (what actions still refer to).
@@ -239,7 +280,7 @@ class Registry:
             version = before.version + 1
             view = views.changed(before, rows, generations, columns, self._numbering.frozen(), version)
             tell("writing")
-            self._write(view, self._changed_contacts(), rows, columns.contacts)
+            self._write(view, self._changed_contacts(), rows, columns.contacts, self._sequence, self._hygiene)
             self._free = free
             return imported.at(version, view.people - before.people)
 
@@ -247,18 +288,22 @@ class Registry:
 
     def wants_compaction(self) -> bool:
         """Whether so many people changed since the last snapshot that a new one is due."""
-        return self._view.delta.size >= self._compact_after
+        return self._changes >= self._compact_after
+
+    def wants_rebuild(self) -> bool:
+        """Whether the delta, which each change copies and each query scans too, is so large that a new base is due."""
+        return self._view.delta.size >= limits.DELTA_ROWS_MAX
 
     def compact(self) -> bool:
         """Write the next snapshot and trim the log; False if nothing changed. Writers go on meanwhile."""
         with self._compaction:
             with self._lock:
-                view, sequence = self._view, self._sequence
+                view, sequence, taken_in = self._view, self._sequence, self._hygiene
                 self._written = []
                 if view.version == self._snapshot_version:
                     return False
             changes = self._changed_contacts(upto=sequence)
-            self._write(view, changes, np.empty(0, np.uint32), {}, sequence=sequence)
+            self._write(view, changes, np.empty(0, np.uint32), {}, sequence, taken_in)
             return True
 
     def rebuild(self) -> None:
@@ -279,6 +324,7 @@ class Registry:
         self._contacts = found.contacts
         self._sequence = self._snapshot_sequence = found.sequence
         self._snapshot_version = found.version
+        self._hygiene = found.hygiene
         self._view = View(
             found.version, found.live_people, found.part.size, self._numbering.frozen(), found.part,
             views.empty_part(np.empty(0, np.uint32)), np.zeros(found.part.size, np.uint8),
@@ -287,11 +333,20 @@ class Registry:
     def _replay(self) -> None:
         """Take in what the log has after the snapshot: the last word on each row, as one change."""
         last: dict[int, tuple[wire.Participant | None, int]] = {}
+        dead: set[tuple[int, int]] = set()  # (channel, row) of people as the snapshot has them
         version = self._view.version
         for sequence, entry in entries.after(self._log, self._sequence):
             self._sequence, version = sequence, entry.version
             rows = entries.rows_of(entry)
-            if isinstance(entry, entries.Erased):
+            if isinstance(entry, entries.Dropped):
+                self._hygiene = self._hygiene.after(entry)
+                for channel, row in zip(entries.channels_of(entry).tolist(), rows.tolist(), strict=True):
+                    if row in last:
+                        one, generation = last[row]
+                        last[row] = _without(one, channel), generation
+                    else:
+                        dead.add((channel, row))
+            elif isinstance(entry, entries.Erased):
                 held = self._view.take("generation", rows).tolist()
                 for row, generation in zip(rows.tolist(), held, strict=True):
                     last[row] = (None, last[row][1] if row in last else generation)
@@ -308,6 +363,11 @@ class Registry:
         if gone:
             rows, at = (np.array(column) for column in zip(*gone, strict=True))
             self._view = views.erased(self._view, rows.astype(np.uint32), at.astype(np.uint16), version)
+        dead = {(channel, row) for channel, row in dead if row not in last}
+        if dead:
+            channels, rows = (np.array(column) for column in zip(*sorted(dead), strict=True))
+            self._view = views.dropped(self._view, channels.astype(np.uint8), rows.astype(np.uint32), version)
+        self._changes = self._view.delta.size
 
     def _rows_for(self, ids: Packed) -> tuple[Rows, NDArray[np.uint16], list[int]]:
         """The row and generation of each id, new ones given out; and what would be left of the free rows."""
@@ -331,7 +391,11 @@ class Registry:
             if upto is not None and sequence > upto:
                 break
             rows = entries.rows_of(entry).tolist()
-            if isinstance(entry, entries.Erased):
+            if isinstance(entry, entries.Dropped):
+                for row, channel in zip(rows, entries.channels_of(entry).tolist(), strict=True):
+                    held = last[row] if row in last else self._snapshot_addresses(row)
+                    last[row] = tuple(one for one in held if one.channel != wire.CHANNELS[channel])
+            elif isinstance(entry, entries.Erased):
                 last.update(dict.fromkeys(rows, ()))
             else:
                 last.update(zip(rows, (tuple(one.addresses) for one in entry.participants), strict=True))
@@ -349,11 +413,10 @@ class Registry:
         changes: tuple[Rows, dict[int, Packed]],
         imported: Rows,
         contacts: dict[int, Packed],
-        *,
-        sequence: int | None = None,
+        sequence: int,
+        taken_in: Hygiene,
     ) -> None:
-        """Make a view the next snapshot, stand on it, and let go of the log before it."""
-        upto = self._sequence if sequence is None else sequence
+        """Make a view the next snapshot, stand on it, and let go of the log before it: up to `sequence`."""
         base = views.merged(view)
         rows, values = _overlaid(changes, imported, contacts)
         columns = {
@@ -361,21 +424,44 @@ class Registry:
                              values.get(channel, packed.empty(rows.size)))
             for channel in sorted({*self._contacts, *values})
         }  # fmt: skip
-        snapshot.write(self._folder, base, view.names, columns, version=view.version, sequence=upto, people=view.people)
+        snapshot.write(
+            self._folder, base, view.names, columns,
+            version=view.version, sequence=sequence, people=view.people, hygiene=taken_in,
+        )  # fmt: skip
         found = snapshot.load(self._folder, view.version, verify=False)
         with self._lock:
             now = self._view if self._view.version > view.version else view
-            rebased = views.rebased(now, found.part, _joined(self._written))
-            self._view = _with(rebased, live=self._view.live)
-            self._written = []
+            written = _joined(self._written)
+            self._view = _with(views.rebased(now, found.part, written), live=self._view.live)
+            self._written, self._changes = [], int(written.size)
             self._contacts = found.contacts
-            self._snapshot_sequence, self._snapshot_version = upto, view.version
-        self._log.trim(entries.STREAM, upto=upto)
+            self._snapshot_sequence, self._snapshot_version = sequence, view.version
+        self._log.trim(entries.STREAM, upto=sequence)
         snapshot.remove_others(self._folder, view.version)
+
+    def _changed(self, rows: Rows) -> None:
+        self._written.append(rows)
+        self._changes += int(rows.size)
+
+    def _snapshot_addresses(self, row: int) -> tuple[wire.Address, ...]:
+        """The addresses of a row as the snapshot has them, in no order."""
+        return tuple(
+            wire.Address(channel=wire.CHANNELS[channel], value=column.text(row))
+            for channel, column in self._contacts.items()
+            if row < column.rows and column.offsets[row] < column.offsets[row + 1]
+        )
 
     def _forget(self, rows: Rows) -> None:
         if self._view.live is not None:
             self._view = _with(self._view, live=self._live.forget(rows))
+
+
+def _without(one: wire.Participant | None, channel: int) -> wire.Participant | None:
+    """A participant without the address on a channel."""
+    if one is None:
+        return None
+    kept = [address for address in one.addresses if address.channel != wire.CHANNELS[channel]]
+    return msgspec.structs.replace(one, addresses=kept)
 
 
 def _with(view: View, *, live: Any) -> View:

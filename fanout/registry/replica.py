@@ -5,6 +5,7 @@ Rules:
 1. Contacts are mapped from the newest snapshot: all senders of a machine share the pages, none has a copy.
 2. `refresh` takes in what the log has since then, and goes over to a newer snapshot when there is one. An upsert or an
    erasure that was acknowledged is in force after the next refresh.
+   An address that was dropped as dead is not given again, nor its channel named among the choices.
 3. An address is given only for the generation the plan was made with: a row that was erased, or given to somebody else,
    gives nothing.
 
@@ -21,13 +22,13 @@ from numpy.typing import NDArray
 
 from fanout import wire
 from fanout.registry import entries, kernels, packed, snapshot
-from fanout.registry.columns import PERSON
+from fanout.registry.columns import ERASED, PERSON, choices_of, preference_of
 from fanout.registry.packed import Packed
 from fanout.store.protocol import Log
 
 
 class _Now(NamedTuple):
-    """A row as the log has it since the snapshot: its generation, and its addresses by channel number."""
+    """A row as the log has it since the snapshot: its generation, and its addresses by channel, the preferred first."""
 
     generation: int
     addresses: dict[int, bytes]
@@ -79,6 +80,21 @@ class Replica:
         mapped = column.take(np.where(pick < column.rows, pick, -1))
         return packed.Overlay(mapped, rows.size, changed.astype(np.uint32), packed.of_bytes(values)).whole()
 
+    def preferences(self, rows: NDArray[np.uint32], generations: NDArray[np.uint16]) -> NDArray[np.uint32]:
+        """uint32[n]: the channels on which each row has an address, in its own order (see `columns.preference_of`).
+
+        0 where the row is erased or of another generation.
+        """
+        out = np.zeros(rows.size, np.uint32)
+        known = np.flatnonzero(rows < self._people.size)
+        people = self._people[rows[known]]
+        good = (people["generation"] == generations[known]) & (people["flags"] & ERASED == 0)
+        out[known[good]] = people["preference"][good]
+        for at in np.flatnonzero(np.isin(rows, self._changed_rows)).tolist():
+            now = self._changed[int(rows[at])]
+            out[at] = preference_of(list(now.addresses)) if now.generation == generations[at] else 0
+        return out
+
     def _reopen(self) -> None:
         while (version := snapshot.newest(self._folder) if self._folder.is_dir() else 0) > self._version:
             try:
@@ -108,6 +124,19 @@ class Replica:
             for row in rows:
                 self._changed[row] = _Now(-1, {})
             return
+        if isinstance(entry, entries.Dropped):
+            for row, channel in zip(rows, entries.channels_of(entry).tolist(), strict=True):
+                now = self._changed[row] if row in self._changed else self._mapped(row)
+                kept = {other: address for other, address in now.addresses.items() if other != channel}
+                self._changed[row] = _Now(now.generation, kept)
+            return
         for row, generation, one in zip(rows, entries.generations_of(entry).tolist(), entry.participants, strict=True):
             contacts = {wire.CHANNELS.index(a.channel): a.value.encode() for a in one.addresses}
             self._changed[row] = _Now(generation, contacts)
+
+    def _mapped(self, row: int) -> _Now:
+        """A row as the snapshot has it."""
+        person = self._people[row]
+        at = np.array([row])
+        choices = choices_of(int(person["preference"]))
+        return _Now(int(person["generation"]), {c: self._contacts[c].take(at).data.tobytes() for c in choices})

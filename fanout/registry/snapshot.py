@@ -10,7 +10,8 @@
 Rules:
 
 1. A snapshot is made in a folder of another name, synced, and renamed. A crash leaves the folder that was.
-2. It holds everything up to an entry of the log (`sequence`); the log is trimmed only after the rename.
+2. It holds everything up to an entry of the log (`sequence`); the log is trimmed only after the rename. Of the stream
+   of dead addresses it holds how far that was taken in (`hygiene`), and what came of it.
 3. Everything is mapped and checked at opening (`file_*`); contacts are read by checksum only, not into memory.
 4. Older snapshots are removed after. Whoever has one mapped keeps it until they let go; whoever opens looks again.
 """
@@ -31,6 +32,7 @@ from numpy.typing import NDArray
 from fanout.geo import arrayfile
 from fanout.geo.index import PlaceIndex
 from fanout.registry.columns import PERSON, Names
+from fanout.registry.hygiene import Hygiene, of_meta
 from fanout.registry.packed import Overlay, Packed
 from fanout.registry.view import Ids, Part, kinds_of
 
@@ -50,6 +52,7 @@ class Snapshot:
     names: Names
     part: Part
     contacts: dict[int, Packed]
+    hygiene: Hygiene
 
 
 def newest(folder: Path) -> int:
@@ -59,13 +62,21 @@ def newest(folder: Path) -> int:
 
 
 def write(
-    folder: Path, part: Part, names: Names, contacts: Mapping[int, Overlay], *, version: int, sequence: int, people: int
+    folder: Path,
+    part: Part,
+    names: Names,
+    contacts: Mapping[int, Overlay],
+    *,
+    version: int,
+    sequence: int,
+    people: int,
+    hygiene: Hygiene,
 ) -> None:
     """Make a snapshot durable under its version."""
     made = folder / f"snapshot-{version:012d}.partial"
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir(mode=0o700)
-    meta = {"version": version, "sequence": sequence, "people": people, "single": part.single}
+    meta = {"version": version, "sequence": sequence, "people": people, "single": part.single, "hygiene": hygiene}
     packed_ids = part.ids.packed
     sections: dict[str, Any] = {
         "people": part.people,
@@ -109,7 +120,7 @@ def load(folder: Path, version: int, *, verify: bool) -> Snapshot:
     part = Part(None, people, ids, places, arrays["hours"], bool(meta["single"]), kinds)
     return Snapshot(
         here, int(meta["version"]), int(meta["sequence"]), int(meta["people"]), names, part,
-        load_contacts(here, verify=verify),
+        load_contacts(here, verify=verify), of_meta(meta.get("hygiene")),
     )  # fmt: skip
 
 

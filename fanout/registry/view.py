@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fanout.geo.fixed import to_degrees
 from fanout.geo.index import PlaceIndex
 from fanout.registry import kernels, packed
-from fanout.registry.columns import ERASED, PERSON, Columns, Names
+from fanout.registry.columns import ERASED, PERSON, Columns, Names, without_choice
 from fanout.registry.live import LiveView
 from fanout.registry.packed import Packed
 
@@ -249,6 +249,31 @@ def erased(view: View, rows: Rows, generations: NDArray[np.uint16], version: int
     none = np.empty(0, np.int32)
     fresh = make_part(rows, people, packed.empty(rows.size), none.astype(np.uint32), none, none, none.astype(np.uint16))
     return _with_delta(view, fresh, view.names, version)
+
+
+def dropped(view: View, channels: NDArray[np.uint8], rows: Rows, version: int) -> View:
+    """The view after addresses were dropped: rows (each once a channel) that are registered; all else of them stays."""
+    every = np.unique(rows)
+    people = view.records(every).copy()
+    for channel in np.unique(channels).tolist():
+        at = np.searchsorted(every, rows[channels == channel])
+        people["channels"][at] &= np.uint8(0xFF ^ 1 << channel)
+        people["preference"][at] = without_choice(people["preference"][at], channel)
+    slots = view._slots(every)
+    found = [_places_of(view.base, np.where(slots < 0, every.astype(np.int64), -1)), _places_of(view.delta, slots)]
+    person, lon, lat, hours = (np.concatenate(column) for column in zip(*found, strict=True))
+    fresh = make_part(every, people, packed.of_texts(view.id_of(every)), person, lon, lat, hours)
+    return _with_delta(view, fresh, view.names, version)
+
+
+def _places_of(part: Part, numbers: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
+    """Places of people of a part: which of `numbers` (below 0: nobody), longitude, latitude, hours; m of each."""
+    which = np.full(part.size, -1, np.int64)
+    there = np.flatnonzero(numbers >= 0)
+    which[numbers[there]] = there
+    of = which[part.index.rows]
+    at = np.flatnonzero(of >= 0)
+    return of[at].astype(np.uint32), part.index.lon[at], part.index.lat[at], part.hours[at]
 
 
 def _with_delta(view: View, fresh: Part, names: Names, version: int) -> View:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fanout.channels.protocol import Column, column
+from fanout.registry.columns import preference_of
 from fanout.settings import Settings, load
 from fanout.store.protocol import ActionRecord, NewBatch, PhaseRecord, Store
 from fanout.store.states import State
@@ -54,7 +55,7 @@ class Registry:
     ) -> None:
         self.marks, self.erased, self.push = marks or {}, set(erased), push
         self.only: dict[int, Sequence[int]] = {}
-        """Channels a row has an address on; rows not named have all."""
+        """Channels a row has an address on, the preferred first; rows not named have all."""
 
     def refresh(self) -> bool:
         return False
@@ -64,6 +65,10 @@ class Registry:
         return column(
             [b"" if none else self.address(channel, row) for none, row in zip(gone, rows.tolist(), strict=True)]
         )
+
+    def preferences(self, rows: NDArray[np.uint32], _generations: NDArray[np.uint16]) -> NDArray[np.uint32]:
+        every = tuple(range(len(CHANNELS)))
+        return np.array([preference_of(list(self.only.get(row, every))) for row in rows.tolist()], np.uint32)
 
     def address(self, channel: int, row: int) -> bytes:
         mark = self.marks.get(row, b"")

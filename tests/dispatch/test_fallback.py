@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fanout.dispatch.fallback import MOVABLE, NOWHERE, failed_now, later, targets
+from fanout.dispatch.fallback import MOVABLE, NOWHERE, failed_now, targets
+from fanout.registry.columns import preference_of
 from fanout.store.states import Reason, State
-
-
-def test_only_forwards() -> None:
-    assert later([0, 3, 4], 0) == [3, 4]
-    assert later([0, 3, 4], 4) == []
-    assert later([0, 3], 1) == []
+from fanout.wire import CHANNELS
 
 
 def test_only_what_failed_for_certain_and_just_now() -> None:
@@ -24,9 +20,22 @@ def test_only_what_failed_for_certain_and_just_now() -> None:
     assert Reason.PAYLOAD not in MOVABLE
 
 
-@given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), max_size=30))
-def test_the_first_that_reaches(has: list[list[bool]]) -> None:
-    table = np.array(has, np.bool_).reshape(-1, 3)
-    reached = {channel: table[:, place] for place, channel in enumerate((3, 1, 4))}
-    expected = [next((c for c, yes in zip((3, 1, 4), row, strict=True) if yes), NOWHERE) for row in has]
-    assert targets(len(has), reached).tolist() == expected
+def naive_target(choices: list[int], channel: int, order: list[int]) -> int:
+    later = choices[choices.index(channel) + 1 :] if channel in choices else order[order.index(channel) + 1 :]
+    return next((one for one in later if one in order and one in choices), NOWHERE)
+
+
+@settings(max_examples=2_000)
+@given(st.lists(st.permutations(range(7)).flatmap(lambda p: st.integers(0, 7).map(lambda n: list(p)[:n])), max_size=9),
+       st.permutations(range(7)), st.integers(1, 7), st.integers(0, 6))  # fmt: skip
+def test_the_next_of_their_own_order(rows: list[list[int]], every: list[int], opened: int, at: int) -> None:
+    order = list(every)[:opened]
+    channel = order[at % opened]
+    words = np.array([preference_of(choices) for choices in rows], np.uint32)
+    assert targets(words, channel, order).tolist() == [naive_target(choices, channel, order) for choices in rows]
+
+
+def test_own_order_goes_before_that_of_the_settings() -> None:
+    fcm, apns, sms, voice = (CHANNELS.index(name) for name in ("fcm", "apns", "sms", "voice"))
+    words = np.array([preference_of(own) for own in ([voice, fcm, sms], [sms, fcm], [apns, sms, voice])], np.uint32)
+    assert targets(words, fcm, [fcm, voice, sms]).tolist() == [sms, NOWHERE, voice]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-import msgspec
 import numpy as np
 import pytest
 import trio
 
-from fanout.dispatch.sender import DEAD_STREAM, Counters, DeadAddresses, run_sender
+from fanout.dispatch.sender import Counters, run_sender
+from fanout.registry.entries import DEAD_STREAM, decode_dead, digest_of
 from fanout.settings import Settings
 from fanout.simulators.credentials import KEY_ID, TEAM_ID
 from fanout.store.sqlite_store import SqliteStore
@@ -328,8 +328,12 @@ async def test_who_is_not_reached_is_tried_on_the_next_channel(store: SqliteStor
     assert "apns" not in providers.seen(action)["channels"], "that address is dead too, and the next is SMS"
     assert providers.seen(action)["channels"]["sms"]["total"] == 2
     assert providers.seen(action)["channels"]["voice"]["total"] == 1
-    dead = [msgspec.msgpack.decode(entry, type=DeadAddresses) for _, entry in store.read(DEAD_STREAM, after=0, most=9)]
-    assert {(one.channel, row) for one in dead for row in one.rows} == {
+    dead = [decode_dead(entry) for _, entry in store.read(DEAD_STREAM, after=0, most=9)]
+    told = {
+        (one.channel, row): digest for one in dead if one for row, digest in zip(one.rows, one.digests, strict=True)
+    }
+    assert told == {at: digest_of(registry.address(*at)) for at in told}, "the addresses that were tried"
+    assert told.keys() == {
         (FCM, 1),
         (FCM, 2),
         (FCM, 3),
