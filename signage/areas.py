@@ -75,6 +75,8 @@ class Areas:
 
     def listen(self, board: Board) -> list[str]:
         """Take the names of a board's birth document; those that cannot be a level of a topic are returned."""
+        if not board.caps.areas and board not in self._of:
+            return []
         names = dict.fromkeys(board.caps.areas)
         wrong = [name for name in names if not _NAME.fullmatch(name)]
         wanted = [name for name in names if name not in wrong]

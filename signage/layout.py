@@ -40,7 +40,7 @@ _BREAK_AFTER: Final = re.compile(r"(?<=[^\W\d_]{2}[-/])(?=[^\W\d_]{2})")
 _DIVISIBLE: Final = re.compile(r"^([^\w]*)([^\W\d_]{5,})([^\w]*)$")
 
 
-class Model(msgspec.Struct, frozen=True, kw_only=True):
+class Model(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What of a board decides how a text is laid out. Boards that agree in all of it share their layouts."""
 
     name: str

@@ -56,7 +56,7 @@ SEND_BYTES_MAX: Final = 256 * 1024  # above this the pump waits for the socket b
 CONNECT_TIMEOUT_S: Final = 10.0
 
 
-class Packet(msgspec.Struct, frozen=True):
+class Packet(msgspec.Struct, frozen=True, gc=False):
     """One message, published at QoS 1. `expiry_s` counts on MQTT 5 only; `token` comes back in `sent` or `lost`."""
 
     topic: str

@@ -16,7 +16,7 @@ at each connection.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
@@ -63,8 +63,8 @@ class Outbox:
         self._actions_of = actions_of
         self._step = step
         self._areas = Areas()
-        self._first: dict[Board, None] = {}
-        self._later: dict[Board, None] = {}
+        self._first: OrderedDict[Board, None] = OrderedDict()  # a dict looks for its first entry among all that left it
+        self._later: OrderedDict[Board, None] = OrderedDict()
         self._together: set[Board] = set()
         self._stale: set[Board] = set()
         self._shared: deque[Packet] = deque()

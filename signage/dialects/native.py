@@ -45,8 +45,10 @@ Count = Annotated[int, Meta(ge=0, le=1_000_000)]
 Version = Annotated[int, Meta(ge=0, le=2**62)]  # milliseconds since 1970 are 2**41
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Any payload. Fields may be added; readers ignore those they do not know."""
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Any payload. Fields may be added; readers ignore those they do not know. There are no cycles in values, so the
+    collector need not walk those of a hundred thousand boards.
+    """
 
 
 # --- what a board says ------------------------------------------------------------------------------------------------
