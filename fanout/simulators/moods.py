@@ -55,6 +55,9 @@ class Moods(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     sms: Mood = msgspec.field(default_factory=Mood)
     voice: Mood = msgspec.field(default_factory=Mood)
     whatsapp: Mood = msgspec.field(default_factory=Mood)
+    x: Mood = msgspec.field(default_factory=Mood)
+    mastodon: Mood = msgspec.field(default_factory=Mood)
+    telegram: Mood = msgspec.field(default_factory=Mood)
     receipts: Receipts = msgspec.field(default_factory=Receipts)
     strict: bool = False
     token_life_s: Annotated[int, Meta(ge=1, le=86_400)] = 3_600

@@ -12,6 +12,7 @@ host name will do. How they behave is a matter of the address and of the mood:
 * `GET /_seen?action=7[&phase=0][&tokens=1]`: what was delivered. `GET /_actions`, `DELETE /_seen`.
 * `GET /_moods`, `PUT /_moods`: behaviour per channel (`moods.py`), at run time. `GET /_totals`: requests per channel.
 
+* X, Mastodon and Telegram are in `social.py`; `GET /_posts` tells what was posted, replied and removed.
 * `GET /_seen?action=7` and the other questions count over all workers (`siblings.py`), whichever of them is asked.
 
 The simulators share the machine with what is measured, so the plain way of a push (obedient mood, a body whose form is
@@ -37,7 +38,7 @@ from urllib.parse import parse_qs
 import msgspec
 import typer
 
-from fanout.simulators import tls
+from fanout.simulators import social, tls
 from fanout.simulators.credentials import Issuer, write_keys
 from fanout.simulators.moods import Dice, Mood, Moods
 from fanout.simulators.receipts import post_receipts
@@ -133,6 +134,7 @@ _ORDER: Final = msgspec.msgpack.Decoder(Order)
 _PARTS: Final = msgspec.msgpack.Decoder(list[Part])
 _TOTALS: Final = msgspec.msgpack.Decoder(dict[str, int])
 _ACTIONS: Final = msgspec.msgpack.Decoder(list[str])
+_POSTS: Final = msgspec.msgpack.Decoder(social.Part)
 
 
 class Providers:
@@ -145,6 +147,7 @@ class Providers:
         self._dice = {name: Dice() for name in CHANNELS}
         self._issuer = Issuer(folder)
         self._siblings = Siblings(folder / "workers", self._obey, count=workers)
+        self._networks = social.Networks(number=os.getpid() % 1_000 if workers > 1 else 0, alone=workers == 1)
         self._posts: set[asyncio.Task[None]] = set()
         self._obedient = True
         self._plain = True  # obedient, and credentials are not looked at
@@ -184,7 +187,10 @@ class Providers:
 
     async def _read(self, scope: Any, protocol: Any, path: str, body: bytes) -> None:
         """Any request, read and answered as its provider does."""
-        if scope.method == "POST":
+        if (network := social.network_of(path)) is not None:
+            mood = getattr(self.moods, network)
+            reply = self._networks.answer(scope.method, path, scope.query_string, scope.headers, body, mood)
+        elif scope.method == "POST":
             if path.startswith(_DEVICE):
                 reply = self._stranger(scope, "apns") or self.apns(path[10:].encode(), body)
             elif path.endswith("/messages:send"):
@@ -444,6 +450,9 @@ class Providers:
                     tokens=asked.get("tokens") == ["1"],
                 )
                 return 200, _JSON, msgspec.json.encode(counted)
+            case "GET", "/_posts":
+                posts = [_POSTS.decode(each) for each in await self._all(order)]
+                return 200, _JSON, msgspec.json.encode(social.together(posts))
             case "GET", "/_actions":
                 actions = {action for each in await self._all(order) for action in _ACTIONS.decode(each)}
                 return 200, _JSON, msgspec.json.encode(sorted(actions))
@@ -476,15 +485,19 @@ class Providers:
         match order.method, order.path:
             case "GET", "/_seen":
                 told = self.seen.part(order.action)
+            case "GET", "/_posts":
+                told = self._networks.part()
             case "GET", "/_actions":
                 told = self.seen.actions()
             case "GET", "/_totals":
-                told = dict(self.totals)
+                told = dict(self.totals + self._networks.totals)
             case "DELETE", _:
                 self.seen.clear()
                 self._fcm_forms.clear()
                 self._apns_forms.clear()
                 self.totals.clear()
+                self._networks.clear()
+                self._networks.totals.clear()
             case "PUT", _ if order.moods is not None:
                 self.moods = order.moods
                 self._obedient = self.moods == Moods(receipts=self.moods.receipts)
