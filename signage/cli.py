@@ -55,7 +55,7 @@ def simulate(
     except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None
     count = connections or max(1, len(placed) // 10)
-    groups = make_displays(placed, count, shares, seed) + make_passengers(passengers, seed)
+    groups = make_displays(placed, count, shares, seed) + make_passengers(passengers, seed, shares)
     fleet = Fleet(groups, broker, _clock_ms, film=film, version=5 if mqtt5 else 4, seed=seed)
     beside = f", {passengers} displays of RTIG T047" if passengers else ""
     typer.echo(f"{len(placed)} boards behind {count} connections{beside} at {broker}")

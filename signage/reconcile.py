@@ -32,18 +32,18 @@ from fanout.geo import PlaceIndex, shapes
 from fanout.settings import SignageSettings
 from fanout.wire import BoardCounts
 from signage import shadow
-from signage.arbitration import on_now
 from signage.boards import Board, Boards, widened
 from signage.compose import Composer, Sign
-from signage.dialects import native, rtig_t047
-from signage.dialects.native import Caps, Item, Reported
+from signage.dialects import native
+from signage.dialects.native import Caps, Reported
 from signage.layout import Pace
 from signage.mqtt import Packet
 from signage.outbox import Outbox
+from signage.passengers import DIALECT, Passengers
 from signage.proof import Proof
 from signage.shadow import Effect, Event, State
 from signage.showing import Record, Showing
-from signage.standard import Placed, Standard
+from signage.standard import Placed
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ LAG_DOUBLINGS_MAX: Final = 4  # a board that never confirms is asked again after
 EARLY_MAX: Final = 4_096  # boards of which a report came before the birth document: a burst at connection, no more
 GRACE_EVERY_TICKS: Final = 10
 SAME_ID_BOOTS: Final = 4  # so many new boot ids within a minute: two boards share an id, or one is in a boot loop
-NATIVE, T047 = "native", "t047"
+NATIVE = "native"
 CAPS, DISPLAYS, ACTIONS, PROOF, COUNTS = SPACES = (
     "boards.caps", "boards.displays", "boards.actions", "boards.proof", "boards.counts"
 )  # fmt: skip
@@ -78,7 +78,7 @@ class Reconciler:
         self.remember: dict[tuple[str, str], bytes | None] = {}
         self.changed: Callable[[int], None] = lambda action: None
         self._kick: Callable[[], None] = lambda: None
-        self._showings: dict[int, Showing] = {}
+        self.showings: dict[int, Showing] = {}
         self._proofs: dict[int, Proof] = {}
         self._shapes: dict[int, shapes.Shape] = {}
         self._outside: dict[int, set[str]] = {}
@@ -86,18 +86,10 @@ class Reconciler:
         self._open: dict[Board, None] = {}
         self._held: dict[Board, None] = {}
         self._composer = Composer(settings, key, sign)
-        self._outbox = Outbox(self._composer, self._showings, self._actions_of, self._step)
+        self.outbox = Outbox(self._composer, self.showings, self._actions_of, self.step)
         self._controllers: dict[str, dict[Board, None]] = {}
         self._early: dict[str, dict[str, bytes]] = {}
-        self._passenger: dict[Board, None] = {}
-        self._standard = Standard(
-            places or {},
-            born=lambda caps: self._born(caps, T047),
-            reported=self._snapshot,
-            present=self._heartbeat,
-            trouble=self._trouble,
-            expected=self._expected,
-        )
+        self._passengers = Passengers(self, clock_ms, places or {})
         self._ticks = 0
 
     def on_work(self, kick: Callable[[], None]) -> None:
@@ -117,15 +109,17 @@ class Reconciler:
     ) -> None:
         """Take up what was remembered, as (key, value) of the spaces in `SPACES`. Everything is due again."""
         for key, value in caps:
-            self._outbox.listen(self.boards.put(native.read_caps(key, value))[0])
+            self.outbox.listen(self.boards.put(native.read_caps(key, value))[0])
         for _, value in displays:
-            self.boards.put(self._standard.restore(value), T047)
+            kept = self._passengers.restore(value)
+            if kept is not None:
+                self.boards.put(kept, DIALECT)
         for key, value in counts:
             self._past[int(key)] = msgspec.msgpack.decode(value, type=BoardCounts)
         known = {int(key): Proof.decode(value) for key, value in proofs}
         for key, value in actions:
             record = msgspec.msgpack.decode(value, type=Record)
-            self._showings[record.action] = Showing(record, self.pace)
+            self.showings[record.action] = Showing(record, self.pace)
             self._proofs[record.action] = _proof_for(record, known.get(int(key)))
             shape = shape_of(record)
             if shape is not None:
@@ -151,11 +145,11 @@ class Reconciler:
     # --- actions ------------------------------------------------------------------------------------------------------
 
     def has(self, action: int) -> bool:
-        return action in self._showings or action in self._past
+        return action in self.showings or action in self._past
 
     def add(self, record: Record, shape: shapes.Shape) -> None:
         """Show an action on the boards of its record."""
-        self._showings[record.action] = Showing(record, self.pace)
+        self.showings[record.action] = Showing(record, self.pace)
         self._proofs[record.action] = Proof(list(record.boards))
         self._shapes[record.action] = shape
         self._remember(record)
@@ -167,7 +161,7 @@ class Reconciler:
 
     def update(self, action: int, texts: dict[str, str], board_texts: dict[str, list[str]], now_ms: int) -> None:
         """Replace the texts of an action that is on, on the boards it has. Unknown or over: nothing."""
-        showing = self._showings.get(action)
+        showing = self.showings.get(action)
         if showing is None or not showing.record.live or showing.record.end_ms <= now_ms:
             return
         request = showing.record.request
@@ -182,7 +176,7 @@ class Reconciler:
 
     def end(self, action: int, texts: dict[str, str], now_ms: int, reason: str) -> None:
         """Take an action down, or put its result in its place for a while. Again: nothing."""
-        showing = self._showings.get(action)
+        showing = self.showings.get(action)
         if showing is None or not showing.record.live:
             return
         ended_ms = min(now_ms, showing.record.end_ms)
@@ -197,12 +191,12 @@ class Reconciler:
         """Actions that a board still has to show, or may still show."""
         return [
             action
-            for action, showing in self._showings.items()
+            for action, showing in self.showings.items()
             if showing.record.stage != "over" or self._proofs[action].unended()
         ]
 
     def counts(self, action: int) -> BoardCounts:
-        showing = self._showings.get(action)
+        showing = self.showings.get(action)
         if showing is None:
             return self._past.get(action, BoardCounts())
         return self._proofs[action].counts(showing.record.start_ms, showing.record.ended_ms)
@@ -215,32 +209,32 @@ class Reconciler:
 
     def take(self) -> Packet | None:
         """The next document to the wire: composed, signed and encoded now. Displays of the standard come first."""
-        if self._passenger or self._standard.waiting:
-            for board in self._passenger:
-                self._want(board)
-            self._passenger.clear()
-            self._standard.settle(self._clock_ms())
-            packet = self._standard.take()
-            if packet is not None:
-                return packet
-        return self._outbox.take(self._clock_ms())
+        now_ms = self._clock_ms()
+        return self._passengers.take(now_ms) or self.outbox.take(now_ms)
 
     def sent(self, packet: Packet, heard: bool) -> None:
         now_ms = self._clock_ms()
-        for board in self._outbox.sent(packet):
-            for action in board.showings:
-                self._proofs[action].mark("published", board.id, now_ms)
+        for board in self.outbox.sent(packet):
+            self.published(board, now_ms)
+
+    def published(self, board: Board, now_ms: int) -> None:
+        """What this board must show has left us."""
+        for action in board.showings:
+            self._proofs[action].mark("published", board.id, now_ms)
+
+    def remember_display(self, board_id: str, value: bytes) -> None:
+        self.remember[DISPLAYS, board_id] = value
 
     def lost(self, packets: Sequence[Packet]) -> None:
         for packet in packets:
-            self._outbox.lost(packet)
+            self.outbox.lost(packet)
 
     def up(self) -> None:
         """Connected: the broker may have lost everything, so everything held is due."""
-        self._standard.up()
-        self._outbox.up()
+        self._passengers.up()
+        self.outbox.up()
         for board in list(self._held):
-            self._step(board, Event.CUT)
+            self.step(board, Event.CUT)
         self._kick()
 
     def down(self, reason: str) -> None:
@@ -251,19 +245,21 @@ class Reconciler:
         heard = native.read_topic(topic)
         if heard is None or not payload:
             if payload:
-                self._heard_standard(topic, payload)
+                self._passengers.received(topic, payload)
+                if self._passengers.waiting:
+                    self._kick()
             return
         board = self.boards.get(heard.board)
         try:
             if heard.leaf == "caps":
-                self._born(native.read_caps(heard.board, payload))
+                self.born(native.read_caps(heard.board, payload))
             elif board is None and heard.leaf == "state" and heard.board in self._controllers:
                 for one in self._controllers[heard.board]:
                     self._present(one, native.read_state(heard.board, payload))
             elif board is None:
                 self._keep_early(heard, payload)
             elif heard.leaf == "reported":
-                self._reported(board, native.read_reported(heard.board, payload), retained)
+                self.reported(board, native.read_reported(heard.board, payload), retained)
             elif heard.leaf == "state":
                 self._present(board, native.read_state(heard.board, payload))
             elif heard.leaf == "ack":
@@ -275,7 +271,7 @@ class Reconciler:
 
     # --- what boards say ----------------------------------------------------------------------------------------------
 
-    def _born(self, caps: Caps, dialect: str = NATIVE) -> None:
+    def born(self, caps: Caps, dialect: str = NATIVE) -> None:
         known = self.boards.get(caps.board)
         if known is not None and known.dialect != dialect:
             known.note(f"somebody announced a board of this id by {dialect}; it was not taken")
@@ -287,80 +283,27 @@ class Reconciler:
             if dialect == NATIVE:
                 self.remember[CAPS, board.id] = native.encode(caps)
             else:
-                self.remember[DISPLAYS, board.id] = self._standard.encode(board.id, caps)
-            for name in self._outbox.listen(board):
+                self._passengers.remember(caps)
+            for name in self.outbox.listen(board):
                 board.note(f"{name!r} cannot be an area topic: it has to be one level, without / + #")
             for action in board.showings:
                 self._note_unfit(board, action)
             if board.showings:
                 self._desire(board)
             self._consider(board)
+        for words in self._passengers.early_notes(caps.board):
+            board.note(words)
         for leaf, payload in self._early.pop(caps.board, {}).items():
             self.received(native.board_topic(caps.board, leaf), payload, True)
 
     def _note_unfit(self, board: Board, action: int) -> None:
-        showing = self._showings[action]
+        showing = self.showings[action]
         if self._composer.item(showing, board.model) is None and (why := showing.why_unfit(board.model)):
             board.note(f"action {action} does not fit model {board.model.name}: {why}")
 
     def _keep_early(self, heard: native.Heard, payload: bytes) -> None:
         if heard.leaf in ("state", "reported") and len(self._early) < EARLY_MAX:
             self._early.setdefault(heard.board, {})[heard.leaf] = payload
-
-    # --- displays of the standard -------------------------------------------------------------------------------------
-
-    def _heard_standard(self, topic: str, payload: bytes) -> None:
-        try:
-            self._standard.received(topic, payload, self._clock_ms())
-        except Refused as refused:
-            _log.warning("%s", refused.message)
-        if self._standard.waiting:
-            self._kick()
-
-    def _want(self, board: Board) -> None:
-        """Tell the standard's side what a display must show, and what no more."""
-        if board.state is State.FORGETTING:
-            self._standard.forget(board.id)
-            self._step(board, Event.STORED)
-            return
-        now_ms = self._clock_ms()
-        fresh = self._outbox.refresh(board, now_ms)
-        board.sent_ms = now_ms
-        wanted = {
-            rtig_t047.message_id(item.action, item.stage): (item, self._showings[item.action].texts(board.model))
-            for item in board.items
-        }
-        gone = [
-            rtig_t047.message_id(action, stage)
-            for action in board.showings
-            for stage in self._showings[action].stages_over()
-        ]
-        self._standard.want(board.id, board.version, wanted, gone, again=not fresh or board.tries > 0)
-        self._step(board, Event.TAKEN)
-        self._step(board, Event.STORED)
-        for action in board.showings:
-            self._proofs[action].mark("published", board.id, now_ms)
-
-    def _expected(self, board_id: str) -> list[Item]:
-        board = self.boards.get(board_id)
-        return on_now(board.items, self._clock_ms()) if board is not None else []
-
-    def _snapshot(self, board_id: str, report: Reported) -> None:
-        board = self.boards.get(board_id)
-        if board is not None:
-            self._reported(board, report, False)
-
-    def _heartbeat(self, board_id: str, alive: bool) -> None:
-        board = self.boards.get(board_id)
-        if board is not None:
-            board.presence = "ready" if alive else "lost"
-            board.heard_ms = self._clock_ms() if alive else board.heard_ms
-
-    def _trouble(self, board_id: str, words: str) -> None:
-        _log.warning("display %s: %s", board_id, words)
-        board = self.boards.get(board_id)
-        if board is not None:
-            board.note(words)
 
     def _present(self, board: Board, state: native.State) -> None:
         if state.state == "lost" and board.boot and state.boot != board.boot:
@@ -382,12 +325,12 @@ class Reconciler:
         for ack in acks:
             if ack.what == "rejected" and ack.version == board.version:
                 board.note(f"it rejected version {ack.version}: {ack.reason or 'no reason given'}")
-                self._step(board, Event.REJECT)
+                self.step(board, Event.REJECT)
             elif ack.what in ("received", "shown") and ack.version == board.version:
                 for action in board.showings:
                     self._proofs[action].mark("received", board.id, now_ms)
 
-    def _reported(self, board: Board, report: Reported, retained: bool) -> None:
+    def reported(self, board: Board, report: Reported, retained: bool) -> None:
         now_ms = self._clock_ms()
         board.report = report
         board.heard_ms = now_ms
@@ -402,11 +345,11 @@ class Reconciler:
         event = self._compare(board, now_ms)
         if event is None:
             return
-        current = event in (Event.AGREES, Event.DIFFERS) and not self._outbox.stale(board)
-        self._step(board, event)
+        current = event in (Event.AGREES, Event.DIFFERS) and not self.outbox.stale(board)
+        self.step(board, event)
         on_board = {entry.action for entry in report.shown if entry.stage != "result"}
         for action in board.showings:
-            record = self._showings[action].record
+            record = self.showings[action].record
             if record.live and action in on_board and not (current and event is Event.DIFFERS):
                 self._mark("shown", action, board, now_ms)
                 if record.stage == "update" and current:
@@ -431,7 +374,7 @@ class Reconciler:
 
     def tick(self, now_ms: int) -> None:
         """Ends, results that stood long enough, boards that lag, topics to be forgotten."""
-        for showing in list(self._showings.values()):
+        for showing in list(self.showings.values()):
             record = showing.record
             if record.live and record.end_ms <= now_ms:
                 showing.replace(stage="over", ended_ms=record.end_ms, reason="its end has passed")
@@ -441,15 +384,15 @@ class Reconciler:
                 self._restage(showing)
             if record.stage == "over" and showing.last_end_ms + self._grace_ms <= now_ms:
                 self._forget(showing)
-        self._standard.tick(now_ms)
+        self._passengers.tick(now_ms)
         for board in list(self._open):
             self._chase(board, now_ms)
         self._ticks += 1
         if self._ticks % GRACE_EVERY_TICKS == 0:
             for board in list(self._held):
                 if not board.showings and 0 < board.last_end_ms + self._grace_ms <= now_ms:
-                    self._step(board, Event.GRACE)
-        if self._outbox.waiting or self._passenger or self._standard.waiting:
+                    self.step(board, Event.GRACE)
+        if self.outbox.waiting or self._passengers.waiting:
             self._kick()
 
     @property
@@ -466,10 +409,10 @@ class Reconciler:
         if now_ms - board.sent_ms < wait_ms:
             return
         if board.state is State.DEVIANT and self._compare(board, now_ms) is Event.AGREES:
-            self._step(board, Event.AGREES)
+            self.step(board, Event.AGREES)
             return
         board.tries += 1
-        self._step(board, Event.LATE)
+        self.step(board, Event.LATE)
 
     def _forget(self, showing: Showing) -> None:
         """An action whose every document is over: its counts stay, board by board it is gone."""
@@ -482,7 +425,7 @@ class Reconciler:
             board = self.boards.get(name)
             if board is not None and action in board.showings:
                 board.showings.remove(action)
-        del self._showings[action], self._proofs[action]
+        del self.showings[action], self._proofs[action]
         self._shapes.pop(action, None)
         self._outside.pop(action, None)
 
@@ -500,7 +443,7 @@ class Reconciler:
             return
         here: PlaceIndex | None = None
         for action, shape in self._shapes.items():
-            showing = self._showings[action]
+            showing = self.showings[action]
             if not showing.record.live or isinstance(shape, shapes.Nearest):
                 continue
             here = here or PlaceIndex.build(np.array([board.lon]), np.array([board.lat]))
@@ -533,23 +476,23 @@ class Reconciler:
 
     def _desire(self, board: Board) -> None:
         board.tries = 0
-        self._step(board, Event.DESIRE)
+        self.step(board, Event.DESIRE)
 
-    def _step(self, board: Board, event: Event) -> None:
+    def step(self, board: Board, event: Event) -> None:
         """Advance one board by the table and do what it says."""
         before = board.state
         board.state, effects = shadow.step(before, event)
         if event is Event.DESIRE:
-            self._outbox.spoil(board)
+            self.outbox.spoil(board)
         for effect in effects:
             if effect is Effect.RAISE:
-                self._outbox.spoil(board)
+                self.outbox.spoil(board)
             if effect is Effect.NOTE:
                 continue
             if board.dialect == NATIVE:
-                self._outbox.add(board, event)
+                self.outbox.add(board, event)
             else:
-                self._passenger[board] = None
+                self._passengers.add(board)
         if board.state is before:
             return
         if board.state in shadow.OPEN:
@@ -562,7 +505,7 @@ class Reconciler:
         if board.state is State.CLEAR:
             self._held.pop(board, None)
             board.items, board.last_end_ms = (), 0
-            self._outbox.cleared(board)
+            self.outbox.cleared(board)
         else:
             self._held[board] = None
 

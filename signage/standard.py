@@ -13,6 +13,9 @@ Rules:
    shows a part, so we ask again until every message has been seen. Gone is proven by `GONE_SNAPSHOTS` in a row without
    it.
 5. A heartbeat that is late by three is a lost display; the next sign of life brings it back, and its content with it.
+6. A display that is new to us, or stands elsewhere than we thought, may have heard what a short topic said to others:
+   it is told to drop all that runs and is not for it. One that never told its capability is asked for ever; one whose
+   place nobody knows is reset (DATA) once, since asking for its content again it says where it stands.
 
 Times are arguments; request ids are counted, so a run can be replayed.
 """
@@ -20,6 +23,7 @@ Times are arguments; request ids are counted, so a run can be replayed.
 from __future__ import annotations
 
 import csv
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -37,6 +41,8 @@ ASK_FIRST_MS: Final = 500  # time for a display to take a message before it is a
 ASK_AGAIN_MS: Final = 2_000
 ASK_AGAIN_MS_MAX: Final = 10_000
 REQUESTS_OPEN_MAX: Final = 4
+CAPABLE_ASK_MS: Final = 30_000
+RESET_AFTER_MS: Final = 60_000
 
 
 class Placed(NamedTuple):
@@ -83,7 +89,7 @@ class _Kept(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     name: str
     position: tuple[float, float] | None
-    caps: Caps
+    caps: Caps | None
 
 
 class Display:
@@ -94,17 +100,22 @@ class Display:
         "ask_at_ms",
         "ask_ms",
         "asked",
+        "capable",
+        "capable_ask_ms",
         "clear_runs",
         "heard_ms",
         "id",
         "kind",
         "lost",
+        "met_ms",
         "model",
         "name",
         "position",
         "proven",
         "requests",
+        "reset",
         "seen",
+        "strange",
         "told",
         "version",
         "wanted",
@@ -131,10 +142,17 @@ class Display:
         self.ask_at_ms = 0
         self.ask_ms = ASK_AGAIN_MS
         self.asked = 0
+        self.met_ms = 0
+        self.capable = False
+        self.capable_ask_ms = 0
+        self.strange = True
+        self.reset = False
 
 
 class Standard:
-    """All displays of the standard. `born`, `reported`, `present` and `trouble` tell the reconciler what they say."""
+    """All displays of the standard. `born`, `reported`, `present` and `trouble` tell what they say, `met` that what is
+    to be remembered of one has changed; `expected` and `running` ask what must be shown.
+    """
 
     def __init__(
         self,
@@ -145,6 +163,8 @@ class Standard:
         present: Callable[[str, bool], None],
         trouble: Callable[[str, str], None],
         expected: Callable[[str], Sequence[Item]],
+        running: Callable[[], Sequence[str]],
+        met: Callable[[str], None],
     ) -> None:
         self._places = places
         self._born = born
@@ -152,8 +172,10 @@ class Standard:
         self._present = present
         self._trouble = trouble
         self._expected = expected
+        self._running = running
+        self._met = met
         self._displays: dict[str, Display] = {}
-        self._out: list[Packet] = []
+        self._out: deque[Packet] = deque()
         self._dirty: dict[Display, None] = {}
         self._direct: set[Display] = set()
         self._counted = 0
@@ -163,8 +185,8 @@ class Standard:
 
     # --- what is remembered -------------------------------------------------------------------------------------------
 
-    def encode(self, board: str, caps: Caps) -> bytes:
-        """A display and its capability, as `restore` takes them up."""
+    def encode(self, board: str, caps: Caps | None) -> bytes:
+        """A display and its capability, if it told, as `restore` takes them up."""
         display = self._displays[board]
         kept = _Kept(
             kind=display.kind,
@@ -176,11 +198,11 @@ class Standard:
         )
         return msgspec.msgpack.encode(kept)
 
-    def restore(self, value: bytes) -> Caps:
+    def restore(self, value: bytes) -> Caps | None:
         """A display as it was known before the restart; what it was told is not."""
         kept = msgspec.msgpack.decode(value, type=_Kept)
         display = Display(kept.kind, Address(*kept.address), kept.model, kept.name, kept.position)
-        display.id = kept.caps.board
+        display.strange, display.capable = False, kept.caps is not None
         self._displays[display.id] = display
         return kept.caps
 
@@ -245,6 +267,10 @@ class Standard:
             told = display.told.get(identifier)
             if told is None or told.payload != payload or again or now_ms - told.at_ms >= t047.REFRESH_MS:
                 changes.append((identifier, payload, _Told(payload, now_ms, True, texts, item)))
+        if display.strange:
+            display.strange = False
+            for identifier in self._running():
+                display.told.setdefault(identifier, _Told(b"", 0, True, {}, None))
         for identifier, told in list(display.told.items()):
             if identifier not in display.wanted and (told.shows or again):
                 payload = t047.deletion(identifier)
@@ -260,7 +286,7 @@ class Standard:
         self._out.append(Packet(topic, payload, retain, t047.EXPIRY_S if payload else None, "application/json"))
 
     def take(self) -> Packet | None:
-        return self._out.pop(0) if self._out else None
+        return self._out.popleft() if self._out else None
 
     @property
     def waiting(self) -> bool:
@@ -305,6 +331,7 @@ class Standard:
                 self._ask(display, "displayCapability", now_ms)
                 self._ask(display, "status", now_ms)
             case "displayCapability/response":
+                display.capable = True
                 caps = t047.caps_of(display.id, display.kind, display.model, heard.body)
                 lon, lat = display.position or (None, None)
                 self._born(_placed(caps, display.name, lon, lat))
@@ -314,6 +341,8 @@ class Standard:
                     self._trouble(display.id, f"its content is overridden on the spot: {str(override)[:100]}")
             case "textSnapshot/response":
                 self._snapshot(display, t047.snapshot_lines(heard.body), now_ms)
+            case "reset/response" if heard.body.get("result") == "ERROR":
+                self._trouble(display.id, "it could not be reset: nobody knows where it stands")
             case "sensorEvent/service":
                 data = heard.body.get("data")
                 data = data if isinstance(data, dict) else {}
@@ -356,9 +385,13 @@ class Standard:
             display = Display(kind, address, model or vendor, name, position)
             display.id = identifier
             self._displays[identifier] = display
+            self._met(identifier)
             return display
         if location is not None:
-            display.address = Address(*location, display.address.vendor, display.address.device)
+            address = Address(*location, display.address.vendor, display.address.device)
+            display.strange = display.strange or address != display.address
+            display.address = address
+            self._met(identifier)
         display.position = position or display.position
         display.model = model or display.model
         display.kind = kind if kind in t047.TYPES else display.kind
@@ -402,6 +435,7 @@ class Standard:
 
     def _alive(self, display: Display, now_ms: int) -> None:
         display.heard_ms = now_ms
+        display.met_ms = display.met_ms or now_ms
         if display.lost:
             display.lost = False
             self._direct.add(display)
@@ -447,6 +481,12 @@ class Standard:
                 self._present(display.id, False)
             if display.lost:
                 continue
+            if not display.capable and now_ms >= display.capable_ask_ms:
+                display.capable_ask_ms = now_ms + CAPABLE_ASK_MS
+                self._ask(display, "displayCapability", now_ms)
+            if display.address[:3] == Location() and not display.reset and now_ms >= display.met_ms + RESET_AFTER_MS:
+                display.reset = True
+                self._ask(display, "reset", now_ms)
             if not display.proven and now_ms >= display.ask_at_ms and display.version:
                 self._ask(display, "textSnapshot", now_ms)
                 display.ask_at_ms = now_ms + display.ask_ms
@@ -469,6 +509,7 @@ class Standard:
             display.address.vendor,
             display.address.device,
             self._next_id(display, what),
+            **({"resetType": "DATA"} if what == "reset" else {}),
         )
         display.asked += 1
         self._put(topic, payload, retain=False)

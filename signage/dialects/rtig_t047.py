@@ -47,6 +47,10 @@ LATE_HEARTBEATS: Final = 3  # so many missed: the display is lost
 EXPIRY_S: Final = 3_600
 REFRESH_MS: Final = 1_800_000  # what is retained is published again before it expires
 
+EARLY_MS: Final = (
+    86_400_000  # what is to be shown at once begins a day ago: a display whose clock is late must not wait
+)
+
 _NAMESPACE: Final = uuid.UUID("6f7e1c1e-58a8-4f43-9a40-7d1c54a1b047")
 _TARGETS: Final = {"full": "FULL_SCREEN", "over": "OVERLINE", "bottom line": "BOTTOM_LINE"}
 _BEHAVIOURS: Final = {"static": "STATIC", "paged": "PAGED", "scroll": "SCROLL"}
@@ -112,7 +116,7 @@ def information_message(item: Item, texts: Mapping[str, str], now_ms: int) -> by
     """An item as an `informationMessage` with REPLACE."""
     body = {
         "messageText": [{"lang": name.partition("-")[0].upper(), "text": text} for name, text in texts.items()],
-        "earliestDisplayTime": iso(item.start_ms or item.received_ms or now_ms),
+        "earliestDisplayTime": iso(item.start_ms or (item.received_ms or now_ms) - EARLY_MS),
         "latestDisplayTime": iso(item.end_ms),
         "messagePriority": "EMERGENCY" if item.priority == 0 else "STANDARD",
         "messageActionPriority": max(1, item.priority),
@@ -129,10 +133,10 @@ def deletion(identifier: str) -> bytes:
     return msgspec.json.encode({"informationMessage": {"messageId": identifier, "messageAction": "DELETE"}})
 
 
-def request(kind: str, what: str, vendor: str, device: str, request_id: str) -> tuple[str, bytes]:
-    """Topic and payload of a request: `displayCapability`, `status`, `textSnapshot`."""
+def request(kind: str, what: str, vendor: str, device: str, request_id: str, **more: str) -> tuple[str, bytes]:
+    """Topic and payload of a request: `displayCapability`, `status`, `textSnapshot`, `reset` (with its `resetType`)."""
     topic = "/".join((kind, what, "request", level(vendor), level(device)))
-    return topic, msgspec.json.encode({f"{what}Request": {"requestId": request_id}})
+    return topic, msgspec.json.encode({f"{what}Request": {"requestId": request_id, **more}})
 
 
 def discovery_response(

@@ -117,19 +117,14 @@ def make_displays(
     dice = random.Random(f"moods/{seed}")
     groups: list[list[Machine]] = []
     for number in range(connections):
-        share, mood = dice.random(), "well"
-        for name, part in moods:
-            if share < part:
-                mood = name
-                break
-            share -= part
+        mood = _mood(dice, moods)
         mine = boards[number::connections]
         controller = f"ctl-{mine[0].id}" if len(mine) > 1 else ""
         groups.append(
             [
                 Display(
                     caps_for(one.id, one.model, one.lon, one.lat, one.place, controller, one.areas),
-                    mood=next(each for each in MOODS if each == mood),
+                    mood=mood,
                     seed=seed,
                 )
                 for one in mine
@@ -138,16 +133,35 @@ def make_displays(
     return groups
 
 
-def make_passengers(count: int, seed: int) -> list[list[Machine]]:
+def _mood(dice: random.Random, moods: Sequence[tuple[Mood, float]]) -> Mood:
+    """One mood by its share; the rest is well."""
+    share = dice.random()
+    for mood, part in moods:
+        if share < part:
+            return mood
+        share -= part
+    return "well"
+
+
+def make_passengers(count: int, seed: int, moods: Sequence[tuple[Mood, float]] = ()) -> list[list[Machine]]:
     """Displays of RTIG T047, one connection each, four at a stop, spread as `spread_boards` does."""
-    dice = random.Random(f"t047/{seed}")
+    dice, chance = random.Random(f"t047/{seed}"), random.Random(f"t047 moods/{seed}")
     groups: list[list[Machine]] = []
     spot, at_stop = (5.0, 52.0), ("null", "null", "null")
     for at in range(count):
         if at % 4 == 0:
             spot = (dice.uniform(3.6, 7.1), dice.uniform(50.9, 53.4))
             at_stop = (f"L{int(spot[0] * 2)}-{int(spot[1] * 2)}", f"C{at // 16}", f"S{at // 4}")
-        display = PassengerDisplay("sim", f"p{at:05d}", at_stop, position=spot, exact=bool(at % 2), legacy=at % 3 == 0)
+        display = PassengerDisplay(
+            "sim",
+            f"p{at:05d}",
+            at_stop,
+            position=spot,
+            exact=bool(at % 2),
+            legacy=at % 3 == 0,
+            mood=_mood(chance, moods),
+            seed=seed,
+        )
         groups.append([display])
     return groups
 

@@ -7,13 +7,18 @@ and behaviour.
 
 `exact` subscribes at each level as listed in the standard, without the level of the message id; else with it.
 `legacy` spells `charEncdings`, as the standard's own sample does.
+
+Moods break the rules as those of `display` do: a `mute` one answers no text snapshot, a `liar` stands still on what it
+showed first and says otherwise, a `faulty` one sends garbage and faults, `clock` is hours off, `slow` takes seconds for
+every message, `amnesia` restarts and asks for its content.
 """
 
 from __future__ import annotations
 
 import json
+import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -55,10 +60,14 @@ class PassengerDisplay:
         exact: bool = True,
         legacy: bool = False,
         mood: Mood = "well",
+        seed: int = 0,
+        slow_ms: int = 3_000,
+        localities: Sequence[str] = (),
     ) -> None:
         self.vendor, self.device, self.kind = vendor, device, kind
         self.id = f"{vendor}:{device}"
         self.location = location
+        self.localities = [*localities] or [location[0]]
         self.lines, self.characters = lines, characters
         self.position = position
         self.exact, self.legacy = exact, legacy
@@ -75,6 +84,10 @@ class PassengerDisplay:
         self._asked_ms: int | None = None
         self._page = 0
         self._count = 0
+        dice = random.Random(f"{seed}/{self.id}")
+        self.clock_error_ms = dice.choice((-7_200_000, -600_000, 600_000, 7_200_000)) if mood == "clock" else 0
+        self._slow_ms = slow_ms if mood == "slow" else 0
+        self._waiting: list[tuple[int, str, bytes]] = []
 
     @property
     def controller(self) -> str:
@@ -94,10 +107,12 @@ class PassengerDisplay:
     @property
     def topics(self) -> list[str]:
         """Each level, as the standard lists them; and what is addressed to this display alone."""
-        levels = [*self.location, self.vendor, self.device]
-        content = ["/".join(("CMS", "+", "+", *levels[:depth])) for depth in range(1, 6)]
-        if not self.exact:
-            content.append("/".join(("CMS", "+", "+", *levels, "+")))
+        content = []
+        for locality in self.localities:
+            levels = [locality, *self.location[1:], self.vendor, self.device]
+            content += ["/".join(("CMS", "+", "+", *levels[:depth])) for depth in range(1, 6)]
+            if not self.exact:
+                content.append("/".join(("CMS", "+", "+", *levels, "+")))
         own = [
             f"{self.kind}/+/request/{self.vendor}/{self.device}",
             f"{self.kind}/+/response/{self.vendor}/{self.device}",
@@ -124,7 +139,15 @@ class PassengerDisplay:
     def connect(self, now_ms: int) -> list[Out]:
         self.connected = True
         self._beat_ms = now_ms
-        return [self._discover(now_ms)]
+        if not self.film:
+            self._frame("local", now_ms)
+        out = [self._discover(now_ms)]
+        if self.mood == "faulty":
+            out.append(Out(f"{self.kind}/heartbeat/service", b"\xff\xfe not a heartbeat", False))
+            out.append(Out(f"{self.kind}/textSnapshot/response", b"{" * 70_000, False))
+            out.append(Out(f"{self.kind}/status/response", b'{"statusReport": 7}', False))
+            out.append(self.fault("lamp 3 of line 2 is dead"))
+        return out
 
     def _discover(self, now_ms: int) -> Out:
         self._asked_ms = now_ms
@@ -135,22 +158,35 @@ class PassengerDisplay:
         self.connected = False
 
     def next_wake_ms(self, now_ms: int) -> int | None:
+        local = now_ms + self.clock_error_ms
+        ends: list[int] = [
+            time - self.clock_error_ms
+            for message in self._messages.values()
+            for time in (message["from_ms"], message["until_ms"])
+            if time > local
+        ]
+        ends += [at_ms for at_ms, _, _ in self._waiting]
         if not self.connected:
-            return None
-        ends: list[int] = [message["until_ms"] for message in self._messages.values() if message["until_ms"] > now_ms]
+            return min(ends, default=None)
         if self._asked_ms is not None:
             ends.append(self._asked_ms + ASK_MS)
         return min([self._beat_ms + BEAT_MS, *ends])
 
     def wake(self, now_ms: int) -> list[Out]:
+        out: list[Out] = []
+        while self._waiting and self._waiting[0][0] <= now_ms:
+            _, topic, payload = self._waiting.pop(0)
+            out += self._take(topic, payload, now_ms)
         self._frame("desired", now_ms)
-        if self.connected and self._asked_ms is not None and now_ms >= self._asked_ms + ASK_MS:
-            return [self._discover(now_ms)]
-        if not self.connected or now_ms < self._beat_ms + BEAT_MS:
+        if not self.connected:
             return []
+        if self._asked_ms is not None and now_ms >= self._asked_ms + ASK_MS:
+            return [*out, self._discover(now_ms)]
+        if now_ms < self._beat_ms + BEAT_MS:
+            return out
         self._beat_ms = now_ms
         body = {**self._ids(), "timestamp": _iso(now_ms)}
-        return [self._out(f"{self.kind}/heartbeat/service", "heartbeat", body)]
+        return [*out, self._out(f"{self.kind}/heartbeat/service", "heartbeat", body)]
 
     def fault(self, text: str, message: str = "") -> Out:
         """What it says when something is wrong."""
@@ -165,6 +201,12 @@ class PassengerDisplay:
         if not self.hears(topic):
             return []
         self.heard.append(topic)
+        if self._slow_ms:
+            self._waiting.append((now_ms + self._slow_ms, topic, payload))
+            return []
+        return self._take(topic, payload, now_ms)
+
+    def _take(self, topic: str, payload: bytes, now_ms: int) -> list[Out]:
         parts = topic.split("/")
         if "" in parts or " " in topic or topic.startswith("/"):
             self.violations.append(f"topic {topic!r}")
@@ -201,13 +243,12 @@ class PassengerDisplay:
         out = [
             self._out(f"{self.kind}/discovery/acknowledge", "discoveryAcknowledge", {"responseId": body["responseId"]})
         ]
-        ask = {
-            **self._ids(),
-            "requestId": self._next(),
-            "timestamp": _iso(self._beat_ms),
-            "locationConfig": self._config(),
-        }
-        return [*out, self._out("CMS/informationMessage/request", "informationMessageRequest", ask)]
+        return [*out, self._ask_content(self._beat_ms)]
+
+    def _ask_content(self, now_ms: int) -> Out:
+        ids = {**self._ids(), "requestId": self._next(), "timestamp": _iso(now_ms)}
+        ask = {**ids, "locationConfig": self._config()}
+        return self._out("CMS/informationMessage/request", "informationMessageRequest", ask)
 
     def _answer(self, what: str, name: str, body: dict[str, Any], now_ms: int) -> list[Out]:
         request_id = body.get("requestId")
@@ -229,10 +270,26 @@ class PassengerDisplay:
                 about["firmwareVersion"] = "1.0"
                 about["upSince"] = _iso(now_ms)
             case "textSnapshot":
+                if self.mood == "mute":
+                    return []
                 about["lines"] = self.standing(now_ms)
+            case "reset":
+                return self._reset(body, about, now_ms)
             case _:
                 return []
         return [self._out(f"{self.kind}/{what}/response", f"{what}Response", about)]
+
+    def _reset(self, body: dict[str, Any], about: dict[str, Any], now_ms: int) -> list[Out]:
+        """Data is dropped and asked for again; a restart begins with discovery."""
+        kind = body.get("resetType")
+        if kind not in ("DATA", "RESTART", "FULL"):
+            self.violations.append(f"resetType {kind!r}")
+            return []
+        self._messages.clear()
+        self._frame("reset", now_ms)
+        about["result"] = "DONE" if kind == "DATA" else "RESTARTING"
+        done = self._out(f"{self.kind}/reset/response", "resetResponse", about)
+        return [done, self._ask_content(now_ms) if kind == "DATA" else self._discover(now_ms)]
 
     def _content(self, topic: str, name: str, body: Any, now_ms: int) -> None:
         if name != "informationMessage" or not isinstance(body, dict):
@@ -249,18 +306,16 @@ class PassengerDisplay:
             kept = self._messages.get(identifier)
             self._order += 1
             order = kept["order"] if kept is not None else self._order
-            self._messages[identifier] = {**body, "order": order, "until_ms": _ms(body["latestDisplayTime"])}
+            times = {"from_ms": _ms(body["earliestDisplayTime"]), "until_ms": _ms(body["latestDisplayTime"])}
+            self._messages[identifier] = {**body, "order": order, **times}
         self._frame("desired", now_ms)
 
     # --- what it shows ------------------------------------------------------------------------------------------------
 
     def showing(self, now_ms: int) -> list[dict[str, Any]]:
         """Messages that are on, by the standard's rules."""
-        live = [
-            message
-            for message in self._messages.values()
-            if _ms(message["earliestDisplayTime"]) <= now_ms < message["until_ms"]
-        ]
+        local = now_ms + self.clock_error_ms
+        live = [message for message in self._messages.values() if message["from_ms"] <= local < message["until_ms"]]
         live.sort(key=lambda message: (message["messageActionPriority"], message["order"]))
         urgent = [message for message in live if message["messagePriority"] == "EMERGENCY"]
         if urgent:
@@ -298,6 +353,8 @@ class PassengerDisplay:
         messages = tuple(message["messageId"] for message in on)
         if self.film and self.film[-1].messages == messages:
             return
+        if self.mood == "liar" and self.film:
+            return
         texts = tuple(text["text"] for message in on for text in message["messageText"])
         frame = Frame(now_ms, why, messages, texts)
         self.film.append(frame)
@@ -310,8 +367,8 @@ class PassengerDisplay:
         return {"vendorId": self.vendor, "deviceId": self.device}
 
     def _config(self) -> dict[str, Any]:
-        locality, cluster, stop = self.location
-        config: dict[str, Any] = {"localities": [locality], "clusters": [cluster], "stops": [stop]}
+        _, cluster, stop = self.location
+        config: dict[str, Any] = {"localities": self.localities, "clusters": [cluster], "stops": [stop]}
         if self.position is not None:
             config["geographicCoordinates"] = {"longitude": self.position[0], "latitude": self.position[1]}
         return config

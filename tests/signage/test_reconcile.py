@@ -420,8 +420,8 @@ def check_peace(world: World) -> None:
             board = world.core.boards.get(display.id)
             assert board is not None
             assert board.state not in OPEN, board
-    for action_id in list(world.core._showings):
-        record = world.core._showings[action_id].record
+    for action_id in list(world.core.showings):
+        record = world.core.showings[action_id].record
         counts = world.core.counts(action_id)
         good = {display.id for display in world.displays if display.mood in WELL_BEHAVED}
         assert counts.shown + counts.cleared <= 2 * counts.selected

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+from collections.abc import Sequence
 
 import msgspec
 import pytest
@@ -16,6 +17,7 @@ from signage.boards import view_of
 from signage.dialects import rtig_t047 as t047
 from signage.dialects.rtig_t047 import Address
 from signage.shadow import OPEN
+from signage.simulators.display import MOODS, WELL_BEHAVED, Mood
 from signage.simulators.passenger import PassengerDisplay
 from tests.signage import naive_arbitration
 from tests.signage.dialect_kit import HOUR_MS, check_dialect, settle
@@ -24,8 +26,13 @@ from tests.signage.worlds import START_MS, World, action, shown
 PLACES = [("ASN", "station", "a1"), ("ASN", "station", "a2"), ("ASN", "markt", "b1"), ("GRN", "hs", "c1")]
 
 
-def displays(count: int, **options: bool) -> list[PassengerDisplay]:
-    return [PassengerDisplay("maker", f"d{at}", PLACES[at % 4], position=(6.5, 53.0), **options) for at in range(count)]
+def displays(count: int, moods: Sequence[Mood] = (), **options: bool) -> list[PassengerDisplay]:
+    return [
+        PassengerDisplay(
+            "maker", f"d{at}", PLACES[at % 4], position=(6.5, 53.0), mood=moods[at] if moods else "well", **options
+        )
+        for at in range(count)
+    ]
 
 
 def make(count: int) -> World:
@@ -96,6 +103,32 @@ def test_a_display_that_restarts_asks_and_gets_its_content() -> None:
     assert display.statuses[-1] == "DONE"
 
 
+def test_a_display_that_only_beats_is_reset_and_then_says_where_it_stands() -> None:
+    world = make(2)
+    world.restart_engine(forgets=True)
+    world.pass_time(150, 2)
+    board = world.core.boards.get("maker:d0")
+    assert board is not None
+    world.show(1, action(end_ms=START_MS + HOUR_MS))
+    settle(world)
+    assert [shown(display) for display in world.displays] == [[(1, "start")]] * 2
+    assert [display.violations for display in world.displays] == [[]] * 2
+
+
+def test_a_new_display_drops_what_a_short_topic_told_its_neighbours() -> None:
+    world = make(2)
+    stranger = PassengerDisplay("maker", "new", PLACES[0], position=(6.5, 53.0))
+    world.displays.append(stranger)
+    stranger.power_on()
+    stranger.connected = True  # it listens, and has not said a word yet
+    world.show(1, action(end_ms=START_MS + HOUR_MS), boards={"maker:d0", "maker:d1"})
+    assert shown(stranger) == [(1, "start")]
+    world._publish(stranger.connect(world.now_ms))
+    settle(world)
+    assert shown(stranger) == []
+    assert shown(world.displays[0]) == [(1, "start")]
+
+
 def test_faults_are_noted() -> None:
     world = make(1)
     world._publish([world.displays[0].fault("lamp dead", t047.message_id(1, "start"))])
@@ -126,6 +159,38 @@ def test_a_lying_or_stuck_display_is_not_counted_as_shown() -> None:
     world.pass_time(120)
     counts = world.core.counts(1)
     assert (counts.shown, counts.laggards) == (1, ["maker:d0"])
+
+
+def test_moods_are_counted_for_what_they_are() -> None:
+    """Whatever a display does, it is a laggard by name or it shows it; and nobody else is held up."""
+    world = World([], passengers=displays(len(MOODS), MOODS))
+    world.pass_time(5)
+    world.show(1, action(end_ms=START_MS + HOUR_MS))
+    world.pass_time(60)
+    by_mood = {display.mood: display for display in world.displays}
+    laggards = world.core.counts(1).laggards
+    assert laggards == [by_mood["mute"].id], "of those that announced themselves"
+    assert all(shown(by_mood[mood]) == [(1, "start")] for mood in ("well", "slow", "flapping", "amnesia", "mute"))
+    liar = by_mood["liar"]
+    assert shown(liar) == [], "what it says and what it shows are two things: only a camera would tell"
+    assert liar.id not in laggards
+    faulty = world.core.boards.get(by_mood["faulty"].id)
+    assert faulty is not None
+    assert any("lamp 3" in problem for problem in faulty.problems)
+    world.end(1)
+    world.pass_time(60)
+    assert all(
+        shown(by_mood[mood]) == [] for mood in ("well", "slow", "flapping", "amnesia", "mute", "clock", "faulty")
+    )
+    assert world.core.counts(1).laggards == [by_mood["mute"].id]
+
+
+def test_a_display_whose_clock_is_late_does_not_wait() -> None:
+    world = World([], passengers=displays(1))
+    world.displays[0].clock_error_ms = -7_200_000
+    world.pass_time(3)
+    world.show(1, action(end_ms=START_MS + HOUR_MS))
+    assert shown(world.displays[0]) == [(1, "start")]
 
 
 addresses = st.lists(
@@ -226,9 +291,12 @@ def test_not_of_this_standard() -> None:
 def story(seed: int, steps: int) -> World:
     """Faults and actions at random, then peace."""
     dice = random.Random(seed)
-    world = make(dice.randint(2, 7)) if seed % 2 else make_with_ids(dice.randint(2, 7))
+    moods: list[Mood] = [dice.choice(MOODS) for _ in range(dice.randint(0, 3))]
+    moods += ["well"] * dice.randint(2, 5)
+    world = World([], passengers=displays(len(moods), moods, exact=bool(seed % 2), legacy=seed % 3 == 0))
+    world.pass_time(20)
     running: list[int] = []
-    ids = [display.id for display in world.displays]
+    ids = [board.id for board in world.core.boards]
     for number in range(1, steps + 1):
         display = dice.choice(world.displays)
         match dice.randrange(11):
@@ -246,6 +314,7 @@ def story(seed: int, steps: int) -> World:
                 world.leave(display)
             case 6:
                 if not display.connected and dice.random() < 0.5:
+                    display.power_off(world.now_ms)
                     display.power_on()
                 world.join(display)
             case 7:
@@ -262,19 +331,22 @@ def story(seed: int, steps: int) -> World:
         world.join(display)
     world.pass_time(190, 2)
     for _ in range(3):  # an end of some action may fall on this very moment
-        if any(board.state in OPEN for board in world.core.boards):
+        good = {display.id for display in world.displays if display.mood in WELL_BEHAVED}
+        if any(board.state in OPEN for board in world.core.boards if board.id in good):
             world.pass_time(30)
     return world
 
 
 def check_peace(world: World) -> None:
     for display in world.displays:
+        assert display.violations == []
+        if display.mood not in WELL_BEHAVED:
+            continue
         board = world.core.boards.get(display.id)
         assert board is not None
         expected = naive_arbitration.on(list(board.items), world.now_ms)
         assert sorted(number for number, _ in shown(display)) == sorted(expected), display.id
         assert sorted(expected) == sorted(world.truth(display.id))
-        assert display.violations == []
         assert board.state not in OPEN, board
 
 
