@@ -11,6 +11,8 @@ Lore:
   would cost more than the request.
 * 410 `Unregistered` says since when; 400 `BadDeviceToken` and `DeviceTokenNotForTopic` are tokens of another world
   (sandbox, another app). Other 400s are our payload or headers.
+* 500 `InternalServerError` may have done its work first, so it is unknown: sent once more without a sound. 503 did
+  nothing.
 * 403 `ExpiredProviderToken` / `InvalidProviderToken` is our key, not the device.
 * 429 `TooManyRequests` is about this one device; 429 `TooManyProviderTokenUpdates` is our key renewed too often.
 * A photo is fetched by the app's service extension, which `mutable-content` wakes; it finds the address in `fanout`,
@@ -54,7 +56,6 @@ _MEANINGS: Final = meanings(
         403: (Event.RETRY, Reason.CREDENTIALS),
         404: (Event.REJECT, Reason.PROVIDER),  # the path was wrong: never the device's fault
         410: (Event.REJECT, Reason.TOKEN_DEAD),
-        500: (Event.RETRY, Reason.PROVIDER),
     }
 )
 _REASON: Final = re.compile(rb'"reason"\s*:\s*"([A-Za-z]{1,40})"')

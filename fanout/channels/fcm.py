@@ -10,6 +10,8 @@ Lore, from the platform's reference and from those who run it at scale:
 * `data` values are strings. The app finds `action` and `phase` there, and drops a phase it has shown already.
 * 404 means that the token is dead only with `UNREGISTERED` in its details; a bare 404 is a wrong address or project.
 * 400 names the field it dislikes: `message.token` is a bad token, everything else is our payload.
+* 500 INTERNAL may have done its work first, so it is unknown: sent once more without a sound, and whoever never answers
+  better still counts as perhaps told, and gets the result. 503 UNAVAILABLE says that it did nothing.
 * 429 and 503 may carry Retry-After; 4xx other than 429 count against the quota, so dead tokens cost.
 * `image` is an address that the phone fetches itself, up to 1 MB, and leaves out when it cannot.
 * Payload at most 4,096 bytes. We count the whole message without its token, which is the stricter reading.
@@ -46,7 +48,7 @@ TTL_S_MAX: Final = 4 * 7 * 86_400  # four weeks, the platform's maximum
 TOKEN_BYTES_MAX: Final = 1_024  # tokens have about 163 today; the platform promises no length
 
 _LETTERS: Final = alphabet(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_:")
-_MEANINGS: Final = meanings({500: (Event.RETRY, Reason.PROVIDER)})  # documented as safe: the collapse key replaces
+_MEANINGS: Final = meanings({})
 _MARK: Final = "\u0000"  # stands for the token while the body is made; JSON escapes it, so no text can hold it
 _ERROR_CODE: Final = re.compile(rb'"(?:errorCode|status)"\s*:\s*"([A-Z_]{1,40})"')
 

@@ -10,7 +10,8 @@ Lore:
 * `TTL` ends with the action. `Urgency: high` wakes a sleeping phone; a resend is `normal` and marked silent inside.
 * `Topic` (32 characters at most) is the phase's: a resend takes the place of the first while it waits at the service.
   On the screen the notification's `tag`, inside the body, is the action's: an update replaces what is shown.
-* 201 is taken; 404 and 410 are gone for good; 413 too large; 429 slow down; 401 and 403 are our key.
+* 201 is taken; 404 and 410 are gone for good; 413 too large; 429 slow down; 401 and 403 are our key; 500 may have been
+  taken, and is sent once more, silently.
 """
 
 from __future__ import annotations
@@ -53,7 +54,6 @@ _MEANINGS: Final = meanings(
         404: (Event.REJECT, Reason.TOKEN_DEAD),  # RFC 8030 section 7.3: the subscription is gone
         410: (Event.REJECT, Reason.TOKEN_DEAD),
         400: (Event.REJECT, Reason.PAYLOAD),
-        500: (Event.RETRY, Reason.PROVIDER),  # the topic makes a repetition harmless
     }
 )
 _ENDPOINT: Final = re.compile(r"https://[A-Za-z0-9.:\[\]-]+/[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]*")

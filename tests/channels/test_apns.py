@@ -57,3 +57,19 @@ def test_errors(code: int, body: bytes, event: Event, reason: Reason) -> None:
     outcome = make().interpret(np.array([code, 200], np.int16), {0: body})
     assert outcome.event.tolist() == [event, Event.ACCEPT]
     assert outcome.reason.tolist() == [reason, Reason.NONE]
+
+
+def test_a_photo_wakes_the_apps_extension() -> None:
+    def body(image: str) -> dict[str, dict[str, object]]:
+        requests = make().render(
+            message(image=image), column(TOKENS), np.zeros(2, np.bool_), now_ms=NOW_MS, authorize=lambda _: "bearer t"
+        )
+        found: dict[str, dict[str, object]] = json.loads(written(requests, 0)[2])
+        return found
+
+    assert (body("https://a.nl/x")["aps"]["mutable-content"], body("https://a.nl/x")["fanout"]["image"]) == (
+        1,
+        "https://a.nl/x",
+    )
+    assert "mutable-content" not in body("")["aps"]
+    assert "image" not in body("")["fanout"]

@@ -86,3 +86,11 @@ def test_the_payload_is_measured_in_bytes() -> None:
     why = make().fits(message(text="é" * 3_000))
     assert why is not None
     assert "of 4,096" in why
+
+
+def test_a_photo_is_an_address_and_counts() -> None:
+    image = "https://alert.example.org/v1/media/" + "a" * 64
+    assert body_of(1, image=image)["message"]["notification"]["image"] == image
+    assert "image" not in body_of(1)["message"]["notification"]
+    least = next(n for n in range(5_000) if make().fits(message(text="x" * n, image=image)) is not None)
+    assert make().fits(message(text="x" * least)) is None
