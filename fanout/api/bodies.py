@@ -6,6 +6,7 @@ A request says what it sends by `Content-Type` (`application/msgpack`, `applicat
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import Any, Final
 
 from starlette.requests import ClientDisconnect, Request
@@ -36,11 +37,12 @@ async def read_bytes(request: Request) -> bytes:
     chunks: list[bytes] = []
     size = 0
     try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limits.BODY_BYTES_MAX:
-                raise Refused("body_too_large", "body", limit=limits.BODY_BYTES_MAX)
-            chunks.append(chunk)
+        async with aclosing(request.stream()) as stream:
+            async for chunk in stream:
+                size += len(chunk)
+                if size > limits.BODY_BYTES_MAX:
+                    raise Refused("body_too_large", "body", limit=limits.BODY_BYTES_MAX)
+                chunks.append(chunk)
     except ClientDisconnect:
         raise Refused("body_malformed", "body", format="HTTP", detail="the connection ended inside it") from None
     return b"".join(chunks)
