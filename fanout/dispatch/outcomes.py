@@ -7,7 +7,8 @@ Rules, on top of `states.TABLE`:
 2. A time-out on a channel that replaces in place is sent once more, quietly (`AGAIN`), while attempts are left; on a
    channel that rings twice it stays unknown for ever.
 3. A row that was certainly not taken is tried again while attempts are left; then it has failed, for the reason that
-   was met last. A row of which an earlier attempt may have been taken is unknown then, not failed.
+   was met last. A row of which an earlier attempt may have been taken is unknown then, not failed; so it is when a
+   later attempt is refused, unless because its address is dead or wrong: that was so the first time, too.
 4. `AGAIN` keeps `Reason.CRASH`, as the ledger wants it (`store/rows.py`).
 """
 
@@ -23,6 +24,7 @@ from fanout.store.states import OPEN, REPLACES_IN_PLACE, Event, Reason, State, a
 
 Bytes8 = NDArray[np.uint8]
 
+_NEVER_WAS: Final = (Reason.TOKEN_DEAD, Reason.TOKEN_INVALID)
 _STOPPED: Final = {Event.END: Reason.END, Event.CLOSE: Reason.CLOSED, Event.RETRY: Reason.NONE}
 
 
@@ -59,6 +61,8 @@ def verdict(
     after = np.where(retry, before, advance(np.full_like(before, State.INTENDED), event))
     if channel in REPLACES_IN_PLACE and not last_attempt and stop in (None, Event.RETRY):
         after[lost] = State.AGAIN
+    doubtful = (event == Event.REJECT) & (before == State.AGAIN) & ~np.isin(why, _NEVER_WAS)
+    after[doubtful] = State.UNKNOWN
     if last_attempt:
         given_up = retry & ~unsent
         after[given_up] = np.where(before[given_up] == State.AGAIN, State.UNKNOWN, State.FAILED)

@@ -293,7 +293,8 @@ class _Sender:
         status, reason = lease.status.copy(), lease.reason.copy()
         refused = wanted[~batch.usable]
         gone = np.diff(addresses.offsets)[~batch.usable] == 0
-        status[refused] = State.FAILED
+        perhaps = gone & (status[refused] == State.AGAIN)  # erased since an attempt that may have been received
+        status[refused] = np.where(perhaps, np.uint8(State.UNKNOWN), np.uint8(State.FAILED))
         reason[refused] = np.where(gone, np.uint8(Reason.ERASED), np.uint8(Reason.TOKEN_INVALID))
         if len(index) and not await self.write(self.store.intend, lease, index, now_ms=self.clock_ms()):
             # closed, paused, over, or somebody else's by now: nothing of it went out

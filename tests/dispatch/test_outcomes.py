@@ -16,6 +16,7 @@ FCM, SMS = CHANNELS.index("fcm"), CHANNELS.index("sms")
 EVENTS = {
     200: (Event.ACCEPT, Reason.NONE),
     404: (Event.REJECT, Reason.TOKEN_DEAD),
+    302: (Event.REJECT, Reason.GARBAGE),
     429: (Event.RETRY, Reason.QUOTA),
     NO_CONNECTION: (Event.RETRY, Reason.NETWORK),
     NO_ANSWER: (Event.TIME_OUT, Reason.TIME_OUT),
@@ -31,6 +32,8 @@ def expected(before: State, code: int, channel: int, stop: Event | None, last: b
         return State.ACCEPTED, Reason.NONE
     if code == 404:
         return State.FAILED, Reason.TOKEN_DEAD
+    if code == 302:
+        return (State.UNKNOWN if before is State.AGAIN else State.FAILED), Reason.GARBAGE
     if code == NO_ANSWER:
         if channel == SMS or last or over:
             return State.UNKNOWN, Reason.TIME_OUT
