@@ -13,8 +13,6 @@ protocol, this is the shell: sockets, TLS, time, and whose rows go next. Rules b
 3. Rows that certainly were not taken go again by themselves, `TRIES_MAX` times, then they are `NO_CONNECTION`.
 4. Little waits before the socket (`connection.UNSENT_BYTES_MAX`), so a life-at-risk row waits for no buffer.
 5. A provider that does not agree to HTTP/2 in the handshake is not spoken to (`speaks_h2()` is then False).
-
-Why one record of TLS a write: a write that the socket takes only in part leaves no doubt then about which rows went.
 """
 
 from __future__ import annotations
@@ -38,11 +36,10 @@ from fanout.dispatch.frames.plans import Text, columns_of, origin_of, text_of
 from fanout.dispatch.lanes import NOTHING_SENT, Job, Sent
 from fanout.dispatch.retry_after import seconds_of
 from fanout.dispatch.scheduler import Scheduler
+from fanout.dispatch.tls_socket import TlsSocket
 
 NEVER_S: Final = float("inf")
-RECORD_BYTES: Final = 16_384  # of TLS
 STARTS_MAX: Final = 1_024  # rows written in one turn: 2 ms
-READS_MAX: Final = 16  # records read from one connection in one turn
 GAP_S: Final = 0.001  # between turns of a busy lane
 TRIES_MAX: Final = 4  # times a row that was refused unprocessed is sent again at once
 PAUSE_FIRST_S: Final = 0.1  # before a failed connection is tried again; doubled each time
@@ -70,7 +67,7 @@ class _Job(Job):
         self.rows = index.astype(np.int64)
         which = requests.which[index]
         self.order = np.argsort(which, kind="stable").astype(np.int64)  # places in `index`
-        self.which = which[self.order]
+        self.ends = np.cumsum(np.bincount(which, minlength=len(requests.templates))).tolist()  # of each template's rows
         self.requests, self.origin = requests, origin
         self.texts: dict[int, Text] = {}
         self.next = 0  # of `order`
@@ -85,10 +82,9 @@ class _Job(Job):
             taken = set(places)
             self.returned = [place for place in self.returned if place not in taken]
             return self.text(template), np.array(places, np.int64)
-        template = int(self.which[self.next])
-        end = min(self.next + count, int(np.searchsorted(self.which, template, side="right")))
-        begin, self.next = self.next, end
-        return self.text(template), self.order[begin:end]
+        template = next(number for number, end in enumerate(self.ends) if end > self.next)
+        begin, self.next = self.next, min(self.next + count, self.ends[template])
+        return self.text(template), self.order[begin : self.next]
 
     def text(self, template: int) -> Text:
         found = self.texts.get(template)
@@ -124,7 +120,7 @@ class _Job(Job):
 class _Link:
     """One connection with its socket."""
 
-    def __init__(self, tls: ssl.SSLSocket, http: Connection, now_s: float, timeout_s: float) -> None:
+    def __init__(self, tls: TlsSocket, http: Connection, now_s: float, timeout_s: float) -> None:
         self.tls, self.http = tls, http
         self.fd = tls.fileno()
         self.ready_by_s = now_s + timeout_s
@@ -164,6 +160,7 @@ class FrameLane:
         self._scheduler: Scheduler[_Job] = Scheduler(places=connections * streams, reserve=reserve, bucket=bucket)
         self._links: dict[int, _Link] = {}
         self._opening = 0
+        self._warming = 0
         self._wanted = False  # from the first use on
         self._failures = 0
         self._open_at_s = 0.0
@@ -176,6 +173,7 @@ class FrameLane:
         self._news = trio.Event()
         self._life = trio.CancelScope(shield=True)
         self._nap = trio.CancelScope()
+        self._woken = False
         self._nursery: trio.Nursery | None = None
 
     def __repr__(self) -> str:
@@ -204,12 +202,19 @@ class FrameLane:
 
     async def _drive(self) -> None:
         while True:
-            with trio.CancelScope(deadline=min(self._again_s, self._check_s)) as self._nap:
-                await trio.lowlevel.wait_readable(self._epoll.fileno())
+            if not self._woken:
+                with trio.CancelScope(deadline=min(self._again_s, self._check_s)) as self._nap:
+                    await trio.lowlevel.wait_readable(self._epoll.fileno())
             await trio.lowlevel.checkpoint_if_cancelled()
+            self._woken = False
             self._turn()
             if self.in_flight >= self._streams:
                 await trio.sleep(GAP_S)
+
+    def _wake(self) -> None:
+        """Have the next turn at once."""
+        self._woken = True
+        self._nap.cancel()
 
     def close(self) -> None:
         """End `run`; rows still on the wire come back as `NO_ANSWER`."""
@@ -222,14 +227,18 @@ class FrameLane:
         """
         assert url.startswith(self._origin)
         self._wanted = True
-        self._nap.cancel()
-        with trio.move_on_after(self._timeout_s):
-            while self._failures == 0:
-                links = [link for link in self._links.values() if link.http.ready]
-                if len(links) == self._connections and all(link.http.pongs for link in links):
-                    return True
-                await self._news.wait()
-        return False
+        self._wake()
+        self._warming += 1
+        try:
+            with trio.move_on_after(self._timeout_s):
+                while self._failures == 0:
+                    links = [link.http for link in self._links.values() if link.usable and link.http.pongs]
+                    if len(links) == self._connections:
+                        return True
+                    await self._news.wait()
+            return False
+        finally:
+            self._warming -= 1
 
     async def send(
         self, requests: Requests, index: NDArray[np.intp], *, lane: int, action: int, may_go: Callable[[], bool]
@@ -243,7 +252,7 @@ class FrameLane:
         self._jobs[number] = job
         self._wanted = True
         self._scheduler.add(job)
-        self._nap.cancel()
+        self._wake()
         try:
             await job.done.wait()
         finally:
@@ -267,28 +276,24 @@ class FrameLane:
         self._keep_open(now_s)
 
     def _receive(self, link: _Link, now_s: float) -> None:
-        http, ended = link.http, False
+        http, more, ended = link.http, True, False
         try:
-            for _ in range(READS_MAX):
-                space = http.space()
-                if len(space) < RECORD_BYTES:
-                    break
-                count = link.tls.recv_into(space)
-                ended = count == 0
-                if ended:
-                    break
+            link.tls.fetch()
+            while more and not http.broken:
+                count, more = link.tls.receive(http.space())
                 http.put(count)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            pass
+                http.read()
         except OSError:
             ended = True
-        http.read()
         link.heard_s, link.asked_s = now_s, NEVER_S
         self._collect(http)
         if ended or http.broken:
             self._lose(link, now_s)
-        if not self._news.statistics().tasks_waiting:
-            return
+        if self._warming:
+            self._tell()
+
+    def _tell(self) -> None:
+        """Wake who waits for connections to change."""
         self._news.set()
         self._news = trio.Event()
 
@@ -378,18 +383,18 @@ class FrameLane:
         return left
 
     def _write(self, link: _Link, now_s: float) -> None:
-        http, waits = link.http, False
+        http, tls = link.http, link.tls
         try:
-            while http.unsent:
-                http.sent(link.tls.send(http.output()[:RECORD_BYTES]))
-        except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
-            waits = True
+            while http.unsent or tls.waits:
+                http.sent(tls.send(http.output()))
+                if tls.waits:
+                    break
         except OSError:
             self._lose(link, now_s)
             return
-        if waits != link.waits:
-            link.waits = waits
-            self._epoll.modify(link.fd, select.EPOLLIN | (select.EPOLLOUT if waits else 0))
+        if tls.waits != link.waits:
+            link.waits = tls.waits
+            self._epoll.modify(link.fd, select.EPOLLIN | (select.EPOLLOUT if link.waits else 0))
 
     # --- connections ------------------------------------------------------------------------------------------------
 
@@ -448,7 +453,7 @@ class FrameLane:
             self._opening -= 1
             raise
         self._opening -= 1
-        if tls.selected_alpn_protocol() == "h2":
+        if tls.protocol == "h2":
             now_s = trio.current_time()
             link = _Link(tls, Connection(self._authority, streams=self._streams), now_s, self._timeout_s)
             link.http.ping()
@@ -460,26 +465,20 @@ class FrameLane:
             self._speaks_h2 = False
             self._fail(trio.current_time())
 
-    async def _connect(self) -> ssl.SSLSocket:
+    async def _connect(self) -> TlsSocket:
         """A connection with TLS. Errors: `OSError`."""
         stream = await trio.open_tcp_stream(self._host, self._port)
         raw = socket.socket(fileno=stream.socket.detach())
         raw.setblocking(False)
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        tls = self._context.wrap_socket(raw, server_hostname=self._host, do_handshake_on_connect=False)
+        tls = TlsSocket(raw, self._context, self._host)
         try:
-            while True:
-                try:
-                    tls.do_handshake()
-                    return tls
-                except ssl.SSLWantReadError:
-                    await trio.lowlevel.wait_readable(tls)
-                except ssl.SSLWantWriteError:
-                    await trio.lowlevel.wait_writable(tls)
+            await tls.handshake()
         except BaseException:
             tls.close()
             raise
+        return tls
 
     def _lose(self, link: _Link, now_s: float) -> None:
         """A connection has ended, or is given up."""
@@ -487,7 +486,7 @@ class FrameLane:
             return
         if link.http.broken and link.http.unsent:  # a last word, why
             with suppress(OSError):
-                link.tls.send(link.http.output()[:RECORD_BYTES])
+                link.tls.send(link.http.output())
         link.http.lose()
         self._drop(link)
         self._collect(link.http)
@@ -506,9 +505,8 @@ class FrameLane:
         self._open_at_s = now_s + min(PAUSE_MOST_S, PAUSE_FIRST_S * 2 ** min(self._failures - 1, 10))
         if not self._opening and not any(link.usable for link in self._links.values()):
             self._give_up()
-        self._news.set()
-        self._news = trio.Event()
-        self._nap.cancel()
+        self._tell()
+        self._wake()
 
     def _give_up(self) -> None:
         """Rows that wait are not taken."""

@@ -98,7 +98,9 @@ class _Connection:
             await trio.sleep(1)
             return
         streams = 1 if self.server.fault == "one_stream" else 1_000
-        self.http.update_settings({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: streams})
+        self.http.local_settings = h2.settings.Settings(  # in the first frame: h2 would name its own limit after ours
+            client=False, initial_values={h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: streams}
+        )
         self.http.initiate_connection()
         await self._flush()
         while data := await self.stream.receive_some():
