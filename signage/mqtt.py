@@ -14,7 +14,8 @@ Rules:
    cut into pieces of `READ_BYTES`, with a checkpoint after each.
 4. PUBLISH and PUBACK are written and read here, both ways: paho makes objects with tables of properties of each, walks
    its own queue, and takes several times as long as all that is done with them; half of a second for ten thousand
-   boards. paho has every other packet and keeps the session.
+   boards. paho has every other packet and keeps the session. It numbers its packets from 1, and there are a handful on
+   a connection; ours begin at `PACKET_ID_FIRST`, since ids of all kinds are one space.
 5. Brokers are a list: the next is tried when one fails, with back-off that doubles to a ceiling and is spread by the
    client's id, not by chance. MQTT 5 is tried first; a broker that refuses it is spoken to in 3.1.1 from then on.
 6. What the link will *not* do: keep time-outs for acknowledgements (MQTT resends on reconnect only, never on a timer).
@@ -50,6 +51,7 @@ _log = logging.getLogger(__name__)
 PUBLISH, PUBACK = 3, 4  # kinds of packets
 NOBODY_LISTENS: Final = 0x10  # reasons in a PUBACK of MQTT 5; failures are 0x80 and above
 FAILURE: Final = 0x80
+PACKET_ID_FIRST: Final = 256
 READ_BYTES: Final = 16 * 1024  # one read: at most some 150 messages, 5 ms of work between two checkpoints
 PACKET_BYTES_MAX: Final = 1024 * 1024  # a board's report has some hundred bytes, and 64 KiB at most
 SEND_BYTES_MAX: Final = 256 * 1024  # above this the pump waits for the socket before it asks for more packets
@@ -250,7 +252,7 @@ class Link:
 
     def __init__(self, options: LinkOptions, source: Source) -> None:
         assert options.brokers, "a link needs at least one broker"
-        assert 0 < options.window <= 60_000, "message ids are 16 bit"
+        assert 0 < options.window <= 60_000, "packet ids are 16 bit"
         self._options = options
         self._source = source
         self._addresses = [parse_broker(address) for address in options.brokers]
@@ -451,7 +453,7 @@ class Link:
     def _put(self, outgoing: bytearray, packet: Packet) -> None:
         """One PUBLISH at QoS 1, under an id that is free."""
         while True:
-            self._packet_id = self._packet_id % 0xFFFF + 1
+            self._packet_id = self._packet_id + 1 if PACKET_ID_FIRST <= self._packet_id < 0xFFFF else PACKET_ID_FIRST
             if self._packet_id not in self._flight:
                 break
         topic = packet.topic.encode()

@@ -82,6 +82,10 @@ class Proof:
     def unended(self) -> int:
         return int((self.columns["ended"] == 0).sum())
 
+    def ended(self) -> list[str]:
+        """Boards that proved it gone."""
+        return [self.boards[at] for at in np.flatnonzero(self.columns["ended"]).tolist()]
+
     def rows(self) -> list[BoardProof]:
         """Everything known, board by board."""
         return [

@@ -50,6 +50,7 @@ _log = logging.getLogger(__name__)
 LAG_DOUBLINGS_MAX: Final = 4  # a board that never confirms is asked again after 16 times the lag, for ever
 EARLY_MAX: Final = 4_096  # boards of which a report came before the birth document: a burst at connection, no more
 GRACE_EVERY_TICKS: Final = 10
+LATE_PROOF_MS: Final = 86_400_000  # so long after its end an action waits for boards that were cut off to prove it gone
 SAME_ID_BOOTS: Final = 4  # so many new boot ids within a minute: two boards share an id, or one is in a boot loop
 NATIVE = "native"
 CAPS, DISPLAYS, ACTIONS, PROOF, COUNTS = SPACES = (
@@ -382,8 +383,8 @@ class Reconciler:
             elif record.stage == "result" and record.result_end_ms <= now_ms:
                 showing.replace(stage="over")
                 self._restage(showing)
-            if record.stage == "over" and showing.last_end_ms + self._grace_ms <= now_ms:
-                self._forget(showing)
+            elif record.stage == "over" and showing.last_end_ms + self._grace_ms <= now_ms:
+                self._release(showing, now_ms)
         self._passengers.tick(now_ms)
         for board in list(self._open):
             self._chase(board, now_ms)
@@ -414,17 +415,24 @@ class Reconciler:
         board.tries += 1
         self.step(board, Event.LATE)
 
-    def _forget(self, showing: Showing) -> None:
-        """An action whose every document is over: its counts stay, board by board it is gone."""
-        action = showing.record.action
+    def _release(self, showing: Showing, now_ms: int) -> None:
+        """An action whose every document is over: boards that proved it gone are done with it. When all have, or those
+        that have not were waited for long enough, its counts stay, and board by board it is forgotten.
+        """
+        action, proof = showing.record.action, self._proofs[showing.record.action]
+        waits = showing.last_end_ms + LATE_PROOF_MS > now_ms and proof.unended() > 0
+        if waits and self._ticks % GRACE_EVERY_TICKS:
+            return
+        for name in proof.ended() if waits else showing.record.boards:
+            board = self.boards.get(name)
+            if board is not None and action in board.showings:
+                board.showings.remove(action)
+        if waits:
+            return
         self._past[action] = counts = self.counts(action)
         self.remember[COUNTS, str(action)] = msgspec.msgpack.encode(counts)
         self.remember[ACTIONS, str(action)] = None
         self.remember[PROOF, str(action)] = None
-        for name in showing.record.boards:
-            board = self.boards.get(name)
-            if board is not None and action in board.showings:
-                board.showings.remove(action)
         del self.showings[action], self._proofs[action]
         self._shapes.pop(action, None)
         self._outside.pop(action, None)

@@ -64,6 +64,7 @@ class Display:
         self.clock_error_ms = self._random.choice((-7_200_000, -600_000, 600_000, 7_200_000)) if mood == "clock" else 0
         self._boots = 0
         self._document: Document | None = None
+        self._unsure = False  # it was away for too long: what it holds may be over, until a document has come
         self._version = 0
         self._waiting: list[tuple[int, str, bytes]] = []
         self._cut_ms: int | None = None
@@ -114,6 +115,7 @@ class Display:
         self._boots += 1
         if self.mood == "amnesia":
             self._document, self._version = None, 0
+        self._unsure = self._document is not None and self._document.on_comm_loss == "blank"
 
     def power_off(self, now_ms: int) -> None:
         self.connected = False
@@ -126,6 +128,7 @@ class Display:
     def connect(self, now_ms: int) -> list[Out]:
         """It has contact: what it says first."""
         self.connected = True
+        self._unsure = self._unsure or self._silent(now_ms)
         self._cut_ms = None
         ready = State(state="ready", boot=self.boot, clock_offset_ms=self.clock_error_ms)
         out = [self._out("caps", self.caps, True), self._out("state", ready, True)]
@@ -191,7 +194,10 @@ class Display:
         if document.board != (self.id if own else ""):
             reason = "it is addressed to another board"
             return self._ack([Ack(version=document.version, what="rejected", reason=reason, at_ms=now_ms)])
+        if document.version >= self._version:
+            self._unsure = False
         if document.version <= self._version:
+            self._settle(now_ms)
             return self._report(now_ms)
         self._version, self._document = document.version, document
         before = self._shown
@@ -230,8 +236,7 @@ class Display:
         document = self._document
         if document is None:
             return (), "local"
-        silent = self._cut_ms is not None and now_ms >= self._cut_ms + document.comm_loss_s * 1000
-        if silent and document.on_comm_loss == "blank":
+        if self._unsure or self._silent(now_ms):
             return (), "comm_loss"
         local = now_ms + self.clock_error_ms
         live = [item for item in document.items if item.start_ms <= local and local < item.end_ms]
@@ -247,6 +252,13 @@ class Display:
             chosen = [item for item in over if item.priority == over[0].priority]
             chosen += [item for item in live if item.target == "bottom line"]
         return tuple(chosen), "desired" if chosen else "local"
+
+    def _silent(self, now_ms: int) -> bool:
+        """Without contact for so long that it shows nothing of the engine's."""
+        document = self._document
+        if document is None or self._cut_ms is None or document.on_comm_loss != "blank":
+            return False
+        return now_ms >= self._cut_ms + document.comm_loss_s * 1000
 
     def _frame(self, items: tuple[Item, ...], why: Why, now_ms: int) -> bool:
         changed = items != self._shown or (why != self._why and bool(items or self._shown))

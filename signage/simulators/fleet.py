@@ -225,6 +225,10 @@ class Fleet:
         for connection in self._groups:
             connection.cut()
 
+    def clock_jumped(self) -> None:
+        """The clock that was handed in has jumped: whatever is due is done now."""
+        self._soonest.set()
+
     # --- time ---------------------------------------------------------------------------------------------------------
 
     def plan_wake(self, display: Machine, connection: _Connection, now_ms: int) -> None:

@@ -167,6 +167,22 @@ async def test_a_server_that_is_no_broker_is_given_up(tmp_path: Path) -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_our_packet_ids_are_never_those_of_the_session() -> None:
+    """Round the whole space, with one packet that the broker never acknowledges."""
+    link = Link(options("mqtt://127.0.0.1:1"), Letters(0))
+    outgoing = bytearray()
+    link._put(outgoing, Packet("letters/held", b""))
+    (held,) = link._flight
+    seen = set()
+    for _ in range(66_000):
+        link._put(outgoing, Packet("letters/1", b""))
+        (mine,) = link._flight.keys() - {held}
+        del link._flight[mine]
+        seen.add(mine)
+        outgoing.clear()
+    assert (min(seen), max(seen), held in seen) == (257, 65_535, False)
+
+
 @pytest.mark.parametrize("address", ["http://x", "mqtt://", "mqtt://host:99999", "host:1883", "mqtt://h/path"])
 def test_a_broker_address_that_is_none(address: str) -> None:
     with pytest.raises(Refused):

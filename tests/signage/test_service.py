@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -16,7 +17,7 @@ from fanout.geo import EVERYONE, circle
 from signage.broker import find_mosquitto, free_port, start_broker
 from signage.service import Signage, open_signage
 from signage.simulators.fleet import Fleet, Placed, make_displays, make_passengers, spread_boards
-from tests.signage.worlds import Documents, action, shown
+from tests.signage.worlds import NAMES, Documents, action, shown
 
 PATIENCE_S = 30.0
 KINDS = settings.load(None, {}).kinds
@@ -43,9 +44,11 @@ async def until(holds: Callable[[], bool], what: str) -> None:
 
 
 @asynccontextmanager
-async def running(folder: Path, memory: Documents, *brokers: str, **overlay: object) -> AsyncIterator[Signage]:
+async def running(
+    folder: Path, memory: Documents, *brokers: str, clock: Callable[[], int] = clock_ms, **overlay: object
+) -> AsyncIterator[Signage]:
     section = settings.load(None, {}, signage={"brokers": list(brokers), **overlay}).signage
-    async with open_signage(section, memory, clock_ms, folder=folder, kinds=KINDS) as signage:
+    async with open_signage(section, memory, clock, folder=folder, kinds=KINDS) as signage:
         yield signage
 
 
@@ -145,6 +148,69 @@ async def test_without_a_broker_actions_are_accepted_and_boards_catch_up(tmp_pat
             nursery.cancel_scope.cancel()
     finally:
         await trio.to_thread.run_sync(broker.stop)
+
+
+@pytest.mark.skipif(find_mosquitto() is None, reason="no mosquitto")
+@pytest.mark.parametrize("areas", [False, True])
+async def test_a_broker_that_is_dead_for_an_hour_and_has_forgotten_everything(areas: bool, tmp_path: Path) -> None:
+    jumped_ms = 0
+
+    def clock() -> int:
+        return clock_ms() + jumped_ms
+
+    port, minute = free_port(), 60_000
+    broker = await trio.to_thread.run_sync(lambda: start_broker(tmp_path / "one", port=port, kind="mosquitto"))
+    try:
+        async with (
+            running(tmp_path, Documents(), broker.address, clock=clock) as signage,
+            trio.open_nursery() as nursery,
+        ):
+            groups = make_displays(spread_boards(14, 1, areas=areas), 4, [], 1) + make_passengers(6, 1)
+            fleet = Fleet(groups, broker.address, clock, version=5)
+            nursery.start_soon(fleet.run)
+            await until(lambda: ready(signage) == 20, "all there")
+            start_ms = clock()
+            await signage.show(1, action(end_ms=start_ms + 30 * minute), EVERYONE, 0, start_ms)
+            await signage.show(2, action(end_ms=start_ms + 180 * minute), EVERYONE, 0, start_ms)
+            await until(lambda: signage.counts(1).shown == signage.counts(2).shown == 20, "both are shown")
+
+            broker.process.kill()  # and with it the broker: nothing is saved, nobody is told
+            await trio.to_thread.run_sync(broker.stop)
+            await until(lambda: not signage.statistics().connected, "the loss is noticed")
+            down_ms = clock()
+            await signage.result(2, {"nl": "Gevonden. Dank u wel."}, down_ms)
+            await signage.show(3, action(end_ms=start_ms + 180 * minute), EVERYONE, 0, down_ms)
+            await signage.show(4, action(end_ms=start_ms + 180 * minute), EVERYONE, 0, down_ms)
+            await signage.result(4, {}, clock())
+            await signage.show(5, action(end_ms=start_ms + 20 * minute), EVERYONE, 0, down_ms)
+            jumped_ms = 60 * minute
+            fleet.clock_jumped()
+            await until(lambda: all(1 not in numbers_of(one.film[-1]) for one in fleet.displays), "boards keep the end")
+            back_ms = clock()
+
+            broker = await trio.to_thread.run_sync(lambda: start_broker(tmp_path / "two", port=port, kind="mosquitto"))
+            await until(lambda: signage.counts(3).shown == 20, "all have caught up")
+            await until(lambda: all(signage.counts(number).cleared == 20 for number in (1, 2)), "proven gone")
+            for display in fleet.displays:
+                assert shown(display) == [(3, "start")], display
+            after = [display.film[at:] for display in fleet.displays for at in [first_after(display.film, back_ms)]]
+            seen = {number for frames in after for frame in frames for number in numbers_of(frame)}
+            assert seen <= {3}, "of what ended, or came and went, nothing was shown from then on"
+            assert signage.counts(5).shown == 0
+            nursery.cancel_scope.cancel()
+    finally:
+        await trio.to_thread.run_sync(broker.stop)
+
+
+def first_after(film: Sequence[Any], at_ms: int) -> int:
+    """Where in a film the first frame of that time or later stands."""
+    return next((at for at, frame in enumerate(film) if frame.at_ms >= at_ms), len(film))
+
+
+def numbers_of(frame: Any) -> list[int]:
+    if hasattr(frame, "messages"):
+        return [NAMES[identifier][0] for identifier in frame.messages]
+    return [item.action for item in frame.items]
 
 
 async def test_an_engine_that_comes_back_goes_on_where_it_was(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import msgspec
+
 from fanout import settings, wire
-from fanout.geo import EVERYONE, circle
 from fanout.geo.gate import shape_of
 from signage.dialects import native, rtig_t047
 from signage.reconcile import SPACES, Reconciler
@@ -120,6 +121,8 @@ class World:
     # --- the engine ---------------------------------------------------------------------------------------------------
 
     def show(self, number: int, what: wire.Action, lane: int = 0, boards: set[str] | None = None) -> None:
+        if boards is not None:  # somewhere else, lest a board that appears later be in its area
+            what = msgspec.structs.replace(what, area=wire.Circle(lon=170.0, lat=-40.0, radius_m=1.0))
         record = Record(
             action=number,
             request=what,
@@ -128,7 +131,7 @@ class World:
             end_ms=what.end_ms,
             boards=[board.id for board in self.core.boards if boards is None or board.id in boards],
         )
-        self.core.add(record, EVERYONE if boards is None else circle(170.0, -40.0, 1.0))
+        self.core.add(record, shape_of(what.area))
         self.orders[number] = Order(record.priority, self.now_ms, what.end_ms, boards)
         self.save()
         self.pump()
