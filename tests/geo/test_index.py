@@ -138,24 +138,21 @@ def test_nearest_are_the_nearest_in_order(seed: int, place: str, shift: int, cou
     np.testing.assert_allclose(given_m, np.sort(metres)[: len(rows)], atol=naive_geo.TIE_M)
 
 
-@settings(max_examples=300)
+@EXAMPLES
 @given(SEEDS, st.sampled_from(worlds.PLACES), st.floats(10, 200_000))
 def test_corridors_are_what_walking_the_line_measures(seed: int, place: str, radius_m: float) -> None:
     random = np.random.default_rng(seed)
     on = worlds.frame(random, place)
-    lon, lat = (column[:30] for column in worlds.points(random, on))
+    lon, lat = (column[:16] for column in worlds.points(random, on))
     line = [
         (((on.west + int(dx) * on.step + 1_800_000_000) % 3_600_000_000 - 1_800_000_000) / 1e7,
          (on.south + int(dy) * on.step) / 1e7)
         for dx, dy in random.integers(0, 24, (3, 2))
     ]  # fmt: skip
-    shape = corridor(line, radius_m)
-    found = np.isin(np.arange(lon.size), built(lon, lat, 16).select(shape))
-    fixed = [(round(x * 1e7), round(y * 1e7)) for x, y in line]
-    for row in range(lon.size):
-        metres = naive_geo.to_arc_m(fixed, int(lon[row]), int(lat[row]))
-        if abs(metres - radius_m) > 1 + radius_m * 1e-4:  # the walk has steps
-            assert found[row] == (metres < radius_m), (row, metres)
+    found = np.isin(np.arange(lon.size), built(lon, lat, 16).select(corridor(line, radius_m)))
+    metres = naive_geo.to_arc_m([(round(x * 1e7), round(y * 1e7)) for x, y in line], lon, lat)
+    sure = np.abs(metres - radius_m) > 0.002  # the walk has steps of a millimetre
+    assert (found[sure] == (metres < radius_m)[sure]).all()
 
 
 @EXAMPLES
@@ -189,6 +186,80 @@ def test_a_hundred_thousand_nearest_and_all_of_them() -> None:
     assert np.array_equal(most, every[:100_000])
     assert np.array_equal(np.sort(every), np.arange(150_000))
     assert index.nearest(5.0, 52.0, 0).size == 0
+
+
+# --- the nasty cases, each by name ----------------------------------------------------------------------------------
+
+M = 10_000_000  # fixed-point units of a degree
+
+
+def selected(geometry: shapely.Geometry, *points: tuple[int, int]) -> list[bool]:
+    """Which points a polygon takes, the same for every height of a band, and as GEOS says."""
+    lon, lat = (np.array(column, np.int32) for column in zip(*points, strict=True))
+    answers = [
+        np.isin(np.arange(lon.size), built(lon, lat, s).select(shape_of_geometry(geometry))) for s in (13, 16, 24)
+    ]
+    covered = naive_geo.covered(geometry, lon, lat)
+    assert all(set(np.flatnonzero(answer).tolist()) == covered for answer in answers)
+    return answers[0].tolist()
+
+
+def test_points_exactly_on_vertices() -> None:
+    star = shapely.Polygon([(0, 0), (3 * M, 1), (M, M), (1, 3 * M), (-7, M), (0, 0)])
+    corners = [(int(x), int(y)) for x, y in shapely.get_coordinates(star)[:-1]]
+    assert all(selected(star, *corners))
+    assert not any(selected(star, *((x - 9, y - 9) for x, y in corners if (x, y) != (M, M))))
+
+
+def test_points_exactly_on_edges() -> None:
+    slope = shapely.Polygon([(0, 0), (7 * M, 3 * M), (0, 3 * M), (0, 0)])
+    on = [(7 * k, 3 * k) for k in (1, 2, 65_536, 65_537, M - 1)]
+    assert all(selected(slope, *on))
+    assert not any(selected(slope, *((x + 3, y) for x, y in on)))
+    assert all(selected(slope, *((x - 3, y) for x, y in on[2:])))
+
+
+def test_points_level_with_horizontal_edges() -> None:
+    steps = shapely.Polygon([(0, 0), (4, 0), (4, 2), (8, 2), (8, 0), (12, 0), (12, 4), (6, 4), (6, 6), (0, 6), (0, 0)])
+    steps = shapely.transform(steps, lambda xy: xy * M)
+    assert selected(steps, *((x * M, 2 * M) for x in (-1, 0, 2, 4, 6, 8, 12, 13))) == [False, *[True] * 6, False]
+    assert selected(steps, *((x * M, 0) for x in (-1, 0, 4, 6, 8, 12, 13))) == [
+        False,
+        True,
+        True,
+        False,
+        True,
+        True,
+        False,
+    ]
+    assert selected(steps, *((x * M, 4 * M) for x in (-1, 3, 6, 9, 12, 13))) == [False, True, True, True, True, False]
+
+
+def test_holes_that_touch_the_border_and_each_other() -> None:
+    holes = [[(0, 4), (4, 2), (4, 6)], [(4, 2), (8, 2), (8, 4)], [(8, 8), (9, 8), (9, 10)]]
+    town = shapely.Polygon([(0, 0), (10, 0), (10, 10), (0, 10)], holes)
+    assert town.is_valid
+    town = shapely.transform(town, lambda xy: xy * M)
+    where = [(0, 4), (2, 4), (4, 2), (7, 2.5), (8, 4), (8.8, 8.4), (9, 10), (9, 9), (5, 9)]
+    taken = [True, False, True, False, True, False, True, True, True]
+    assert selected(town, *((int(x * M), int(y * M)) for x, y in where)) == taken
+
+
+def test_slivers_of_a_centimetre() -> None:
+    sliver = shapely.Polygon([(0, 0), (5 * M, 2 * M), (5 * M + 1, 2 * M), (0, 0)])
+    assert selected(sliver, (0, 0), (5 * M, 2 * M), (5 * M + 1, 2 * M), (5 * M + 2, 2 * M)) == [True, True, True, False]
+    assert selected(sliver, (5, 2), (5 * 65_536, 2 * 65_536), (5 * M - 5, 2 * M - 2), (6, 2), (5, 3)) == [
+        True, True, True, False, False,
+    ]  # fmt: skip
+
+
+def test_the_poles_have_every_longitude() -> None:
+    index = PlaceIndex.build([0.0, 90.0, -180.0, 10.0, 10.0], [90.0, 90.0, 90.0, 89.9999, -90.0])
+    assert sorted(index.select(circle(123.4, 90.0, 0.01)).tolist()) == [0, 1, 2], "all at one spot"
+    assert sorted(index.select(circle(190.0 - 360, 89.9999, 11.2)).tolist()) == [0, 1, 2]
+    assert index.nearest(-77.0, -90.0, 1).tolist() == [4]
+    cap = shape_of_geometry(shapely.box(-180 * M, 89 * M, 180 * M, 90 * M))
+    check_answer(index, cap, {0, 1, 2, 3})
 
 
 # --- many at one place, few, none -------------------------------------------------------------------------------------
