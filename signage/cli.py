@@ -6,10 +6,13 @@ import logging
 import signal
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import trio
 import typer
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 app = typer.Typer(
     help="Boards at stops: play them, and see what they will show.", no_args_is_help=True, add_completion=False
@@ -72,39 +75,57 @@ def preview(
     language: Annotated[str, typer.Option(help="The main language: its hyphenation is used")] = "nl",
     model: Annotated[list[str] | None, typer.Option(help="A model of `simulate --list-moods`; none: all")] = None,
     png: Annotated[Path | None, typer.Option(help="Folder for a picture of each model, lamps and all")] = None,
+    photo: Annotated[Path | None, typer.Option(help="A picture that boards with pictures show beside the text")] = None,
 ) -> None:
     """Show a text as each model of board will, or say why it cannot. Ends with 1 when a model cannot."""
-    from signage import draw, layout
+    from signage import draw, layout, pictures
     from signage.showing import forms_of
-    from signage.simulators.models import MODELS
+    from signage.simulators.models import MODELS, PASSENGER_MODELS
 
-    unknown = [name for name in model or () if name not in MODELS]
+    models = {**MODELS, **PASSENGER_MODELS}
+    unknown = [name for name in model or () if name not in models]
     if unknown:
-        raise typer.BadParameter(f"no model {unknown[0]!r}; there are {', '.join(MODELS)}")
+        raise typer.BadParameter(f"no model {unknown[0]!r}; there are {', '.join(models)}")
     texts = {language: text} | ({"en": english} if english else {})
     forms = forms_of(texts, {language: list(short or [])})
+    image = _open_photo(photo)
     refused = False
-    for name in model or list(MODELS):
-        one = layout.model_of(MODELS[name])
+    for name in model or list(models):
+        one = layout.model_of(models[name])
         try:
-            laid = layout.lay_out(forms, one, layout.Pace())
+            size = image.size if image is not None and one.media else None
+            laid, beside, box = pictures.lay_out_beside(forms, one, layout.Pace(), size)
         except layout.Unfit as unfit:
             refused = True
             typer.secho(f"{name}: cannot show it: {unfit}", fg="red")
             continue
-        without = f", without {', '.join(laid.left_out)}" if laid.left_out else ""
+        without = f", picture {beside.width} x {beside.height}" if beside is not None else ""
+        without += f", without {', '.join(laid.left_out)}" if laid.left_out else ""
         font = f", font {laid.font}" if laid.font else ""
         typer.echo(
             f"{name}: {laid.behaviour}, {len(laid.pages)} page(s){font}, form {laid.form + 1} of {len(forms)}{without}"
         )
-        pages = [draw.page_dots(page, one, laid.font) for page in laid.pages]
+        if name in PASSENGER_MODELS:
+            typer.echo("  RTIG T047: it is sent the text and breaks the lines itself; these are the engine's")
+        pages = [draw.page_dots(page, one, laid.font, box or ()) for page in laid.pages]
         for page, dots in zip(laid.pages, pages, strict=True):
             typer.secho(draw.braille(dots), fg="yellow")
             typer.echo(f"  {page.language}, {page.seconds:g} s")
         if png is not None:
             png.mkdir(parents=True, exist_ok=True)
-            draw.picture(pages, png / f"{name}.png")
+            draw.picture(pages, png / f"{name}.png", image, beside or ())
     raise typer.Exit(code=1 if refused else 0)
+
+
+def _open_photo(path: Path | None) -> Image | None:
+    from PIL import Image, UnidentifiedImageError
+
+    if path is None:
+        return None
+    try:
+        return Image.open(path)
+    except (OSError, UnidentifiedImageError) as error:
+        raise typer.BadParameter(f"{path} is no picture: {error}") from None
 
 
 async def _until_signal(run: object) -> None:

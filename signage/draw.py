@@ -30,16 +30,17 @@ CASE: Final = (10, 10, 12)
 PICTURE_PX_MAX: Final = 4_000  # a TFT is drawn one pixel to one, lamps only where they fit
 
 
-def page_dots(page: Page, model: Model, font: str) -> Dots:
-    """The dots of a page; lines are centred on pixel boards, and left on line boards as they stand."""
+def page_dots(page: Page, model: Model, font: str, box: Sequence[int] = ()) -> Dots:
+    """The dots of a page; lines are centred on pixel boards (in their box), and left on line boards as they stand."""
     if model.kind == "characters":
         return _cells(page.lines, model)
     face = load_face(font)
     board = np.zeros((model.height_px, model.width_px), np.bool_)
-    top = max(0, (model.height_px - len(page.lines) * face.height) // 2)
+    box_left, box_top, box_width, box_height = box or (0, 0, model.width_px, model.height_px)
+    top = box_top + max(0, (box_height - len(page.lines) * face.height) // 2)
     for number, line in enumerate(page.lines):
         dots = face.draw(line)
-        left = max(0, (model.width_px - dots.shape[1]) // 2)
+        left = box_left + max(0, (box_width - dots.shape[1]) // 2)
         y = top + number * face.height
         height, width = min(dots.shape[0], board.shape[0] - y), min(dots.shape[1], board.shape[1] - left)
         board[y : y + height, left : left + width] = dots[:height, :width]
@@ -73,9 +74,15 @@ def braille(dots: Dots, columns_max: int = 120) -> str:
     return "\n".join("".join(chr(0x2800 + int(code)) for code in row) for row in codes)
 
 
-def picture(pages: Sequence[Dots], path: Path) -> None:
-    """Pages below one another as a PNG: lamps for LED boards, plain pixels for boards too large for that."""
+def picture(pages: Sequence[Dots], path: Path, photo: Image.Image | None = None, box: Sequence[int] = ()) -> None:
+    """Pages below one another as a PNG: lamps for LED boards, plain pixels for boards too large for that; a photo in
+    its box.
+    """
     drawn = [_lamps(dots) if max(dots.shape) * PITCH_PX <= PICTURE_PX_MAX else _pixels(dots) for dots in pages]
+    if photo is not None and box:
+        left, up, wide, high = box
+        for image in drawn:
+            image.paste(photo.convert("RGB").resize((wide, high)), (left, up))
     width, gap = max(image.width for image in drawn), 2 * PITCH_PX
     sheet = Image.new("RGB", (width + 2 * gap, sum(image.height + gap for image in drawn) + gap), CASE)
     top = gap

@@ -55,6 +55,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     scroll_characters: int = 0
     pages: int = 4
     languages: tuple[str, ...] = ()
+    media: tuple[str, ...] = ()  # content types of pictures
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +98,7 @@ def model_of(caps: Caps) -> Model:
         scroll_characters=caps.scroll_characters,
         pages=caps.pages,
         languages=tuple(caps.languages),
+        media=tuple(caps.media) if caps.kind == "image" else (),
     )
 
 

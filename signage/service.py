@@ -105,8 +105,18 @@ class Signage:
         await trio.lowlevel.checkpoint()
         return plan
 
-    async def show(self, action_id: int, action: wire.Action, shape: shapes.Shape, lane: int, now_ms: int) -> None:
-        """Put an action on the boards of its area that can show it. Again: nothing.
+    async def show(
+        self,
+        action_id: int,
+        action: wire.Action,
+        shape: shapes.Shape,
+        lane: int,
+        now_ms: int,
+        *,
+        photo: wire.Photo | None = None,
+    ) -> None:
+        """Put an action on the boards of its area that can show it, its photo on those that take pictures. Again:
+        nothing.
 
         *Cancellation*: may be cancelled; the action may then be on boards or not. *Errors*: what the memory raises, and
         then nothing was published.
@@ -124,6 +134,7 @@ class Signage:
             start_ms=now_ms,
             end_ms=action.end_ms,
             boards=[board.id for board in chosen],
+            photo=photo,
         )
         await self._write({reconcile.ACTIONS: [(str(action_id), reconcile.encode_record(record))]})
         if not self._core.has(action_id):

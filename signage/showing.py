@@ -10,7 +10,9 @@ Rules:
    show it, the action is taken down at once. So is it on a model that cannot show an updated text: an old one may send
    people after the wrong car, and a part of the new one would be a cut.
 4. What is to be shown at once has start 0, not the engine's time: a board whose clock is late must not wait.
-5. A record is what must be remembered: it is durable before anything is published.
+5. Boards that take pictures get the photo of the action beside its text, with an update too; never with a result: who
+   was found has a right not to be shown any more.
+6. A record is what must be remembered: it is durable before anything is published.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ from typing import Literal
 import msgspec
 
 from fanout import wire
-from signage.dialects.native import EMERGENCY, Item, Stage
-from signage.layout import Layout, Model, Pace, Unfit, lay_out
+from signage.dialects.native import EMERGENCY, Item, Media
+from signage.layout import Model, Pace, Unfit
+from signage.pictures import Box, lay_out_beside
 
 Forms = tuple[tuple[tuple[str, str], ...], ...]
 
@@ -42,6 +45,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     result_texts: dict[str, str] = {}
     result_end_ms: int = 0
     reason: str = ""
+    photo: wire.Photo | None = None
 
     @property
     def live(self) -> bool:
@@ -119,28 +123,44 @@ class Showing:
         else:
             forms = forms_of(record.request.texts, record.request.boards.texts)
             end_ms, priority = record.end_ms, record.priority
+        photo = record.photo if record.live else None
+        if photo is not None and (photo.mime not in model.media or not photo.url):
+            photo = None
         try:
-            layout = lay_out(forms, model, self._pace)
+            placed = lay_out_beside(
+                forms, model, self._pace, (photo.width, photo.height) if photo is not None else None
+            )
         except Unfit as unfit:
             self._why[model] = str(unfit)
             return None
+        layout = placed.layout
         chosen = dict(forms[layout.form])
         self._texts[model] = {language: chosen[language] for language in layout.languages}
-        return item_of(record.action, record.stage, priority, layout, end_ms, record.start_ms)
+        media = [_media(photo, placed.picture, end_ms)] if photo is not None and placed.picture is not None else []
+        return Item(
+            action=record.action,
+            stage=record.stage,
+            priority=priority,
+            behaviour=layout.behaviour,
+            pages=list(layout.pages),
+            font=layout.font,
+            start_ms=0,
+            end_ms=end_ms,
+            received_ms=record.start_ms,
+            media=media,
+            box=list(placed.text or ()),
+        )
 
 
-def item_of(action: int, stage: Stage, priority: int, layout: Layout, end_ms: int, received_ms: int) -> Item:
-    """A laid-out text as an item of a document."""
-    return Item(
-        action=action,
-        stage=stage,
-        priority=priority,
-        behaviour=layout.behaviour,
-        pages=list(layout.pages),
-        font=layout.font,
-        start_ms=0,
-        end_ms=end_ms,
-        received_ms=received_ms,
+def _media(photo: wire.Photo, box: Box, end_ms: int) -> Media:
+    return Media(
+        url=photo.url,
+        content_type=photo.mime,
+        sha256=photo.hash,
+        expires_ms=end_ms,
+        width_px=photo.width,
+        height_px=photo.height,
+        box=list(box),
     )
 
 

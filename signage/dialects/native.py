@@ -141,16 +141,23 @@ class Page(Message, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class Media(Message, frozen=True, kw_only=True, omit_defaults=False):
-    """A picture by reference. The board fetches it, checks the SHA-256, and drops it at its expiry."""
+    """A picture by reference. The board fetches it, checks the SHA-256, and drops it at its expiry. `box`: where it
+    stands on the screen, `[left, top, width, height]` in pixels; `width_px`, `height_px`: of the file.
+    """
 
     url: str
     content_type: str
     sha256: str
     expires_ms: int
+    width_px: int
+    height_px: int
+    box: list[int]
 
 
 class Item(Message, frozen=True, kw_only=True, omit_defaults=False):
-    """One message, laid out for this model. Shown from `start_ms` until just before `end_ms`."""
+    """One message, laid out for this model. Shown from `start_ms` until just before `end_ms`. `box`: where its text
+    stands, beside a picture; empty: the whole board.
+    """
 
     action: int
     stage: Stage
@@ -163,6 +170,7 @@ class Item(Message, frozen=True, kw_only=True, omit_defaults=False):
     end_ms: int
     received_ms: int = 0  # when the engine took it: emergencies page in this order
     media: list[Media] = []
+    box: list[int] = []
 
 
 class Document(Message, frozen=True, kw_only=True, omit_defaults=False):

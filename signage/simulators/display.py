@@ -89,6 +89,7 @@ class Display:
             "why": frame.why,
             "shown": [[item.action, item.stage] for item in frame.items],
             "pages": [page.lines for item in frame.items for page in item.pages],
+            "pictures": [picture.sha256 for item in frame.items for picture in item.media],
         }
 
     @property

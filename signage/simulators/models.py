@@ -13,7 +13,7 @@ from signage.dialects.native import Caps
 _FOUR: Final = ["nl", "en", "de", "fr"]
 _LED: Final = Caps(board="", model="", colours="amber", languages=_FOUR)
 _TFT: Final = Caps(
-    board="", model="", kind="image", colours="rgb", charset="utf-8", media=["image/png"], languages=_FOUR
+    board="", model="", kind="image", colours="rgb", charset="utf-8", media=["image/jpeg"], languages=_FOUR
 )
 _WITH: Final = msgspec.structs.replace
 
@@ -38,6 +38,20 @@ MODELS: Final[dict[str, Caps]] = {
         _WITH(_TFT, model="tft-1920x360", width_px=1920, height_px=360, pages=6, form="json"),
     )
 }
+
+PASSENGER_MODELS: Final[dict[str, Caps]] = {
+    "pid-led-3x26": Caps(
+        board="",
+        model="pid-led-3x26",
+        lines=3,
+        characters=26,
+        charset="utf-8",
+        scrolls=True,
+        scroll_characters=150,
+        pages=8,
+    ),
+}
+"""Displays of RTIG T047, as their capability response describes them: for previews."""
 
 DEFAULT: Final = "led-3x26"
 

@@ -61,7 +61,7 @@ def read(payload: bytes) -> Any:
     return msgspec.json.decode(payload) if payload[:1] in (b"{", b"[") else msgspec.msgpack.decode(payload)
 
 
-@pytest.mark.parametrize("name", ["caps", "state", "reported", "ack", "envelope", "area"])
+@pytest.mark.parametrize("name", ["caps", "state", "reported", "ack", "envelope", "area", "media"])
 def test_examples_are_read(name: str) -> None:
     payload = EXAMPLES[name].encode()
     match name:
@@ -73,6 +73,8 @@ def test_examples_are_read(name: str) -> None:
             assert native.read_reported("utr-cs-a1", payload).shown[0].action == 17
         case "ack":
             assert [ack.what for ack in native.read_acks("utr-cs-a1", payload)] == ["received", "shown"]
+        case "media":
+            assert msgspec.json.decode(payload, type=native.Media).width_px == 900
         case "area":
             document, _ = native.read_envelope("utr-cs-a1", payload)
             assert (document.board, document.area, document.model) == ("", "led-3x26.utrecht", "led-3x26")

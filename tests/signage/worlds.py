@@ -120,7 +120,14 @@ class World:
 
     # --- the engine ---------------------------------------------------------------------------------------------------
 
-    def show(self, number: int, what: wire.Action, lane: int = 0, boards: set[str] | None = None) -> None:
+    def show(
+        self,
+        number: int,
+        what: wire.Action,
+        lane: int = 0,
+        boards: set[str] | None = None,
+        photo: wire.Photo | None = None,
+    ) -> None:
         if boards is not None:  # somewhere else, lest a board that appears later be in its area
             what = msgspec.structs.replace(what, area=wire.Circle(lon=170.0, lat=-40.0, radius_m=1.0))
         record = Record(
@@ -130,6 +137,7 @@ class World:
             start_ms=self.now_ms,
             end_ms=what.end_ms,
             boards=[board.id for board in self.core.boards if boards is None or board.id in boards],
+            photo=photo,
         )
         self.core.add(record, shape_of(what.area))
         self.orders[number] = Order(record.priority, self.now_ms, what.end_ms, boards)
