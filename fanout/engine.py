@@ -37,7 +37,7 @@ from fanout.posts import NOBODY, Photos, Posts
 from fanout.registry.registry import Registry
 from fanout.results import forecast, tallies
 from fanout.settings import KindSettings, Settings
-from fanout.store.protocol import ActionRecord, NewBatch, PhaseRecord, Rows, Store
+from fanout.store.protocol import ActionRecord, NewBatch, PhaseRecord, Store
 from fanout.store.protocol import Bytes8 as Status
 from fanout.store.states import OPEN, State, reached
 from fanout.store.writer import Writer
@@ -392,33 +392,33 @@ class Engine:
     def _further_batches(
         self, record: ActionRecord, offered: tuple[str, ...], who: Callable[[Status], NDArray[np.bool_]]
     ) -> list[NewBatch]:
-        """Everyone whose state `who` picks, each once per channel, in the order in which they were told.
+        """Everyone whose state `who` picks, each once, in the order in which they were told.
 
-        What still waits for its wave waits here as well, and goes with it.
+        Whom several channels reached gets it by the one that certainly did, the newest first: on both, a fall-back
+        from one to the other would ring twice. What still waits for its wave waits here as well, and goes with it.
         """
         asked = _request_of(record).waves
         waiting = asked is not None and record.state in ("open", "paused")
         let_go = self._waves.counts(record, asked).let_go if asked is not None and waiting else None
-        told: dict[int, list[Rows]] = {}
+        views = list(self._store.batches(record.id))
+        best = np.zeros(1 + max((int(view.rows.max(initial=0)) for view in views), default=0), np.uint32)
+        ranks = [_rank(view.status, who(view.status), view.phase, view.channel) for view in views]
+        for view, rank in zip(views, ranks, strict=True):
+            best[view.rows] = np.maximum(best[view.rows], rank)
         batches: list[NewBatch] = []
-        for view in self._store.batches(record.id):
-            hit = who(view.status)
-            earlier = told.setdefault(view.channel, [])
-            if view.phase:
-                hit &= ~np.isin(view.rows, np.concatenate(earlier or [view.rows[:0]]))
-            if not hit.any():
-                continue
-            earlier.append(view.rows[hit])
-            batches.append(
-                NewBatch(
-                    channel=view.channel,
-                    language=told_in(view.language, offered),
-                    seq=view.seq,
-                    rows=view.rows[hit],
-                    generations=view.generations[hit],
-                    not_before_ms=0 if let_go is None or view.seq < let_go else record.end_ms,
+        for view, rank in zip(views, ranks, strict=True):
+            hit = (rank > 0) & (rank == best[view.rows])
+            if hit.any():
+                batches.append(
+                    NewBatch(
+                        channel=view.channel,
+                        language=told_in(view.language, offered),
+                        seq=view.seq,
+                        rows=view.rows[hit],
+                        generations=view.generations[hit],
+                        not_before_ms=0 if let_go is None or view.seq < let_go else record.end_ms,
+                    )
                 )
-            )
         return batches
 
     def _phases_and_counts(self, action_id: int) -> tuple[Any, Any]:
@@ -436,6 +436,13 @@ def _add_phase(
 ) -> bool:
     phase = msgspec.structs.replace(phase, action=action_id)
     return store.add_phase(action_id, phase, batches, state=after or before, from_states=(before,))
+
+
+def _rank(status: Status, hit: NDArray[np.bool_], phase: int, channel: int) -> NDArray[np.uint32]:
+    """uint32[n]: how good a batch's channel is for the next message to each of its rows; 0: not at all."""
+    certain = np.isin(status, (State.ACCEPTED, State.DELIVERED))
+    rank: NDArray[np.uint32] = np.where(hit, 1 + channel + (phase << 8) + (certain.astype(np.uint32) << 24), 0)
+    return rank.astype(np.uint32)
 
 
 def _told_or_waiting(status: Status) -> NDArray[np.bool_]:

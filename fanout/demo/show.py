@@ -108,7 +108,8 @@ def summary_table(actions: Sequence[dict[str, object]]) -> Table:
     """The summary as people read it: one column an action."""
     table = Table("", *(str(action["name"]) for action in actions), title="summary", title_justify="left")
     rows = {
-        "selected": "people selected", "accepted": "accepted by providers", "failed": "failed", "unknown": "unknown",
+        "selected": "people selected", "accepted": "accepted by providers", "delivered": "receipts: delivered",
+        "failed": "failed", "unknown": "unknown",
         "expired": "expired", "cancelled": "cancelled", "reasons": "why failed", "first_ms": "first accepted, ms",
         "p90_ms": "90 % accepted, ms", "last_ms": "last accepted, ms", "boards_selected": "boards selected",
         "boards_shown": "boards confirmed", "boards_last_ms": "last board, ms", "boards_cleared": "boards cleared",

@@ -42,7 +42,7 @@ class Stage:
     def __init__(self, crew: Crew, scene: world.World) -> None:
         self.crew = crew
         self.scene = scene
-        self.providers = f"https://127.0.0.1:{scene.provider_port}"
+        self.providers = scene.providers
         self.tls = ssl.create_default_context(cafile=str(scene.certificates / "ca.pem"))
 
     def start_engine(self) -> float:
@@ -54,6 +54,7 @@ class Stage:
         took_s = self.crew.wait_for("the engine", run_file.exists, PATIENCE_S)
         self.address, self.key = run_file.read_text().strip(), self.new_key(SCOPES)
         self.engine = Client(self.address, self.key)
+        world.set_moods(self.scene, self.address)
         return took_s
 
     def stop_engine(self, *, hard: bool = False) -> None:

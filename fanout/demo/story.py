@@ -1,8 +1,9 @@
 """The story of the demo, told through the public API with the client a control room would use.
 
 1. A child is missing in a town: everyone within 2 km and the boards there. The child is found: the result, to the same.
-2. An AMBER Alert goes to the whole nation. While it runs, a second child is missing in another town: that action
-   overtakes the national one. Both end with their results.
+2. An AMBER Alert goes to the whole nation. While it runs, one of two suppliers of SMS fails, and the other one takes
+   over; and a second child is missing in another town: that action overtakes the national one. Both end with their
+   results.
 
 At the end the engine is stopped, and who was told when is read from its ledger for the picture.
 """
@@ -36,6 +37,7 @@ WIDTH: Final = 100  # of a log or a pipe
 FOLLOW_S: Final = 0.2
 PATIENCE_S: Final = 240.0
 RADIUS_M: Final = 2_000.0
+STORM_S: Final = 4.0
 
 
 class Options(NamedTuple):
@@ -145,8 +147,9 @@ def _play(console: Console, crew: Crew, options: Options) -> dict[str, Any]:
     store = open_store(load(scene.settings_file))
     key = create_key(store, "police", "demo", SCOPES, app.clock_ms())
     store.close_store()
+    world.set_moods(scene, address)
     with Client(address, key) as engine:
-        stage = _Stage(console, crew, engine)
+        stage = _Stage(console, crew, engine, scene, address)
         stage.play_local(ASSEN)
         stage.play_nation(NATION, ZWOLLE)
         memory = crew.memory_mb("engine")
@@ -218,10 +221,12 @@ def _metrics(address: str) -> str:
 class _Stage:
     """Plays acts and keeps what came of them."""
 
-    def __init__(self, console: Console, crew: Crew, engine: Client) -> None:
+    def __init__(self, console: Console, crew: Crew, engine: Client, scene: world.World, address: str) -> None:
         self._console = console
         self._crew = crew
         self._engine = engine
+        self._scene = scene
+        self._address = address
         self.actions: list[dict[str, Any]] = []
         self.played: list[tuple[Act, int]] = []
 
@@ -239,6 +244,7 @@ class _Stage:
         """The whole nation, a local action in the middle of it, and both results."""
         everyone = self._start(nation)
         with show.Progress(self._console) as progress:
+            self._storm(progress, nation, everyone.id)
             self._follow(progress, [(nation, everyone.id)], _share(0.2))
             near = self._start(local)
             both = [(nation, everyone.id), (local, near.id)]
@@ -271,6 +277,19 @@ class _Stage:
             f"[bold]{act.name}[/]: action {accepted.id}, {accepted.people:,} people, {accepted.boards.boards:,} boards"
         )
         return accepted
+
+    def _storm(self, progress: show.Progress, act: Act, action_id: int) -> None:
+        """One of two suppliers of SMS answers 503 for a while; its batches go to the other one."""
+        world.set_moods(self._scene, self._address, sms={"storm": 1.0})
+        before, over_s = world.totals(self._scene), time.monotonic() + STORM_S
+        self._console.print("the first supplier of SMS answers every call with 503")
+        self._follow(progress, [(act, action_id)], lambda _: time.monotonic() > over_s)
+        world.set_moods(self._scene, self._address)
+        after = world.totals(self._scene)
+        first, second = (after.get(name, 0) - before.get(name, 0) for name in ("sms", "sms_second"))
+        self._console.print(
+            f"it works again after {STORM_S:.0f} s: {first} calls were refused, and the second took {second}"
+        )
 
     def _close(self, act: Act, action_id: int) -> None:
         request = wire.ResultRequest(
@@ -315,6 +334,7 @@ class _Stage:
                 "name": act.name,
                 "selected": first.selected,
                 "accepted": first.accepted,
+                "delivered": ended.tallies[0].delivered,
                 "failed": first.failed,
                 "expired": first.expired,
                 "cancelled": first.cancelled,

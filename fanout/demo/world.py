@@ -5,14 +5,20 @@ from __future__ import annotations
 import csv
 import shutil
 import socket
+import ssl
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
 
+import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fanout.simulators import nation
 from signage.broker import find_mosquitto
+
+RECEIPT_SECRET: Final = "shared with the simulators"  # noqa: S105
+VOICE_PER_S: Final = 250.0
+"""Calls a second. Suppliers allow 30; with that, one in a hundred of a nation would be rung for nine minutes."""
 
 
 class World(NamedTuple):
@@ -24,6 +30,11 @@ class World(NamedTuple):
     settings_file: Path
     certificates: Path
     provider_port: int
+
+    @property
+    def providers(self) -> str:
+        """Address of the provider simulators."""
+        return f"https://127.0.0.1:{self.provider_port}"
 
     @property
     def data(self) -> Path:
@@ -44,11 +55,26 @@ def make(folder: Path, participants: int, boards: int, seed: int, senders: int) 
         certificates=folder / "certificates",
         provider_port=free_port(),
     )
-    people: pa.Table = nation.spread(participants, seed)
+    people: pa.Table = nation.spread(participants, seed, every_channel=True, push_origin=world.providers)
     pq.write_table(people, world.people_file)
     _write_boards(world.boards_file, boards - standard_displays(boards), seed)
     world.settings_file.write_text(_settings(world, senders))
     return world
+
+
+def set_moods(world: World, api: str, **moods: Any) -> None:
+    """How the simulators behave from now on; receipts go to the API at `api`, one in fifty comes twice."""
+    receipts = {"url": f"{api}/v1/receipts", "secret": RECEIPT_SECRET, "doubled": 0.02, "late": 0.1, "failed": 0.01}
+    tls = ssl.create_default_context(cafile=str(world.certificates / "ca.pem"))
+    with httpx.Client(verify=tls, trust_env=False, timeout=30) as http:
+        http.put(f"{world.providers}/_moods", json={"receipts": receipts} | moods).raise_for_status()
+
+
+def totals(world: World) -> dict[str, int]:
+    """Requests that the simulators had so far, by provider."""
+    tls = ssl.create_default_context(cafile=str(world.certificates / "ca.pem"))
+    found: dict[str, int] = httpx.get(f"{world.providers}/_totals", verify=tls, trust_env=False, timeout=30).json()
+    return found
 
 
 def standard_displays(boards: int) -> int:
@@ -83,8 +109,7 @@ def _write_boards(path: Path, boards: int, seed: int) -> None:
 
 
 def _settings(world: World, senders: int) -> str:
-    providers = f"https://127.0.0.1:{world.provider_port}"
-    ca = world.certificates / "ca.pem"
+    where = f'enabled = true\nurl = "{world.providers}"\nca = "{world.certificates / "ca.pem"}"'
     return f"""# Settings of the demo: all on this machine, held by the fence.
 [engine]
 data = "{world.data}"
@@ -95,18 +120,31 @@ listen = "127.0.0.1:0"
 processes = {senders}
 # The quotas are raised far above the real ones, so that the demo shows what this machine can do.
 [providers.fcm]
-url = "{providers}"
-ca = "{ca}"
+{where}
 rate_per_s = 100_000.0
 burst = 100_000
 [providers.apns]
-url = "{providers}"
-ca = "{ca}"
+{where}
 rate_per_s = 100_000.0
 burst = 100_000
-[providers.sms]
-url = "{providers}"
-ca = "{ca}"
+[providers.webpush]
+{where}
 rate_per_s = 50_000.0
 burst = 50_000
+[providers.sms]
+{where}
+receipt_secret = "{RECEIPT_SECRET}"
+rate_per_s = 50_000.0
+burst = 50_000
+[providers.sms_second]
+{where}
+product_token = "second"
+receipt_secret = "{RECEIPT_SECRET}"
+rate_per_s = 50_000.0
+burst = 50_000
+[providers.voice]
+{where}
+receipt_secret = "{RECEIPT_SECRET}"
+rate_per_s = {VOICE_PER_S}
+burst = 250
 """

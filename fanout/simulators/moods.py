@@ -31,7 +31,8 @@ class Mood(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Receipts(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Receipts of SMS: where they are posted (none: nowhere), signed with what, and what becomes of them on the way.
+    """Receipts of SMS and voice: below which address they are posted (`<url>/sms`; none: nowhere), signed with what,
+    and what becomes of them on the way.
 
     Every doubled one comes twice; late ones come after the others, so order is lost too.
     """
@@ -53,6 +54,7 @@ class Moods(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     apns: Mood = msgspec.field(default_factory=Mood)
     webpush: Mood = msgspec.field(default_factory=Mood)
     sms: Mood = msgspec.field(default_factory=Mood)
+    sms_second: Mood = msgspec.field(default_factory=Mood)  # the supplier whose product token ends with `second`
     voice: Mood = msgspec.field(default_factory=Mood)
     whatsapp: Mood = msgspec.field(default_factory=Mood)
     x: Mood = msgspec.field(default_factory=Mood)

@@ -39,17 +39,24 @@ Matrix = NDArray[np.uint8]
 
 
 def spread(
-    participants: int, seed: int, *, every_channel: bool = False, dead: float = 0.01, wrong: float = 0.001
+    participants: int,
+    seed: int,
+    *,
+    every_channel: bool = False,
+    push_origin: str = "https://127.0.0.1:9443",
+    dead: float = 0.01,
+    wrong: float = 0.001,
 ) -> pa.Table:
     """Participants in the import format (see `fanout.registry.ingest`), in no order of place.
 
-    60 % are reached by FCM, 30 % by APNs, others by SMS; `every_channel` leaves 6 % to SMS and gives the rest a voice
-    call or Web Push. One in twelve who has an app gives a number too. `dead`, `wrong`: shares of addresses.
+    60 % are reached by FCM, 30 % by APNs, others by SMS; `every_channel` leaves 6 % to SMS, and gives 3 % Web Push of
+    the push service at `push_origin`, 1 % a voice call. One in twelve who has an app gives a number too. `dead`,
+    `wrong`: shares of addresses.
     """
     random = np.random.default_rng(seed)
     columns: dict[str, Any] = {"id": _strings(_ids(participants))}
     columns |= _places(random, participants)
-    columns |= _addresses(random, participants, every_channel, dead, wrong)
+    columns |= _addresses(random, participants, push_origin if every_channel else None, dead, wrong)
     columns["language"] = _chosen(random, participants, ("nl", "en"), (0.94, 0.06))
     columns["age_group"] = _chosen(
         random, participants, ("unknown", "youth", "adult", "senior"), (0.3, 0.06, 0.44, 0.2)
@@ -133,21 +140,23 @@ def _away(random: np.random.Generator, towns: dict[str, Any], home: NDArray[np.i
 # --- addresses --------------------------------------------------------------------------------------------------------
 
 
-def _addresses(random: np.random.Generator, n: int, every_channel: bool, dead: float, wrong: float) -> dict[str, Any]:
+def _addresses(
+    random: np.random.Generator, n: int, push_origin: str | None, dead: float, wrong: float
+) -> dict[str, Any]:
     share, fate = random.random(n), random.random(n)
     gone, bad = fate < dead, (fate >= dead) & (fate < dead + wrong)
     fcm, apns = share < 0.60, (share >= 0.60) & (share < 0.90)
-    sms = (share >= 0.90) & (share < 0.96) if every_channel else share >= 0.90
+    sms = (share >= 0.90) & (share < 0.96) if push_origin else share >= 0.90
     also = (fcm | apns) & (random.random(n) < 1 / 12)
     columns: dict[str, Any] = {
         "fcm": _strings(_marked(_fcm(random, int(fcm.sum())), gone[fcm], bad[fcm]), fcm),
         "apns": _strings(_marked(_letters(random, int(apns.sum()), 64, _HEX), gone[apns], bad[apns]), apns),
         "sms": _strings(_numbers(np.flatnonzero(sms | also), gone[sms | also]), sms | also),
     }
-    if every_channel:
-        voice, web = (share >= 0.96) & (share < 0.98), share >= 0.98
+    if push_origin:
+        web, voice = (share >= 0.96) & (share < 0.99), share >= 0.99
         columns["voice"] = _strings(_numbers(np.flatnonzero(voice), gone[voice]), voice)
-        columns["webpush"] = _strings(_subscriptions(random, int(web.sum()), gone[web]), web)
+        columns["webpush"] = _strings(_subscriptions(random, push_origin, int(web.sum()), gone[web]), web)
     return columns
 
 
@@ -180,9 +189,9 @@ def _numbers(rows: NDArray[np.intp], gone: NDArray[np.bool_]) -> Matrix:
     return np.hstack([np.tile(np.frombuffer(b"+316", np.uint8), (rows.size, 1)), digits.astype(np.uint8)])
 
 
-def _subscriptions(random: np.random.Generator, n: int, gone: NDArray[np.bool_]) -> Matrix:
+def _subscriptions(random: np.random.Generator, origin: str, n: int, gone: NDArray[np.bool_]) -> Matrix:
     """Push subscriptions of a browser, all with one valid P-256 key: the base point, known to all."""
-    head = b'{"endpoint":"https://127.0.0.1:9443/push/'
+    head = f'{{"endpoint":"{origin}/push/'.encode()
     point = "BGsX0fLhLEJH-Lzm5WOkQPJ3A32BLeszoPShOUXYmMKWT-NC4v4af5uO5-tKfA-eFivOM1drMV7Oy7ZAaDe_UfU"
     tail = f'","keys":{{"p256dh":"{point}","auth":"'.encode()
     parts = [

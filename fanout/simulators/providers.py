@@ -7,6 +7,7 @@ makes an authority and a certificate in the folder (`tls.py`), so that clients v
 Paths, bodies, statuses and limits are the providers' own (FCM HTTP v1, APNs, RFC 8030, CM.com, WhatsApp Cloud); any
 host name will do. How they behave is a matter of the address and of the mood:
 
+* The two suppliers of SMS are told apart by their product tokens: the second one's ends with `second`.
 * Push tokens that start with `dead` are gone (404 UNREGISTERED, 410 Unregistered), with `bad0` are malformed
   (400), with `510e` are slow. Numbers that end in 999 are refused, within a call whose others are taken.
 * `GET /_seen?action=7[&phase=0][&tokens=1]`: what was delivered. `GET /_actions`, `DELETE /_seen`.
@@ -41,7 +42,7 @@ import typer
 from fanout.simulators import social, tls
 from fanout.simulators.credentials import Issuer, write_keys
 from fanout.simulators.moods import Dice, Mood, Moods
-from fanout.simulators.receipts import post_receipts
+from fanout.simulators.receipts import PostOffice
 from fanout.simulators.seen import Add, Part, Seen, answer
 from fanout.simulators.siblings import Siblings
 from fanout.wire import CHANNELS
@@ -144,11 +145,11 @@ class Providers:
         self.seen = Seen()
         self.moods = Moods()
         self.totals: Counter[str] = Counter()
-        self._dice = {name: Dice() for name in CHANNELS}
+        self._dice = {name: Dice() for name in (*CHANNELS, "sms_second")}
         self._issuer = Issuer(folder)
         self._siblings = Siblings(folder / "workers", self._obey, count=workers)
         self._networks = social.Networks(number=os.getpid() % 1_000 if workers > 1 else 0, alone=workers == 1)
-        self._posts: set[asyncio.Task[None]] = set()
+        self._post = PostOffice()
         self._obedient = True
         self._plain = True  # obedient, and credentials are not looked at
         self._fcm_paths: set[str] = set()
@@ -306,7 +307,7 @@ class Providers:
             return (500, _JSON, _refusal(channel, 500, "INTERNAL", "InternalServerError")), False
         if dice.hit("redirect", mood.redirect):
             return (302, [("location", "https://example.invalid/")], b""), False
-        if channel != "sms" and dice.hit("refuse", mood.refuse):
+        if not channel.startswith("sms") and dice.hit("refuse", mood.refuse):
             gone = (404, "UNREGISTERED") if channel == "fcm" else (410, "Unregistered")
             return (gone[0], _JSON, _refusal(channel, gone[0], gone[1], gone[1])), False
         if dice.hit("garbage", mood.garbage):
@@ -328,7 +329,8 @@ class Providers:
 
     def sms(self, body: bytes, product_token: str) -> Reply:
         """One call with up to 1,000 messages; a status for each recipient."""
-        self.totals["sms"] += 1
+        supplier = "sms_second" if product_token.endswith("second") else "sms"
+        self.totals[supplier] += 1
         if not product_token:
             return 401, _JSON, b'{"details":"Authentication failed","errorCode":101,"messages":[]}'
         try:
@@ -337,11 +339,11 @@ class Providers:
             return 400, _JSON, b'{"details":"Malformed","errorCode":202,"messages":[]}'
         if len(messages) > MESSAGES_PER_CALL_MAX:
             return 400, _JSON, b'{"details":"Too many messages","errorCode":202,"messages":[]}'
-        mood, dice = self.moods.sms, self._dice["sms"]
+        mood, dice = getattr(self.moods, supplier), self._dice[supplier]
         reply: Reply = (200, _JSON, b"")
         taken = True
         if not self._obedient:
-            reply, taken = self._moody("sms", mood, False, reply)
+            reply, taken = self._moody(supplier, mood, False, reply)
         if not taken:
             return reply
         statuses, refused, references = [], 0, []
@@ -363,7 +365,7 @@ class Providers:
                         "messageErrorCode": 302 if bad else 0,
                     }
                 )
-        self._report(references)
+        self._post.add(self.moods.receipts, "sms", references)
         if reply[2]:  # the mood's nonsense
             return reply
         whole = {
@@ -395,6 +397,8 @@ class Providers:
             if not taken:
                 return reply
         self.seen.add(action, channel, phase)(number.encode())
+        if channel == "voice":
+            self._post.add(self.moods.receipts, "voice", [asked.reference])
         return reply
 
     # --- credentials ----------------------------------------------------------------------------------------------
@@ -421,17 +425,6 @@ class Providers:
             return None if known else _fcm_error(401, "THIRD_PARTY_AUTH_ERROR", "Request had invalid credentials.", "")
         why = self._issuer.provider_token(shown, time.time())
         return None if why is None else _apns_error(403, why)
-
-    # --- receipts -------------------------------------------------------------------------------------------------
-
-    def _report(self, references: list[str]) -> None:
-        """Post receipts for what was taken, later."""
-        if references and self.moods.receipts.url:
-            task = asyncio.get_running_loop().create_task(
-                post_receipts(self.moods.receipts, references, self._dice["sms"])
-            )
-            self._posts.add(task)
-            task.add_done_callback(self._posts.discard)
 
     # --- questions ------------------------------------------------------------------------------------------------
 

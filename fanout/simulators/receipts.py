@@ -1,10 +1,14 @@
-"""Receipts as providers send them: later, some lost, some doubled, some long after the others; signed, in batches."""
+"""Receipts as providers send them: later, some lost, some doubled, some long after the others; signed, in batches.
+
+What a provider took is collected for `after_ms`, and goes in posts of `PER_CALL`; what is late goes `after_ms` after
+the rest. A post that is not taken is tried again a few times, as suppliers do: receipts are worth having.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Final
+from typing import Final, Literal
 
 import httpx
 import msgspec
@@ -12,31 +16,72 @@ import msgspec
 from fanout.inbound.receipts import SIGNATURE, sign
 from fanout.simulators.moods import Dice, Receipts
 
-PER_CALL: Final = 100
-DELIVERED, FAILED = 2, 3
+PER_CALL: Final = 500
+ATTEMPTS: Final = 5
+DELIVERED, FAILED = 2, 3  # CM.com's codes of a status report
+
+Provider = Literal["sms", "voice"]
 
 log = logging.getLogger("fanout.simulators")
 
 
-async def post_receipts(mood: Receipts, references: list[str], dice: Dice) -> None:
-    """Post a CM.com status report for each reference, as the mood has it."""
-    now: list[dict[str, object]] = []
-    late: list[dict[str, object]] = []
-    for reference in references:
-        if dice.hit("lost", mood.lost):
-            continue
-        code = FAILED if dice.hit("failed", mood.failed) else DELIVERED
-        report: dict[str, object] = {"reference": reference, "status": {"code": code}}
-        (late if dice.hit("late", mood.late) else now).append(report)
-        if dice.hit("doubled", mood.doubled):
-            late.append(report)
-    async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
-        for reports in (now, late):
-            await asyncio.sleep(mood.after_ms / 1000)
-            for start in range(0, len(reports), PER_CALL):
-                body = msgspec.json.encode({"messages": {"msg": reports[start : start + PER_CALL]}})
-                headers = {"content-type": "application/json", SIGNATURE: sign(body, mood.secret)} | mood.headers
-                try:
-                    await client.post(mood.url, content=body, headers=headers)
-                except httpx.HTTPError as error:
-                    log.warning("a receipt was not taken: %r", error)
+class PostOffice:
+    """The receipts of one worker, of all its suppliers."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[Provider, list[str]] = {"sms": [], "voice": []}
+        self._posts: set[asyncio.Task[None]] = set()
+        self._dice = Dice()
+
+    def add(self, mood: Receipts, provider: Provider, references: list[str]) -> None:
+        """Post a receipt for each reference, later, as the mood has it."""
+        waiting = self._waiting[provider]
+        if references and mood.url:
+            if not waiting:
+                task = asyncio.get_running_loop().create_task(self._collect(mood, provider))
+                self._posts.add(task)
+                task.add_done_callback(self._posts.discard)
+            waiting += references
+
+    async def _collect(self, mood: Receipts, provider: Provider) -> None:
+        await asyncio.sleep(mood.after_ms / 1000)
+        references, self._waiting[provider] = self._waiting[provider], []
+        dice = self._dice
+        now: list[tuple[str, bool]] = []
+        late: list[tuple[str, bool]] = []
+        for reference in references:
+            if dice.hit("lost", mood.lost):
+                continue
+            report = reference, not dice.hit("failed", mood.failed)
+            (late if dice.hit("late", mood.late) else now).append(report)
+            if dice.hit("doubled", mood.doubled):
+                late.append(report)
+        async with httpx.AsyncClient(trust_env=False, timeout=10) as client:
+            for reports in (now, late):
+                for start in range(0, len(reports), PER_CALL):
+                    await self._post(client, mood, provider, reports[start : start + PER_CALL])
+                await asyncio.sleep(mood.after_ms / 1000)
+
+    async def _post(
+        self, client: httpx.AsyncClient, mood: Receipts, provider: Provider, reports: list[tuple[str, bool]]
+    ) -> None:
+        body = _body(provider, reports)
+        headers = {"content-type": "application/json", SIGNATURE: sign(body, mood.secret)} | mood.headers
+        for attempt in range(ATTEMPTS):
+            try:
+                answer = await client.post(f"{mood.url}/{provider}", content=body, headers=headers)
+            except httpx.HTTPError as error:
+                log.warning("receipts were not taken: %r", error)
+            else:
+                if answer.status_code < 500:
+                    return
+            await asyncio.sleep(0.5 * 2**attempt)
+
+
+def _body(provider: Provider, reports: list[tuple[str, bool]]) -> bytes:
+    """CM.com's status report of messages, or the ends of calls."""
+    if provider == "voice":
+        ends = [{"reference": one, "status": "answered" if good else "no-answer"} for one, good in reports]
+        return msgspec.json.encode({"events": ends})
+    messages = [{"reference": one, "status": {"code": DELIVERED if good else FAILED}} for one, good in reports]
+    return msgspec.json.encode({"messages": {"msg": messages}})

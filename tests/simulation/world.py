@@ -1,4 +1,4 @@
-"""The world around a simulated engine: phones, providers with bad days, and processes that can be killed.
+"""The world around a simulated engine: time, processes that can be killed, and phones that remember.
 
 Rules:
 
@@ -7,30 +7,31 @@ Rules:
 2. A process is a task and all its children, known by a context variable. Before and after every blocking call it may
    be its time to die: then nothing of it runs on, no `finally` reaches the ledger, and what it had on the wire arrives
    or not, as the wire pleases.
-3. Phones keep what arrived, whatever anybody answered about it: they are the truth the ledger is compared with.
+3. Phones keep what providers took, whatever anybody answered about it: they are the truth the ledger is compared with.
+   Beside them the journal keeps what the engine let go and when it read addresses, seen at its own borders.
 """
 
 from __future__ import annotations
 
 import contextvars
-import json
-import random
-import re
-import zlib
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import trio
 from numpy.typing import NDArray
 
-from fanout.channels.protocol import NO_ANSWER, NO_CONNECTION, NOT_SENT, Answer, Call, Requests
-from fanout.dispatch.lanes import Sent
+from fanout.registry.packed import Packed
+from fanout.registry.replica import Replica
+from fanout.store.protocol import ActionRecord, Generations, Lease, NewBatch, PhaseRecord, Rows
+from fanout.store.sqlite_store import SqliteStore
+from fanout.wire import CHANNELS
 
 START_MS = 1_790_000_000_000
 TIMEOUT_S = 1.0
+LOOK_S = 0.04
 
 
 def clock_ms() -> int:
@@ -94,7 +95,7 @@ async def _wait(call: Any, *args: float) -> bool:
     while not look():
         if trio.current_time() >= end_s:
             return False
-        await trio.sleep(0.02)
+        await trio.sleep(LOOK_S)
         if (process := PROCESS.get()) is not None:
             process.step()
     return True
@@ -102,172 +103,104 @@ async def _wait(call: Any, *args: float) -> bool:
 
 # --- phones ---------------------------------------------------------------------------------------------------------
 
+Key: TypeAlias = tuple[str, int]
+"""A channel, and the number of a person."""
+
 
 class Arrival(NamedTuple):
-    """One message on one phone. `sent_ms`: when it went on the wire; `quiet`: without a sound."""
+    """One message that a provider took. `sent_ms`: when it went on the wire; `read_ms`: when its address was read;
+    `quiet`: without a sound."""
 
-    at_ms: int
     sent_ms: int
+    read_ms: int
     quiet: bool
 
 
 class Phones:
-    """Everything that ever arrived, by (action, phase, channel, address)."""
+    """Everything that was ever taken, by (action, phase, channel, person)."""
 
     def __init__(self) -> None:
-        self.got: defaultdict[tuple[int, int, str, str], list[Arrival]] = defaultdict(list)
+        self.got: defaultdict[tuple[int, int, str, int], list[Arrival]] = defaultdict(list)
+        self.never_rang: set[tuple[int, int, str, int]] = set()  # taken by a supplier that told later: not delivered
+        self.read_ms: dict[Key, int] = {}
 
-    def take(self, key: tuple[int, int, str, str], sent_ms: int, quiet: bool) -> None:
-        self.got[key].append(Arrival(clock_ms(), sent_ms, quiet))
+    def take(self, key: tuple[int, int, str, int], sent_ms: int, *, quiet: bool = False) -> None:
+        self.got[key].append(Arrival(sent_ms, self.read_ms[key[2:]], quiet))
 
-    def who(self, action: int, phase: int) -> set[tuple[str, str]]:
-        """(channel, address) of all that got a phase of an action."""
-        return {(channel, address) for of, number, channel, address in self.got if (of, number) == (action, phase)}
-
-
-# --- providers ------------------------------------------------------------------------------------------------------
-
-
-class Weather:
-    """How providers behave today, drawn once a run: shares of requests that meet each fate."""
-
-    FATES = ("lost", "deaf", "unreachable", "busy", "broken", "slow")
-
-    def __init__(self, source: random.Random) -> None:
-        self._source = source
-        worst = source.choice((0.0, 0.02, 0.1, 0.3))
-        self.shares = {fate: source.random() * worst for fate in self.FATES}
-        self.dead_share = source.random() * worst
-        self.calm = False
-
-    def is_dead(self, token: bytes) -> bool:
-        """Whether the device is gone: it is so all night, or a row could fail that was reached before."""
-        return zlib.crc32(token) / 2**32 < self.dead_share
-
-    def fate(self) -> str:
-        """`fine`, or what goes wrong with this request."""
-        if self.calm:
-            return "fine"
-        spot = self._source.random()
-        for fate, share in self.shares.items():
-            if spot < share:
-                return fate
-            spot -= share
-        return "fine"
-
-    def latency_s(self) -> float:
-        return self._source.uniform(0.005, 0.05)
+    def who(self, action: int, phase: int) -> set[Key]:
+        """All that got a phase of an action."""
+        return {(channel, person) for of, number, channel, person in self.got if (of, number) == (action, phase)}
 
 
-_ACTION_PHASE = re.compile(rb'"action":"(\d+)","phase":"(\d+)"')
-_QUIET = re.compile(rb'"quiet":"1"|"passive"')
-_TOKEN = re.compile(rb"[0-9a-f]{64}")
+# --- the engine's borders ---------------------------------------------------------------------------------------------
 
 
-class PushLane:
-    """The wire to a push service: one request a row."""
+class Plan(NamedTuple):
+    """What an action selected when it was made, byte for byte: its request, its snapshot, and its rows in order."""
 
-    def __init__(self, name: str, phones: Phones, weather: Weather) -> None:
-        self._name, self._phones, self._weather = name, phones, weather
-
-    async def send(
-        self, requests: Requests, index: NDArray[np.intp], *, lane: int, action: int, may_go: Callable[[], bool]
-    ) -> Sent:
-        columns = [column.rows() for column in requests.columns]
-        codes = np.full(len(index), NOT_SENT, np.int16)
-        bodies: dict[int, bytes] = {}
-        times: list[int] = []
-
-        async def one(place: int, row: int) -> None:
-            template = requests.templates[requests.which[row]]
-            url, body = (
-                b"".join(piece if isinstance(piece, bytes) else columns[piece][row] for piece in pieces)
-                for pieces in (template.url, template.body)
-            )
-            codes[place], bodies[place] = await self._request(url, body)
-            if codes[place] == 200:
-                times.append(clock_ms())
-
-        async with trio.open_nursery() as nursery:
-            for place, row in enumerate(index.tolist()):
-                if not may_go():
-                    break
-                nursery.start_soon(one, place, row)
-                await trio.sleep(0.002)
-        said = {place: body for place, body in bodies.items() if body}
-        return Sent(codes, said, 0.0, min(times, default=None), max(times, default=None))
-
-    async def _request(self, url: bytes, body: bytes) -> tuple[int, bytes]:
-        process = PROCESS.get()
-        if process is not None:
-            process.step()
-        sent_ms, fate = clock_ms(), self._weather.fate()
-        if fate == "unreachable":
-            return NO_CONNECTION, b""
-        await trio.sleep(self._weather.latency_s())
-        found = _ACTION_PHASE.search(body)
-        token = _TOKEN.search(url + body)
-        assert found is not None
-        assert token is not None
-        if fate == "busy":
-            return 503, b"{}"
-        if self._name == "apns" and self._weather.is_dead(token[0]):
-            return 410, b'{"reason":"Unregistered","timestamp":0}'
-        if fate not in ("lost", "broken"):  # 500 of a push service means that it did nothing, says its channel
-            key = (int(found[1]), int(found[2]), self._name, token[0].decode())
-            self._phones.take(key, sent_ms, _QUIET.search(body) is not None)
-        if fate in ("lost", "deaf"):
-            await trio.sleep(TIMEOUT_S)
-            return NO_ANSWER, b""
-        if fate == "slow":
-            await trio.sleep(TIMEOUT_S / 2)
-        return (500 if fate == "broken" else 200), b""
-
-    def close(self) -> None:
-        """Nothing is open."""
+    request: bytes
+    version: int
+    rows: tuple[tuple[int, str, bytes, bytes], ...]
 
 
-class SmsCaller:
-    """The wire to an SMS supplier: one request for many numbers, answered by a status each."""
+class Journal:
+    """What went over the engine's borders, written down at the border."""
 
-    def __init__(self, phones: Phones, weather: Weather) -> None:
-        self._phones, self._weather = phones, weather
-
-    async def call(self, call: Call) -> Answer:
-        process = PROCESS.get()
-        if process is not None:
-            process.step()
-        sent_ms, fate = clock_ms(), self._weather.fate()
-        if fate == "unreachable":
-            return Answer(code=NO_CONNECTION)
-        await trio.sleep(self._weather.latency_s())
-        if fate == "busy":
-            return Answer(code=503)
-        if fate == "lost":
-            await trio.sleep(TIMEOUT_S)
-            return Answer(code=NO_ANSWER)
-        statuses = []
-        for message in json.loads(call.body)["messages"]["msg"]:
-            action, phase, _ = message["reference"].split("-", 2)
-            for to in message["to"]:
-                self._phones.take((int(action), int(phase), "sms", to["number"][-9:]), sent_ms, False)
-                statuses.append(_cm_status(to["number"], message["reference"]))
-        if fate == "deaf":
-            await trio.sleep(TIMEOUT_S)
-            return Answer(code=NO_ANSWER)
-        if fate == "broken":
-            return Answer(code=500)
-        if fate == "slow":
-            await trio.sleep(TIMEOUT_S / 2)
-        whole = {"details": "Created", "errorCode": 0, "messages": statuses}
-        return Answer(code=200, body=json.dumps(whole).encode())
-
-    async def aclose(self) -> None:
-        """Nothing is open."""
+    def __init__(self) -> None:
+        self.intended: set[tuple[int, int, int, int, int]] = set()  # action, phase, channel, row, generation
+        self.closed_ms: dict[int, int] = {}
+        self.plans: dict[int, Plan] = {}
+        self.let_go: dict[int, int] = {}
 
 
-def _cm_status(number: str, reference: str) -> Mapping[str, object]:
-    return {
-        "to": number, "status": "Accepted", "reference": reference, "parts": 1, "messageDetails": None,
-        "messageErrorCode": 0,
-    }  # fmt: skip
+class WatchedStore(SqliteStore):
+    """The real store, with a journal of what it committed."""
+
+    journal: Journal
+
+    def open_action(
+        self, action: ActionRecord, phase: PhaseRecord, batches: Sequence[NewBatch]
+    ) -> tuple[ActionRecord, bool]:
+        stored, new = super().open_action(action, phase, batches)
+        rows = tuple((one.channel, one.language, one.rows.tobytes(), one.generations.tobytes()) for one in batches)
+        self.journal.plans.setdefault(stored.id, Plan(action.body, action.snapshot_version, rows))
+        return stored, new
+
+    def intend(self, lease: Lease, index: NDArray[np.intp], *, now_ms: int) -> bool:
+        may_go = super().intend(lease, index, now_ms=now_ms)
+        if may_go:
+            of = (lease.action, lease.phase, lease.channel)
+            rows, generations = lease.rows[index].tolist(), lease.generations[index].tolist()
+            self.journal.intended.update((*of, *one) for one in zip(rows, generations, strict=True))
+        return may_go
+
+    def close(
+        self, action: int, *, state: str, now_ms: int, outcome: str | None = None, result_body: bytes | None = None
+    ) -> bool:
+        done = super().close(action, state=state, now_ms=now_ms, outcome=outcome, result_body=result_body)
+        if done:
+            self.journal.closed_ms[action] = clock_ms()
+        return done
+
+    def hasten(self, action: int, *, below_seq: int) -> int:
+        self.journal.let_go[action] = max(below_seq, self.journal.let_go.get(action, 0))
+        return super().hasten(action, below_seq=below_seq)
+
+
+class WatchedAddresses:
+    """The real replica, with a note of when each person's address was read."""
+
+    def __init__(self, replica: Replica, phones: Phones, person_of: Callable[[int, int], int | None]) -> None:
+        self._replica, self._phones, self._person_of = replica, phones, person_of
+        self.preferences = replica.preferences
+
+    def refresh(self) -> bool:
+        return self._replica.refresh()
+
+    def addresses(self, channel: int, rows: Rows, generations: Generations, /) -> Packed:
+        found = self._replica.addresses(channel, rows, generations)
+        there = np.diff(found.offsets) > 0
+        for row, generation in zip(rows[there].tolist(), generations[there].tolist(), strict=True):
+            if (person := self._person_of(row, generation)) is not None:
+                self._phones.read_ms[CHANNELS[channel], person] = clock_ms()
+        return found
