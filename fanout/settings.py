@@ -167,6 +167,7 @@ class EmailSettings(Section, frozen=True, kw_only=True):
     user: str
     password: str
     sender: Annotated[str, Meta(pattern=r"^[^@\s]+@[^@\s]+$")]
+    unsubscribe: Annotated[str, Meta(pattern=r"^((mailto:|https://)[^\s<>]+)?$")]
     rate_per_s: Annotated[float, Meta(gt=0)]
     burst: Count
 
@@ -274,7 +275,7 @@ class SignageSettings(Section, frozen=True, kw_only=True):
     page_seconds_min: Seconds
     characters_per_second: Annotated[float, Meta(gt=0, le=100)]
     signing_key: str
-    t047_displays: str
+    lists: list[str]
 
 
 class KindSettings(Section, frozen=True, kw_only=True):

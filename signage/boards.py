@@ -3,7 +3,8 @@ area.
 
 Rules:
 
-1. A board announces itself (birth document, discovery, or an imported list); the newest birth document counts, whole.
+1. A board announces itself (birth document, discovery), and then its newest document counts, whole; or it stands in an
+   imported list, which fills in where it stands if it does not say.
 2. Rows are given in order of appearance and never reused while the process lives. Columns by row: position, model.
 3. Areas are answered by `fanout.geo.PlaceIndex`, rebuilt when a position changed and a query comes: ten thousand
    boards take a millisecond, so boards on vehicles need no index of their own. A board without a position is in no
@@ -39,6 +40,7 @@ class Board:
     """One board. Written by the service alone; everyone else reads."""
 
     __slots__ = (
+        "announced",
         "boot",
         "boots_ms",
         "caps",
@@ -74,6 +76,7 @@ class Board:
         self.model: Model = model_of(caps)
         self.lon = caps.lon
         self.lat = caps.lat
+        self.announced = False  # it spoke for itself; else it stands in a list
         self.presence: Presence = "unknown"
         self.boot = ""
         self.boots_ms: list[int] = []

@@ -1,4 +1,4 @@
-"""`signage simulate` plays boards, `signage preview` draws a text as boards will show it."""
+"""`signage simulate` plays boards, `check` reads a list of them, `preview` draws a text as boards will show it."""
 
 from __future__ import annotations
 
@@ -63,6 +63,30 @@ def simulate(
     beside = f", {passengers} displays of RTIG T047" if passengers else ""
     typer.echo(f"{len(placed)} boards behind {count} connections{beside} at {broker}")
     trio.run(_until_signal, fleet.run)
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="CSV, JSON or Parquet of boards, as the setting signage.lists takes it")],
+) -> None:
+    """Read a list of boards as the engine will, and name every row that is wrong. Ends with 1 when one is."""
+    from fanout.errors import Refused
+    from signage.lists import read_list
+
+    try:
+        boards, problems = read_list(file)
+    except Refused as refused:
+        raise typer.BadParameter(refused.message) from None
+    for problem in problems:
+        typer.secho(problem, fg="red")
+    native = sum(board.dialect == "native" for board in boards)
+    unable = sum(not board.capable for board in boards)
+    placed = sum(board.caps.lon is not None for board in boards)
+    typer.echo(
+        f"{len(boards)} boards: {native} native, {len(boards) - native} of RTIG T047; {placed} with a position; "
+        f"{unable} of which the list does not say what they can show; {len(problems)} rows passed over"
+    )
+    raise typer.Exit(code=1 if problems else 0)
 
 
 @app.command()

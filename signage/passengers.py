@@ -7,7 +7,7 @@ is taken and stored the moment `standard` has been told of it, and a text snapsh
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from fanout.errors import Refused
@@ -15,6 +15,7 @@ from signage.arbitration import on_now
 from signage.boards import PROBLEMS_MAX, Board, Boards
 from signage.dialects import rtig_t047
 from signage.dialects.native import Caps, Item, Reported
+from signage.lists import Listed
 from signage.mqtt import Packet
 from signage.outbox import Outbox
 from signage.shadow import Event, State
@@ -34,7 +35,7 @@ class Core(Protocol):
     outbox: Outbox
     showings: dict[int, Showing]
 
-    def born(self, caps: Caps, dialect: str) -> None: ...
+    def born(self, caps: Caps, dialect: str, *, announced: bool = True) -> None: ...
 
     def step(self, board: Board, event: Event) -> None: ...
 
@@ -48,13 +49,12 @@ class Core(Protocol):
 class Passengers:
     """See the module. Driven by the reconciler alone."""
 
-    def __init__(self, core: Core, clock_ms: Callable[[], int], places: Mapping[str, Placed]) -> None:
+    def __init__(self, core: Core, clock_ms: Callable[[], int]) -> None:
         self._core = core
         self._clock_ms = clock_ms
         self._queued: dict[Board, None] = {}
         self._early: dict[str, list[str]] = {}
         self._standard = Standard(
-            places,
             born=lambda caps: core.born(caps, DIALECT),
             reported=self._snapshot,
             present=self._heartbeat,
@@ -94,6 +94,16 @@ class Passengers:
             self._standard.received(topic, payload, self._clock_ms())
         except Refused as refused:
             _log.warning("%s", refused.message)
+
+    def enlist(self, listed: Listed) -> None:
+        """A display of an imported list."""
+        caps = listed.caps
+        position = (caps.lon, caps.lat) if caps.lon is not None and caps.lat is not None else None
+        place = Placed(listed.locations, caps.place, position)
+        self._standard.enlist(listed.vendor, listed.device, place, caps.model)
+        board = self._core.boards.get(caps.board)
+        if board is None or not board.announced:
+            self._core.born(caps, DIALECT, announced=False)
 
     def restore(self, value: bytes) -> Caps | None:
         return self._standard.restore(value)
@@ -157,7 +167,7 @@ class Passengers:
 
     def _heartbeat(self, board_id: str, alive: bool) -> None:
         board = self._core.boards.get(board_id)
-        if board is not None:
+        if board is not None and (alive or board.presence != "unknown"):
             board.presence = "ready" if alive else "lost"
             board.heard_ms = self._clock_ms() if alive else board.heard_ms
 

@@ -20,7 +20,7 @@ action is called accepted. It implements `mqtt.Source`, so a link can pull from 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -37,13 +37,13 @@ from signage.compose import Composer, Sign
 from signage.dialects import native
 from signage.dialects.native import Caps, Reported
 from signage.layout import Pace
+from signage.lists import Listed
 from signage.mqtt import Packet
 from signage.outbox import Outbox
 from signage.passengers import DIALECT, Passengers
 from signage.proof import Proof
 from signage.shadow import Effect, Event, State
 from signage.showing import Record, Showing
-from signage.standard import Placed
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +68,6 @@ class Reconciler:
         *,
         key: str = "",
         sign: Sign | None = None,
-        places: Mapping[str, Placed] | None = None,
     ) -> None:
         self._settings = settings
         self._clock_ms = clock_ms
@@ -90,7 +89,7 @@ class Reconciler:
         self.outbox = Outbox(self._composer, self.showings, self._actions_of, self.step)
         self._controllers: dict[str, dict[Board, None]] = {}
         self._early: dict[str, dict[str, bytes]] = {}
-        self._passengers = Passengers(self, clock_ms, places or {})
+        self._passengers = Passengers(self, clock_ms)
         self._ticks = 0
 
     def on_work(self, kick: Callable[[], None]) -> None:
@@ -110,11 +109,13 @@ class Reconciler:
     ) -> None:
         """Take up what was remembered, as (key, value) of the spaces in `SPACES`. Everything is due again."""
         for key, value in caps:
-            self.outbox.listen(self.boards.put(native.read_caps(key, value))[0])
+            native_board, _ = self.boards.put(native.read_caps(key, value))
+            native_board.announced = True
+            self.outbox.listen(native_board)
         for _, value in displays:
             kept = self._passengers.restore(value)
             if kept is not None:
-                self.boards.put(kept, DIALECT)
+                self.boards.put(kept, DIALECT)[0].announced = True
         for key, value in counts:
             self._past[int(key)] = msgspec.msgpack.decode(value, type=BoardCounts)
         known = {int(key): Proof.decode(value) for key, value in proofs}
@@ -130,6 +131,19 @@ class Reconciler:
                 if board is not None:
                     board.own_held = True  # the broker may keep what we said before
                     self._attach(board, record)
+
+    def enlist(self, boards: Iterable[Listed]) -> None:
+        """Take boards of an imported list; a board that announced itself keeps what it said."""
+        for listed in boards:
+            board = self.boards.get(listed.caps.board)
+            if listed.dialect == DIALECT:
+                if board is None or board.dialect == DIALECT:
+                    self._passengers.enlist(listed)
+            elif board is None or not board.announced:
+                self.born(listed.caps, announced=False)
+            if board is not None and board.lon is None and listed.caps.lon is not None and listed.caps.lat is not None:
+                self.boards.move(board, listed.caps.lon, listed.caps.lat)
+                self._consider(board)
 
     def drain(self) -> dict[str, list[tuple[str, bytes | None]]]:
         """What must be made durable since the last call, by space; columns of proof included."""
@@ -272,16 +286,20 @@ class Reconciler:
 
     # --- what boards say ----------------------------------------------------------------------------------------------
 
-    def born(self, caps: Caps, dialect: str = NATIVE) -> None:
+    def born(self, caps: Caps, dialect: str = NATIVE, *, announced: bool = True) -> None:
         known = self.boards.get(caps.board)
         if known is not None and known.dialect != dialect:
             known.note(f"somebody announced a board of this id by {dialect}; it was not taken")
             return
         board, new = self.boards.put(caps, dialect)
+        new = new or announced != board.announced
+        board.announced = announced
         if caps.controller and caps.controller != board.id:
             self._controllers.setdefault(caps.controller, {})[board] = None
         if new:
-            if dialect == NATIVE:
+            if not announced:
+                pass  # a list is read again at each start
+            elif dialect == NATIVE:
                 self.remember[CAPS, board.id] = native.encode(caps)
             else:
                 self._passengers.remember(caps)

@@ -39,16 +39,17 @@ from signage.boards import Board, view_of
 from signage.broker import open_broker
 from signage.dialects import native, rtig_t047
 from signage.layout import Model, Unfit
+from signage.lists import read_list
 from signage.mqtt import Link, LinkOptions, Statistics
 from signage.proof import BoardProof
 from signage.reconcile import Reconciler
 from signage.showing import Record, forms_of, priority_of
 from signage.signing import Signer, load_signer
-from signage.standard import read_places
 
 _log = logging.getLogger(__name__)
 
 TICK_S: Final = 0.5
+LISTS_EVERY_TICKS: Final = 20
 
 
 class Memory(Protocol):
@@ -79,6 +80,7 @@ class Signage:
         self._link = link
         self._kinds = kinds
         self._writing = trio.Lock()
+        self._lists: dict[str, int | None] = {}  # when each list that was taken was written, in ns
         self.broker_address = broker_address
 
     def __repr__(self) -> str:
@@ -220,13 +222,42 @@ class Signage:
 
     async def run_ticks(self) -> None:
         """Everything time does, and what was learnt made durable."""
+        ticks = 0
         while True:
             self._core.tick(self._clock_ms())
             try:
                 await self._flush()
             except Refused as refused:
                 _log.error("boards: %s", refused.message)
+            ticks += 1
+            if ticks % LISTS_EVERY_TICKS == 0:
+                await self.read_lists()
             await trio.sleep(TICK_S)
+
+    async def read_lists(self) -> None:
+        """Take the boards of the lists in the settings, of every list that has changed since. What is wrong in one is
+        logged, row by row, and passed over.
+        """
+        for name in self._settings.lists:
+            path = Path(name)
+            try:
+                written_ns = (await trio.Path(path).stat()).st_mtime_ns
+                if self._lists.get(name) == written_ns:
+                    continue
+                self._lists[name] = written_ns
+                boards, problems = await trio.to_thread.run_sync(read_list, path)
+            except OSError as error:
+                if self._lists.pop(name, 0) is not None:
+                    _log.error("the list of boards %s cannot be read: %s", name, error)
+                self._lists[name] = None
+                continue
+            except Refused as refused:
+                _log.error("the list of boards %s: %s", name, refused.message)
+                continue
+            for problem in problems:
+                _log.warning("the list of boards %s: %s", name, problem)
+            self._core.enlist(boards)
+            _log.info("the list of boards %s: %d boards, %d rows passed over", name, len(boards), len(problems))
 
     async def restore(self) -> None:
         """Take up what was remembered."""
@@ -290,13 +321,9 @@ async def open_signage(
             )
             brokers, protocol = [own.address], own.protocol if protocol == "auto" else protocol
         signer = await trio.to_thread.run_sync(_signer, settings)
-        places = (
-            await trio.to_thread.run_sync(read_places, Path(settings.t047_displays)) if settings.t047_displays else {}
-        )
         core = Reconciler(
             settings,
             clock_ms,
-            places=places,
             key=signer.key_id if signer is not None else "",
             sign=signer.sign if signer is not None else None,
         )
@@ -304,6 +331,7 @@ async def open_signage(
         core.on_work(link.kick)
         signage = Signage(settings, memory, clock_ms, core, link, kinds, brokers[0])
         await trio.to_thread.run_sync(layout.warm)
+        await signage.read_lists()
         await signage.restore()
         nursery = await stack.enter_async_context(trio.open_nursery())
         nursery.start_soon(link.run)

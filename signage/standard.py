@@ -22,16 +22,14 @@ Times are arguments; request ids are counted, so a run can be replayed.
 
 from __future__ import annotations
 
-import csv
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 
-from fanout.errors import Refused
 from signage.dialects import rtig_t047 as t047
+from signage.dialects.cover import cover
 from signage.dialects.native import Caps, Item, Reported, Shown
 from signage.dialects.rtig_t047 import Address, Location
 from signage.mqtt import Packet
@@ -48,27 +46,9 @@ RESET_AFTER_MS: Final = 60_000
 class Placed(NamedTuple):
     """Where an imported list says a display stands."""
 
-    location: Location
+    locations: tuple[Location, ...]
     name: str
     position: tuple[float, float] | None
-
-
-def read_places(path: Path) -> dict[str, Placed]:
-    """The list (CSV) `vendor,device,locality,cluster,stop,name,lon,lat`; `Refused("import_unreadable")` else."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise Refused("import_unreadable", str(path), format="CSV", detail=str(error)) from None
-    places: dict[str, Placed] = {}
-    for number, row in enumerate(rows, start=1):
-        try:
-            location = Location(*(t047.level(row[name]) for name in ("locality", "cluster", "stop")))
-            position = (float(row["lon"]), float(row["lat"])) if row.get("lon") and row.get("lat") else None
-            places[t047.board_id(row["vendor"], row["device"])] = Placed(location, row.get("name") or "", position)
-        except (KeyError, ValueError) as error:
-            raise Refused("import_unreadable", str(path), format="CSV", detail=f"row {number}: {error!r}") from None
-    return places
 
 
 class _Told(NamedTuple):
@@ -85,7 +65,9 @@ class _Kept(msgspec.Struct, frozen=True, kw_only=True):
     """A display as it is remembered."""
 
     kind: str
+    id: str = ""
     address: list[str]
+    locations: list[list[str]] = []
     model: str
     name: str
     position: tuple[float, float] | None
@@ -97,6 +79,7 @@ class Display:
 
     __slots__ = (
         "address",
+        "addresses",
         "ask_at_ms",
         "ask_ms",
         "asked",
@@ -122,11 +105,18 @@ class Display:
     )  # fmt: skip
 
     def __init__(
-        self, kind: str, address: Address, model: str, name: str, position: tuple[float, float] | None
+        self,
+        kind: str,
+        vendor: str,
+        device: str,
+        locations: Sequence[Location],
+        model: str,
+        name: str,
+        position: tuple[float, float] | None,
     ) -> None:
-        self.id = t047.board_id(address.vendor, address.device)
+        self.id = t047.board_id(vendor, device)
         self.kind = kind
-        self.address = address
+        self.stand(vendor, device, locations)
         self.model = model
         self.name = name
         self.position = position
@@ -148,6 +138,18 @@ class Display:
         self.strange = True
         self.reset = False
 
+    def stand(self, vendor: str, device: str, locations: Sequence[Location]) -> bool:
+        """It stands at these places; whether that is news. At the first it is spoken to alone."""
+        before = getattr(self, "addresses", ())
+        places = locations or (Location(),)
+        self.addresses = tuple(Address(*place, t047.level(vendor), t047.level(device)) for place in places)
+        self.address = self.addresses[0]
+        return self.addresses != before
+
+    @property
+    def locations(self) -> list[Location]:
+        return [Location(*address[:3]) for address in self.addresses]
+
 
 class Standard:
     """All displays of the standard. `born`, `reported`, `present` and `trouble` tell what they say, `met` that what is
@@ -156,7 +158,6 @@ class Standard:
 
     def __init__(
         self,
-        places: Mapping[str, Placed],
         *,
         born: Callable[[Caps], None],
         reported: Callable[[str, Reported], None],
@@ -166,7 +167,7 @@ class Standard:
         running: Callable[[], Sequence[str]],
         met: Callable[[str], None],
     ) -> None:
-        self._places = places
+        self._places: dict[str, Placed] = {}
         self._born = born
         self._reported = reported
         self._present = present
@@ -189,8 +190,10 @@ class Standard:
         """A display and its capability, if it told, as `restore` takes them up."""
         display = self._displays[board]
         kept = _Kept(
+            id=board,
             kind=display.kind,
             address=list(display.address),
+            locations=[list(each) for each in display.locations],
             model=display.model,
             name=display.name,
             position=display.position,
@@ -201,10 +204,26 @@ class Standard:
     def restore(self, value: bytes) -> Caps | None:
         """A display as it was known before the restart; what it was told is not."""
         kept = msgspec.msgpack.decode(value, type=_Kept)
-        display = Display(kept.kind, Address(*kept.address), kept.model, kept.name, kept.position)
+        locations = [Location(*each) for each in kept.locations or [kept.address[:3]]]
+        vendor, device = kept.address[3:]
+        display = Display(kept.kind, vendor, device, locations, kept.model, kept.name, kept.position)
+        display.id = kept.id or display.id
         display.strange, display.capable = False, kept.caps is not None
         self._displays[display.id] = display
         return kept.caps
+
+    def enlist(self, vendor: str, device: str, place: Placed, model: str) -> None:
+        """A display of an imported list. What it says of itself wins; where it stands is for the list to say."""
+        identifier = t047.board_id(vendor, device)
+        self._places[identifier] = place
+        display = self._displays.get(identifier)
+        if display is not None:
+            display.strange = display.stand(vendor, device, place.locations) or display.strange
+            display.position, display.name = place.position or display.position, place.name
+            return
+        display = Display(t047.TYPES[0], vendor, device, place.locations, model, place.name, place.position)
+        display.lost, display.strange = True, False  # told directly, and retained, until it shows a sign of life
+        self._displays[identifier] = display
 
     # --- what they must show ------------------------------------------------------------------------------------------
 
@@ -242,15 +261,15 @@ class Standard:
                 display.told[identifier] = told
                 groups.setdefault((identifier, payload), []).append(display)
             display.ask_at_ms, display.ask_ms = now_ms + ASK_FIRST_MS, ASK_AGAIN_MS
-        everyone = [display.address for display in self._displays.values()]
+        everyone = [display.addresses for display in self._displays.values()]
         for (identifier, payload), displays in groups.items():
             alone = [one for one in displays if one in self._direct or one.lost]
             together = [one for one in displays if one not in self._direct and not one.lost]
             for one in alone:
                 self._tell(one.address, identifier, payload)
             if together:
-                chosen = {one.address for one in together}
-                for levels in t047.cover(chosen, everyone):
+                chosen = {one.addresses for one in together}
+                for levels in cover(chosen, everyone):
                     if len(levels) == 5:
                         self._tell(Address(*levels), identifier, payload)
                     else:
@@ -357,7 +376,7 @@ class Standard:
         if pair is not None:
             display = self._displays.get(t047.board_id(*pair))
             if display is None:
-                display = self._know(heard.kind, *pair, "", None, None)
+                display = self._know(heard.kind, *pair, "", (), None)
                 self._ask(display, "displayCapability", 0)
             return display
         request_id = str(heard.body.get("requestId") or heard.body.get("responseId") or "")
@@ -369,28 +388,24 @@ class Standard:
         vendor: str,
         device: str,
         model: str,
-        location: Location | None,
+        locations: Sequence[Location],
         position: tuple[float, float] | None,
     ) -> Display:
         """The display of a vendor and device, made or brought up to date."""
         identifier = t047.board_id(vendor, device)
         place = self._places.get(identifier)
         if place is not None:
-            location, position, name = place.location, place.position or position, place.name
+            locations, position, name = place.locations, place.position or position, place.name
         else:
             name = ""
         display = self._displays.get(identifier)
         if display is None:
-            address = Address(*(location or Location()), t047.level(vendor), t047.level(device))
-            display = Display(kind, address, model or vendor, name, position)
-            display.id = identifier
+            display = Display(kind, vendor, device, locations, model or vendor, name, position)
             self._displays[identifier] = display
             self._met(identifier)
             return display
-        if location is not None:
-            address = Address(*location, display.address.vendor, display.address.device)
-            display.strange = display.strange or address != display.address
-            display.address = address
+        if locations:
+            display.strange = display.stand(vendor, device, locations) or display.strange
             self._met(identifier)
         display.position = position or display.position
         display.model = model or display.model
@@ -402,14 +417,12 @@ class Standard:
         if pair is None:
             return
         model = str(heard.body.get("deviceModel") or "")[:100]
-        location, position = t047.location_of(heard.body.get("locationConfig"))
-        display = self._know(heard.kind, *pair, model, location, position)
+        locations, position = t047.locations_of(heard.body.get("locationConfig"))
+        display = self._know(heard.kind, *pair, model, locations, position)
         response_id = self._next_id(display, "discovery")
-        address = display.address
-        where = Location(address.locality, address.cluster, address.stop)
         asked = str(heard.body.get("requestId") or "")
         topic, payload = t047.discovery_response(
-            heard.kind, *pair, asked, response_id, where, display.name, display.position
+            heard.kind, *pair, asked, response_id, display.locations, display.name, display.position
         )
         self._put(topic, payload, retain=False)
         display.lost = True  # whatever it held may be gone: its first sign of life brings all of it again
@@ -419,10 +432,10 @@ class Standard:
         pair = t047.identity(heard.body)
         if pair is None:
             return
-        location, position = t047.location_of(heard.body.get("locationConfig"))
+        locations, position = t047.locations_of(heard.body.get("locationConfig"))
         known = self._displays.get(t047.board_id(*pair))
         moved = known is None or (position is not None and position != known.position)
-        display = self._know("", *pair, "", location, position)
+        display = self._know("", *pair, "", locations, position)
         if moved:  # its birth document names its place, so it is made anew
             self._ask(display, "displayCapability", now_ms)
         self._alive(display, now_ms)

@@ -6,8 +6,7 @@ Rules:
    wrapped in the message's name. Lenient in what we read: wrapped or bare, `charEncodings` or `charEncdings`, numbers
    as strings, identifiers in the body or found by the request's id.
 2. An unknown level of a topic is the word `null`; no level is ever empty or holds a blank, `/`, `+` or `#`.
-3. `cover` finds the smallest set of topics that reaches exactly the chosen displays: a shorter topic is used only where
-   every display we know under it is chosen for the same text.
+3. A display may stand in several localities, clusters and stops; it listens at each. `cover` finds the topics for many.
 4. The full topic of a message ends in its id, so that several can be retained for one display. A display that
    subscribes, as the standard lists it, without that level would not hear it: a message to one display is therefore
    published on the topic without the id too, unretained. It is the same message id with REPLACE, so hearing both is
@@ -17,10 +16,11 @@ Rules:
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -43,6 +43,7 @@ SUBSCRIPTIONS: Final = [
     "CMS/informationMessage/request",
 ]
 HEARTBEAT_S: Final = 30
+LOCATIONS_MAX: Final = 16  # topics of one display: localities times clusters times stops
 LATE_HEARTBEATS: Final = 3  # so many missed: the display is lost
 EXPIRY_S: Final = 3_600
 REFRESH_MS: Final = 1_800_000  # what is retained is published again before it expires
@@ -145,15 +146,15 @@ def discovery_response(
     device: str,
     request_id: str,
     response_id: str,
-    location: Location,
+    locations: Sequence[Location],
     name: str,
     position: tuple[float, float] | None,
 ) -> tuple[str, bytes]:
     """Where the display stands: the answer to its discovery."""
     config: dict[str, Any] = {
-        "localities": [location.locality],
-        "clusters": [location.cluster],
-        "stops": [location.stop],
+        "localities": list(dict.fromkeys(each.locality for each in locations)),
+        "clusters": list(dict.fromkeys(each.cluster for each in locations)),
+        "stops": list(dict.fromkeys(each.stop for each in locations)),
         "locationName": [{"lang": "NL", "text": name}] if name else [],
     }
     if position is not None:
@@ -175,33 +176,6 @@ def content_response(address: Address, request_id: str, done: bool, now_ms: int)
     body = {"requestId": request_id, "status": "DONE" if done else "NO_DATA", "timestamp": iso(now_ms)}
     topic = "/".join(("CMS", "informationMessage", "response", *address))
     return topic, msgspec.json.encode({"informationMessageResponse": body})
-
-
-def cover(chosen: Iterable[Address], everyone: Iterable[Address]) -> list[tuple[str, ...]]:
-    """The smallest set of topic levels that reaches exactly the chosen displays, sorted. O(displays).
-
-    Bottom up each node of the tree counts the displays under it and the chosen ones; top down, a node all of whose
-    displays are chosen is one topic. Nodes named `null` are unknown places, not places: they are never addressed as a
-    whole.
-    """
-    wanted = set(chosen)
-    totals: dict[tuple[str, ...], int] = {}
-    hits: dict[tuple[str, ...], int] = {}
-    for address in set(everyone) | wanted:
-        for depth in range(1, 5):
-            prefix = tuple(address[:depth])
-            totals[prefix] = totals.get(prefix, 0) + 1
-            hits[prefix] = hits.get(prefix, 0) + (address in wanted)
-    found: set[tuple[str, ...]] = set()
-    for address in wanted:
-        for depth in range(1, 5):
-            prefix = tuple(address[:depth])
-            if "null" not in prefix and 1 < totals[prefix] == hits[prefix]:
-                found.add(prefix)
-                break
-        else:
-            found.add(tuple(address))
-    return sorted(found)
 
 
 # --- what we read -----------------------------------------------------------------------------------------------------
@@ -244,19 +218,28 @@ def identity(body: Mapping[str, Any]) -> tuple[str, str] | None:
     return pair
 
 
-def location_of(config: object) -> tuple[Location | None, tuple[float, float] | None]:
-    """Location and position of a `locationConfig`, as far as it says."""
+def locations_of(config: object) -> tuple[tuple[Location, ...], tuple[float, float] | None]:
+    """Locations and position of a `locationConfig`, as far as it says. Several names at a level: every combination."""
     if not isinstance(config, dict):
-        return None, None
-    first = [_first(config.get(name)) for name in ("localities", "clusters", "stops")]
-    location = Location(*(level(name) for name in first)) if any(first) else None
+        return (), None
+    levels = [_names(config.get(name)) for name in ("localities", "clusters", "stops")]
+    locations: tuple[Location, ...] = ()
+    if any(levels):
+        each = itertools.product(*(names or ["null"] for names in levels))
+        locations = tuple(Location(*names) for names in itertools.islice(each, LOCATIONS_MAX))
     spot = config.get("geographicCoordinates")
     position = None
     if isinstance(spot, dict):
         lon, lat = _number(spot.get("longitude")), _number(spot.get("latitude"))
         if lon is not None and lat is not None and -180 <= lon <= 180 and -90 <= lat <= 90:
             position = (lon, lat)
-    return location, position
+    return locations, position
+
+
+def _names(value: object) -> list[str]:
+    """Names of a level, each once; a display that names many is heard by its first."""
+    several = value if isinstance(value, list) else [value]
+    return list(dict.fromkeys(level(each) for each in several[:LOCATIONS_MAX] if each not in (None, "")))
 
 
 def caps_of(board: str, kind: str, model: str, body: Mapping[str, Any]) -> Caps:

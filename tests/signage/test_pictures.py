@@ -56,12 +56,19 @@ def test_the_text_keeps_to_its_box_and_loses_no_word(size: tuple[int, int]) -> N
 
 
 def test_words_come_before_the_picture() -> None:
-    long = ((("nl", " ".join(["Uitkijken"] * 110)),),)
     small = msgspec.structs.replace(TFT, width_px=480, height_px=240, pages=1)
-    alone = lay_out(long, small, Pace())
-    assert lay_out_beside(long, small, Pace(), (900, 1200)) == (alone, None, None)
-    with pytest.raises(Unfit):
-        lay_out_beside(long, msgspec.structs.replace(small, width_px=200), Pace(), (900, 1200))
+    fates = []
+    for words in range(10, 600, 10):
+        text = ((("nl", " ".join(["Uitkijken"] * words)),),)
+        try:
+            laid, picture, _ = lay_out_beside(text, small, Pace(), (900, 1200))
+        except Unfit:
+            fates.append("refused")
+            continue
+        fates.append("without" if picture is None else "beside")
+        assert picture is not None or laid == lay_out(text, small, Pace())
+    assert sorted(set(fates), key=fates.index) == ["beside", "without", "refused"], "the longer, the less"
+    assert fates == sorted(fates, key=["beside", "without", "refused"].index)
 
 
 def test_only_boards_that_take_pictures_get_one_and_a_result_has_none() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import random
 from collections.abc import Sequence
@@ -15,7 +14,6 @@ from hypothesis import strategies as st
 from fanout.errors import Refused
 from signage.boards import view_of
 from signage.dialects import rtig_t047 as t047
-from signage.dialects.rtig_t047 import Address
 from signage.shadow import OPEN
 from signage.simulators.display import MOODS, WELL_BEHAVED, Mood
 from signage.simulators.passenger import PassengerDisplay
@@ -191,45 +189,6 @@ def test_a_display_whose_clock_is_late_does_not_wait() -> None:
     world.pass_time(3)
     world.show(1, action(end_ms=START_MS + HOUR_MS))
     assert shown(world.displays[0]) == [(1, "start")]
-
-
-addresses = st.lists(
-    st.builds(
-        Address,
-        st.sampled_from("LM"),
-        st.sampled_from("cd"),
-        st.sampled_from("st"),
-        st.just("v"),
-        st.sampled_from("123"),
-    ),
-    min_size=1,
-    max_size=8,
-    unique=True,
-)
-
-
-@given(addresses, st.data())
-def test_a_cover_is_exact_and_as_small_as_can_be(everyone: list[Address], data: st.DataObject) -> None:
-    chosen = set(data.draw(st.lists(st.sampled_from(everyone), min_size=1, unique=True)))
-    cover = t047.cover(chosen, everyone)
-    reached = [address for levels in cover for address in everyone if address[: len(levels)] == levels]
-    assert sorted(reached) == sorted(chosen), "each once, and nobody else"
-    pure = {
-        tuple(address[:depth])
-        for address in chosen
-        for depth in range(1, 6)
-        if all(other in chosen for other in everyone if other[:depth] == address[:depth])
-    }
-    for size in range(1, len(cover)):
-        if len(pure) > 16:
-            break
-        for fewer in itertools.combinations(pure, size):
-            assert not all(any(address[: len(each)] == each for each in fewer) for address in chosen)
-
-
-def test_an_unknown_place_is_never_addressed_as_a_whole() -> None:
-    lost = [Address("null", "null", "null", "v", "1"), Address("null", "null", "null", "v", "2")]
-    assert t047.cover(lost, lost) == [tuple(each) for each in sorted(lost)]
 
 
 @pytest.mark.parametrize(
