@@ -168,10 +168,11 @@ class Drafter:
     ) -> None:
         """Errors: `Refused("text_control_character" | "text_too_long")`, naming language and channel."""
         image = self._settings.media.link(photo)
-        for language, text in texts.items():
-            bad = next((i for i, char in enumerate(text) if char < " " and char not in "\n\t"), None)
-            if bad is not None:
-                raise Refused("text_control_character", f"texts.{language}", character=text[bad], position=bad)
+        for name, words, allowed in (("texts", texts, "\n\t"), ("titles", titles, "")):
+            for language, text in words.items():
+                bad = next((i for i, char in enumerate(text) if char < " " and char not in allowed), None)
+                if bad is not None:
+                    raise Refused("text_control_character", f"{name}.{language}", character=text[bad], position=bad)
         for name in opened:
             for language, text in texts.items():
                 why = channels.unfit(name, text, titles.get(language, ""), image)

@@ -64,7 +64,7 @@ def call_channel(name: str, settings: Settings) -> CallChannel:
 
 def email(settings: Settings) -> Email:
     """E-mail as the settings have it."""
-    return Email(sender=settings.providers.email.sender)
+    return Email(sender=settings.providers.email.sender, unsubscribe=settings.providers.email.unsubscribe)
 
 
 def paces(settings: Settings) -> dict[str, Pace]:

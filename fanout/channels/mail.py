@@ -6,6 +6,10 @@ Lore:
   made from action, phase and row, so that a doubled mail is one mail to readers that look at it.
 * One recipient a mail: no address is shown to another, and each has its own state.
 * `Expires` and `Auto-Submitted` are set; a mail has no deadline the network would keep, so what is over is not sent.
+  `X-Auto-Response-Suppress` says the same to Exchange, which would else answer thousandfold that somebody is away.
+* News and the result are replies to the first mail (`References`), so that readers show them together.
+* `List-Unsubscribe` where the settings name a way: large mail providers ask it of whoever writes to many.
+* The body is quoted-printable, so that no server on the way needs 8BITMIME.
 * A reply code speaks of one recipient: 250 is taken, 4xx was not taken and may be later, 550 5.1.1 is nobody. What was
   cut off after the final dot may have been taken.
 * Header injection: titles and addresses go through `email.message`, which refuses line breaks; addresses are checked
@@ -59,8 +63,9 @@ class Email:
     name = "email"
     number = CHANNELS.index("email")
 
-    def __init__(self, *, sender: str) -> None:
+    def __init__(self, *, sender: str, unsubscribe: str = "") -> None:
         self.sender = sender
+        self._unsubscribe = unsubscribe
         self._domain = sender.rpartition("@")[2]
 
     def fits(self, message: Message) -> str | None:
@@ -77,6 +82,10 @@ class Email:
         for place in np.flatnonzero(usable).tolist():
             whole.replace_header("To", texts[place])
             whole.replace_header("Message-ID", f"<{prefix}{rows[place]}@{self._domain}>")
+            if message.phase:
+                first = f"<{reference(message.action, 0)}{rows[place]}@{self._domain}>"
+                whole.replace_header("In-Reply-To", first)
+                whole.replace_header("References", first)
             mails.append(Mail(place, texts[place], whole.as_bytes(policy=SMTP)))
         return Mails(tuple(mails), usable)
 
@@ -88,13 +97,20 @@ class Email:
         whole = EmailMessage(policy=SMTP)
         whole["From"] = self.sender
         whole["To"] = self.sender
-        whole["Subject"] = message.title or message.text.partition("\n")[0][:78]
+        whole["Subject"] = " ".join((message.title or message.text.partition("\n")[0][:78]).split())
         whole["Date"] = _date(now_ms)
         whole["Expires"] = _date(message.end_ms)
         whole["Message-ID"] = "<x@localhost>"
+        if message.phase:
+            whole["In-Reply-To"] = whole["References"] = "<x@localhost>"
         whole["Auto-Submitted"] = "auto-generated"
+        whole["X-Auto-Response-Suppress"] = "All"
+        if message.lane == 0:
+            whole["Importance"] = "high"
+        if self._unsubscribe:
+            whole["List-Unsubscribe"] = f"<{self._unsubscribe}>"
         whole["Content-Language"] = message.language
-        whole.set_content(message.text)
+        whole.set_content(message.text, cte="quoted-printable")
         return whole
 
 

@@ -84,6 +84,7 @@ class Mailer:
                 session.starttls(context=self._context)
             if self._user:
                 session.login(self._user, self._password)
+            session.ehlo_or_helo_if_needed()  # also anew after STARTTLS: servers refuse a mail without it
         except BaseException:
             session.close()
             raise
@@ -147,17 +148,18 @@ class _Session(smtplib.SMTP):
 
     file: Any
     sock: Any
+    timeout: Any
 
     def getreply(self) -> tuple[int, bytes]:
         if self.file is None:
             self.file = _Replies(self.sock)
-        assert isinstance(self.timeout, float)
-        self.file.until_s, self.file.left = time.monotonic() + self.timeout, REPLY_BYTES_MAX
+        timeout_s: float = self.timeout
+        self.file.until_s, self.file.left = time.monotonic() + timeout_s, REPLY_BYTES_MAX
         try:
             return super().getreply()
         finally:
             if self.sock is not None:
-                self.sock.settimeout(self.timeout)
+                self.sock.settimeout(timeout_s)
 
 
 class _TlsSession(_Session, smtplib.SMTP_SSL):

@@ -54,3 +54,48 @@ def test_addresses_that_are_not_used(address: bytes) -> None:
 def test_replies(code: int, meaning: tuple[Event, Reason]) -> None:
     outcome = make().interpret(np.array([code], np.int16))
     assert (outcome.event[0], outcome.reason[0]) == meaning
+
+
+def headers(**changes: object) -> dict[str, str]:
+    channel = Email(sender="alert@example.org", unsubscribe="mailto:stop@example.org")
+    (mail,) = channel.render(
+        message(**changes), column([b"a@example.nl"]), np.array([41], np.uint32), now_ms=NOW_MS
+    ).mails
+    return dict(message_from_bytes(mail.data, policy=default).items())
+
+
+def test_news_and_the_result_are_replies_to_the_first_mail() -> None:
+    assert headers(phase=0)["Message-ID"] == headers(phase=2)["In-Reply-To"] == headers(phase=2)["References"]
+    assert "In-Reply-To" not in headers(phase=0)
+    assert headers(phase=2)["Message-ID"] == headers(phase=2)["Message-ID"], "the same row is the same mail"
+
+
+def test_what_machines_read() -> None:
+    found = headers()
+    assert found["Auto-Submitted"] == "auto-generated"
+    assert found["X-Auto-Response-Suppress"] == "All"
+    assert found["List-Unsubscribe"] == "<mailto:stop@example.org>"
+    assert found["Importance"] == "high"
+    assert "Importance" not in headers(lane=1)
+    assert found["Content-Transfer-Encoding"] == "quoted-printable"
+    assert "List-Unsubscribe" not in dict(
+        message_from_bytes(
+            make().render(message(), column([b"a@example.nl"]), np.zeros(1, np.uint32), now_ms=NOW_MS).mails[0].data
+        ).items()
+    )
+
+
+@pytest.mark.parametrize("title", ["a\nb", "a\r\nBcc: all@example.nl", "\x00", "é ١ 🚲", ""])
+def test_a_title_is_one_line_of_one_header(title: str) -> None:
+    found = headers(title=title, text="Rode fiets.\nBlauwe jas.")
+    assert "Bcc" not in found
+    assert found["Subject"] in (" ".join(title.split()), "Rode fiets.") or "\x00" in title
+
+
+def test_lines_are_short_and_seven_bit() -> None:
+    text = "Vermist: meisje — rode jas. " * 60 + "\n.\n..\nFrom here"
+    (mail,) = make().render(message(text=text), column([b"a@example.nl"]), np.zeros(1, np.uint32), now_ms=NOW_MS).mails
+    assert mail.data.isascii()
+    assert max(map(len, mail.data.split(b"\r\n"))) <= 78
+    read = message_from_bytes(mail.data, policy=default).get_content()  # type: ignore[attr-defined]
+    assert read.splitlines() == text.splitlines()

@@ -57,9 +57,11 @@ def server() -> Iterator[tuple[str, list[str]]]:
         listening.taken = []  # type: ignore[attr-defined]
         thread = threading.Thread(target=listening.serve_forever, args=(0.01,))
         thread.start()
-        yield f"smtp://127.0.0.1:{listening.server_address[1]}", listening.taken  # type: ignore[attr-defined]
-        listening.shutdown()
-        thread.join()
+        try:
+            yield f"smtp://127.0.0.1:{listening.server_address[1]}", listening.taken  # type: ignore[attr-defined]
+        finally:
+            listening.shutdown()
+            thread.join()
 
 
 def send(url: str, *recipients: str, allowed: int = 99) -> list[int]:

@@ -133,6 +133,9 @@ async def test_refusals(tmp_path: Path, providers: Providers) -> None:
         with pytest.raises(Refused) as caught:
             await room.start(channels=["voice"])
         assert caught.value.code == "text_unfit"
+        with pytest.raises(Refused) as caught:
+            await room.start(titles={"nl": "Vermist\r\nBcc: x"})
+        assert (caught.value.code, caught.value.where) == ("text_control_character", "titles.nl")
         preview = await room.engine.preview(
             "police", wire.PreviewRequest(kind="missing_child", area=HERE, texts={"nl": "Vermist."})
         )
