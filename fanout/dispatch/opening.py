@@ -137,7 +137,8 @@ class _Opening:
         )
 
     def caller(self, ca: str) -> HttpCaller:
-        return HttpCaller(ca=ca, timeout_s=self.settings.dispatch.request_timeout_s, connections=CALLS_AT_ONCE)
+        timeout_s = self.settings.dispatch.request_timeout_s
+        return HttpCaller(ca=ca, timeout_s=timeout_s, connections=CALLS_AT_ONCE, http2=False)
 
     def credential(self, name: str) -> Credential:
         """Who we are to a push service. Errors: `Refused("settings_invalid" | "fence")`."""

@@ -39,6 +39,7 @@ from fanout.store.protocol import Lease
 from fanout.store.states import State
 
 CALLS_AT_ONCE: Final = 8  # single calls in flight per provider and process: 30 voice calls a second at 0.25 s each
+CALLS_COMMON: Final = 6  # of these, what lanes other than 0 may have: an urgent call never waits for them
 
 Batch: TypeAlias = Requests | Calls | Mails
 MayGo: TypeAlias = Callable[[], bool]
@@ -151,7 +152,7 @@ class CallRoute:
         self._suppliers = tuple(suppliers)
         self._chosen: dict[int, Supplier] = {}
         self._clock_ms = clock_ms
-        self._room = trio.Semaphore(CALLS_AT_ONCE)
+        self._room, self._common = trio.Semaphore(CALLS_AT_ONCE), trio.Semaphore(CALLS_COMMON)
 
     def allows(self, now_s: float) -> int:
         return max(supplier.breaker.allows(now_s) for supplier in self._suppliers)
@@ -181,6 +182,8 @@ class CallRoute:
         async with trio.open_nursery() as nursery:
             for call in batch.calls:
                 await _quota(supplier.bucket, len(call.index), urgent=lease.lane == 0)
+                if lease.lane:
+                    await self._common.acquire()
                 await self._room.acquire()
                 nursery.start_soon(self._one, supplier, call, place[call.index], lease, index, may_go, told)
         _tell(supplier.breaker, supplier.bucket, told.codes, told.asked_s)
@@ -202,6 +205,8 @@ class CallRoute:
             answer = await supplier.caller.call(call)
         finally:
             self._room.release()
+            if lease.lane:
+                self._common.release()
         told.codes[at] = answer.code
         told.event[at], told.reason[at] = supplier.channel.interpret(call, answer, lease.rows[index[at]])
         if 200 <= answer.code < 300:
