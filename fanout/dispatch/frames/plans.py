@@ -122,11 +122,12 @@ class Encoder:
         self._authority = authority.encode()
         self._hpack = hpack.Encoder()
         self._changes = 0
+        self._limits: list[int] = []  # told since the last block
         self._ready: dict[object, tuple[int, Blocks]] = {}
 
     def limit(self, table_bytes: int) -> None:
-        """The peer's SETTINGS_HEADER_TABLE_SIZE."""
-        self._hpack.header_table_size = min(table_bytes, TABLE_BYTES_MAX)
+        """The peer's SETTINGS_HEADER_TABLE_SIZE; it holds from the next block on."""
+        self._limits.append(min(table_bytes, TABLE_BYTES_MAX))
         self._ready.clear()
 
     def ready(self, text: Text) -> Blocks | None:
@@ -138,6 +139,10 @@ class Encoder:
         """Make `ready` true. What is returned must be the very next block sent, once; None if nothing new is in it."""
         if len(self._ready) >= PLANS_MAX:
             self._ready.clear()
+        if self._limits:  # of several, the least and the last are to be confirmed (RFC 7541, 4.2)
+            for limit in dict.fromkeys((min(self._limits), self._limits[-1])):
+                self._hpack.header_table_size = limit
+            self._limits.clear()
         method, path, headers = text.key
         head: list[Header] = [(b":method", method.encode()), (b":scheme", b"https"), (b":authority", self._authority)]
         if not len(text.path):
