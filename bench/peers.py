@@ -1,17 +1,18 @@
 """The others, each in the best way we found to ask it the same question. Answers are rows, to be compared.
 
 What each can do differs: a method that is not there is a question it cannot be asked. All measure on the same sphere,
-or are given a radius scaled to theirs. `tolerance`: how many rows in a thousand may differ (a system that rounds
-coordinates).
+or are given a radius scaled to theirs. Those in this process are here, servers in `peer_servers`.
+
+`precision_m` is stated of each, in metres: how far from a border (the rim of a circle, the edge of a polygon, the
+distance of the k-th nearest) a person may stand of whom it says something else than we do, because it rounds
+coordinates or computes chords. `Question.differences` verifies that person by person; anybody further away ends the
+bench.
 """
 
 from __future__ import annotations
 
-import subprocess
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,11 +32,41 @@ def distance_m(lon0: float, lat0: float, lon: Floats, lat: Floats) -> Floats:
     return metres
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What all systems are asked: a method of theirs, its arguments, and how far rows are from the border."""
+
+    method: str
+    given: tuple[Any, ...]
+    border_m: Callable[[Rows], Floats]
+
+    def differences(self, ours: Any, theirs: Any, precision_m: float, candidates: Rows) -> list[str]:
+        """What a system may not say, in words: rows in one answer only that are not at the border, or a row twice.
+
+        For counts `candidates` are rows among which those at the border are found.
+        """
+        if isinstance(ours, int):
+            doubtful = int((self.border_m(candidates) <= precision_m).sum())
+            return [] if abs(ours - theirs) <= doubtful else [f"counts {theirs} instead of {ours}"]
+        mine, other = np.unique(ours), np.unique(theirs)
+        wrong = [f"says {len(theirs)} rows, but {other.size} people"] if other.size != len(theirs) else []
+        differ = np.setxor1d(mine, other)
+        if self.method == "nearest" and len(theirs) != len(ours):
+            wrong.append(f"says {len(theirs)} people instead of {len(ours)}")
+        metres = self.border_m(differ)
+        wrong += [
+            f"{'has' if row in other else 'has not'} row {row}, {border:.3f} m from the border"
+            for row, border in zip(differ.tolist(), metres.tolist(), strict=True)
+            if border > precision_m
+        ]
+        return wrong
+
+
 class Numpy:
     """Brute force: a box first, then every point in it."""
 
     name: ClassVar = "numpy"
-    tolerance: ClassVar = 0
+    precision_m: ClassVar = 0.01
 
     def __init__(self, lon: Floats, lat: Floats) -> None:
         self.lon, self.lat = lon, lat
@@ -69,7 +100,7 @@ class KDTree:
     """scipy's cKDTree over unit vectors: a chord is exact on the sphere."""
 
     name: ClassVar = "scipy.cKDTree"
-    tolerance: ClassVar = 0
+    precision_m: ClassVar = 0.01
 
     def __init__(self, lon: Floats, lat: Floats) -> None:
         from scipy.spatial import cKDTree
@@ -90,15 +121,14 @@ class KDTree:
 
     def nearest(self, lon: float, lat: float, k: int) -> Rows:
         """The k nearest, nearest first."""
-        rows: Rows = self.tree.query(_vectors(np.array([lon]), np.array([lat]))[0], k)[1]
-        return rows
+        return np.atleast_1d(self.tree.query(_vectors(np.array([lon]), np.array([lat]))[0], k)[1])
 
 
 class STRtree:
     """shapely's STRtree: boxes for circles, then haversine; GEOS with a prepared polygon for areas."""
 
     name: ClassVar = "shapely.STRtree"
-    tolerance: ClassVar = 0
+    precision_m: ClassVar = 0.01
 
     def __init__(self, lon: Floats, lat: Floats) -> None:
         import shapely
@@ -127,7 +157,7 @@ class H3:
     """H3 cells (resolution 8, 460 m): a disk of cells, a binary search for each, then haversine."""
 
     name: ClassVar = "h3"
-    tolerance: ClassVar = 0
+    precision_m: ClassVar = 0.01
 
     def __init__(self, lon: Floats, lat: Floats) -> None:
         import h3.api.numpy_int as h3
@@ -153,62 +183,47 @@ class H3:
         return rows
 
 
-class Redis:
-    """Redis GEOSEARCH on a server of its own, over a Unix socket. Its geohash has 52 bits: half a metre of rounding."""
+class DuckDB:
+    """DuckDB with its spatial extension: an R-tree for polygons and boxes, then metres on the sphere."""
 
-    name: ClassVar = "redis GEOSEARCH"
-    tolerance: ClassVar = 20
-    RADIUS_M: ClassVar = 6_372_797.560856  # its earth
+    name: ClassVar = "DuckDB spatial"
+    precision_m: ClassVar = 0.01
 
-    def __init__(self, client: Any, lon: Floats, lat: Floats) -> None:
-        self.client = client
-        for start in range(0, lon.size, 20_000):
-            end = min(start + 20_000, lon.size)
-            triples = zip(lon[start:end].tolist(), lat[start:end].tolist(), range(start, end), strict=True)
-            values = [value for triple in triples for value in triple]
-            client.execute_command("GEOADD", "people", *values)
+    def __init__(self, lon: Floats, lat: Floats) -> None:
+        import duckdb
+
+        self.lon, self.lat = lon, lat
+        self.ask = duckdb.connect(":memory:", config={"threads": 1})
+        try:
+            self.ask.install_extension("spatial")
+            self.ask.load_extension("spatial")
+        except duckdb.Error as error:
+            raise ImportError(f"DuckDB's spatial extension cannot be had: {str(error).splitlines()[0]}") from None
+        self.ask.register("given", {"id": np.arange(lon.size, dtype=np.uint32), "lon": lon, "lat": lat})
+        self.ask.execute(
+            "CREATE TABLE people AS SELECT id, ST_Point(lon, lat) AS place FROM given ORDER BY ST_Hilbert(lon, lat)"
+        )
+        self.ask.execute("CREATE INDEX places ON people USING RTREE (place)")
 
     def circle(self, lon: float, lat: float, radius_m: float) -> Rows:
         """Rows within a radius."""
-        scaled = radius_m * self.RADIUS_M / EARTH_RADIUS_M
-        found = self.client.execute_command(
-            "GEOSEARCH", "people", "FROMLONLAT", lon, lat, "BYRADIUS", scaled, "m"
-        )  # fmt: skip
-        return np.array(found, np.uint32)
+        dlat = np.degrees(radius_m / EARTH_RADIUS_M) * 1.001
+        dlon = dlat / np.cos(np.radians(abs(lat) + dlat))
+        box = (lon - dlon, lat - dlat, lon + dlon, lat + dlat)
+        near = self._rows("SELECT id FROM people WHERE ST_Within(place, ST_MakeEnvelope(?, ?, ?, ?))", *box)
+        rows: Rows = near[distance_m(lon, lat, self.lon[near], self.lat[near]) <= radius_m]
+        return rows
+
+    def polygon(self, geometry: Any) -> Rows:
+        """Rows in or on a shapely geometry."""
+        return self._rows("SELECT id FROM people WHERE ST_Intersects(place, ST_GeomFromWKB(?))", geometry.wkb)
+
+    def _rows(self, query: str, *given: Any) -> Rows:
+        rows: Rows = self.ask.execute(query, given).fetchnumpy()["id"]
+        return rows
 
 
-@contextmanager
-def redis_server(folder: Path) -> Iterator[Any]:
-    """A Redis of our own on a Unix socket, gone afterwards; None if there is no redis-server."""
-    import shutil
-
-    import redis
-
-    program = shutil.which("redis-server")
-    if program is None:
-        yield None
-        return
-    address = folder / "redis.sock"
-    server = subprocess.Popen(
-        [program, "--port", "0", "--unixsocket", str(address), "--save", "", "--appendonly", "no"],
-        stdout=subprocess.DEVNULL, cwd=folder,
-    )  # fmt: skip
-    try:
-        client = redis.Redis(unix_socket_path=str(address), socket_timeout=60.0, decode_responses=False)
-        for _ in range(200):
-            try:
-                client.ping()
-                break
-            except (redis.ConnectionError, OSError):
-                time.sleep(0.02)
-        yield client
-        client.close()
-    finally:
-        server.terminate()
-        server.wait(timeout=20)
-
-
-PEERS: tuple[Callable[[Floats, Floats], Any], ...] = (KDTree, STRtree, Numpy, H3)
+PEERS: tuple[Callable[[Floats, Floats], Any], ...] = (KDTree, STRtree, Numpy, H3, DuckDB)
 
 
 def _vectors(lon: Floats, lat: Floats) -> Floats:

@@ -1,12 +1,13 @@
 """Selection against everything that can answer the same question on this machine, and against a copy of the answer.
 
 Cases: circles of 200 m, 1.5 km and 10 km round people drawn at random; a municipality of 100 and of 1,000 vertices; a
-province; everyone; the nearest 1,000; a count; the making of the index; a whole selection (people, filters, order) of a
-registry; and selections while 200,000 positions a second come in. Then the cost curve: the same circle among more
-people.
+province; everyone; the nearest 1 to 100,000; a count; the making of the index; a whole selection (people, filters,
+order) of a registry; and circles, a municipality, the nearest and counts while 200,000 positions a second come in, each
+kind at a steady pace and a hundred mixed ones at once. Then the cost curve: the same questions among more people.
 
 `ratio` is how many times as long as ours a system takes (p50). `memory copy` is what copying our answer's rows out of
-an array costs: the floor for anything that gives rows out. Every system's rows are compared with ours.
+an array costs: the floor for anything that gives rows out. Every system's rows are compared with ours: who is in one
+answer only must stand at the border, as near as that system's stated precision, or the bench ends with an error.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,10 +25,11 @@ from typing import Any
 import numpy as np
 import shapely
 
-from bench import peers, world
+from bench import peer_servers, peers, world
 from bench.harness import Options, Row, Timing, measure, note, timing_of
+from bench.peers import Question
 from fanout import selection
-from fanout.geo import EVERYONE, PlaceIndex, circle, from_geojson
+from fanout.geo import EVERYONE, PlaceIndex, circle, from_geojson, shapes
 from fanout.registry import packed
 from fanout.registry.entries import STREAM
 from fanout.registry.registry import Registry
@@ -35,6 +38,7 @@ from fanout.selection.preview import by_channel, density, reach
 from fanout.simulators import nation
 
 RADII_M = (200.0, 1_500.0, 10_000.0)
+NEAREST = (1, 10, 1_000, 100_000)
 POSITIONS_PER_S = 200_000
 NOON_MS = 1_790_596_800_000
 CENTRES = 32
@@ -64,27 +68,36 @@ def _against_peers(options: Options, people: int, seconds: float) -> Iterator[Ro
     # what the index answers is of rounded coordinates, and so must the others
     lon, lat = np.empty(people), np.empty(people)
     lon[index.rows], lat[index.rows] = index.lon / 1e7, index.lat / 1e7
-    systems: list[Any] = []
-    for make in peers.PEERS:
-        note(f"building {make.name}")  # type: ignore[attr-defined]
-        try:
-            system, taken = _built(partial(make, lon, lat), 1)
-        except ImportError as missing:
-            note(f"  not here: {missing}")
-            continue
-        systems.append(system)
-        if system.name != "numpy":
-            yield _row(f"build, {people:,}", system.name, taken, ours, people)
-    with tempfile.TemporaryDirectory() as folder, peers.redis_server(Path(folder)) as client:
-        if client is None:
-            note("  not here: redis-server")
-        else:
-            note("filling redis")
-            system, taken = _built(partial(peers.Redis, client, lon, lat), 1)
+    with ExitStack() as stack:
+        systems: list[Any] = []
+        for make in _makers(stack, lon, lat):
+            try:
+                system, taken = _built(make, 1)
+            except ImportError as missing:
+                note(f"  not here: {missing}")
+                continue
             systems.append(system)
-            yield _row(f"build, {people:,}", system.name, taken, ours, people)
+            if system.name != "numpy":
+                yield _row(f"build, {people:,}", system.name, taken, ours, people)
         yield from _cases(options, index, lon, lat, here.areas, systems, seconds)
-    note("PostGIS, Tile38 and DuckDB spatial are not asked: this bench has no client for them")
+
+
+def _makers(stack: ExitStack, lon: Any, lat: Any) -> Iterator[Callable[[], Any]]:
+    """What builds each peer that is here; servers live as long as `stack`."""
+    for kind in peers.PEERS:
+        note(f"building {kind.name}")  # type: ignore[attr-defined]
+        yield partial(kind, lon, lat)
+    for start, server in (
+        (peer_servers.redis_server, peer_servers.Redis),
+        (peer_servers.postgis_server, peer_servers.PostGIS),
+        (peer_servers.tile38_server, peer_servers.Tile38),
+    ):
+        client = stack.enter_context(start(Path(stack.enter_context(tempfile.TemporaryDirectory()))))
+        if client is None:
+            note(f"not here: {server.name}")
+            continue
+        note(f"filling {server.name}")
+        yield partial(server, client, lon, lat)
 
 
 def _cases(
@@ -93,39 +106,48 @@ def _cases(
     random = np.random.default_rng(options.seed)
     at = random.integers(0, lon.size, CENTRES)
     centres = list(zip(lon[at].tolist(), lat[at].tolist(), strict=True))
+    ask = partial(_case, index, systems, seconds)
+
+    def rim(x: float, y: float, radius_m: float, rows: Any) -> Any:
+        return np.abs(peers.distance_m(x, y, lon[rows], lat[rows]) - radius_m)
+
+    def round_about(method: str, radius_m: float) -> list[Question]:
+        return [Question(method, (x, y, radius_m), partial(rim, x, y, radius_m)) for x, y in centres]
+
     for radius_m in RADII_M:
-        mine = [circle(x, y, radius_m) for x, y in centres]
-        asked = {
-            system.name: [partial(system.circle, x, y, radius_m) for x, y in centres]
-            for system in systems
-            if hasattr(system, "circle")
-        }
-        name = f"circle, {radius_m / 1000:g} km"
-        yield from _case(name, index, [partial(index.select, shape) for shape in mine], asked, systems, seconds)
-    mine = [circle(x, y, 1_500.0) for x, y in centres]
-    asked = {s.name: [partial(s.count, x, y, 1_500.0) for x, y in centres] for s in systems if hasattr(s, "count")}
-    yield from _case("count, 1.5 km", index, [partial(index.count, shape) for shape in mine], asked, systems, seconds)
+        mine = [partial(index.select, circle(x, y, radius_m)) for x, y in centres]
+        yield from ask(f"circle, {radius_m / 1000:g} km", mine, round_about("circle", radius_m))
+    mine_counts = [partial(index.count, circle(x, y, 1_500.0)) for x, y in centres]
+    yield from ask("count, 1.5 km", mine_counts, round_about("count", 1_500.0))
     for name, geometry in areas.items():
-        shape, geos = from_geojson(geometry), shapely.geometry.shape(geometry)
-        asked = {s.name: [partial(s.polygon, geos)] for s in systems if hasattr(s, "polygon")}
-        yield from _case(name, index, [partial(index.select, shape)], asked, systems, seconds)
-    asked = {
-        s.name: [partial(s.nearest, x, y, 1_000) for x, y in centres[:4]] for s in systems if hasattr(s, "nearest")
-    }
-    mine_near = [partial(index.nearest, x, y, 1_000) for x, y in centres[:4]]
-    yield from _case("nearest 1,000", index, mine_near, asked, systems, seconds)
-    yield from _case("everyone", index, [lambda: index.select(EVERYONE)], {}, systems, seconds)
+        geos = shapely.geometry.shape(geometry)
+        edge = partial(_edge_m, geos.boundary, lon, lat)
+        yield from ask(name, [partial(index.select, from_geojson(geometry))], [Question("polygon", (geos,), edge)])
+    for k in NEAREST:
+        few = centres[: 4 if k < 100_000 else 2]
+        questions = [
+            Question("nearest", (x, y, k), partial(rim, x, y, float(peers.distance_m(x, y, lon[last], lat[last])[0])))
+            for x, y in few
+            for last in [index.nearest(x, y, k)[-1:]]
+        ]
+        yield from ask(f"nearest {k:,}", [partial(index.nearest, x, y, k) for x, y in few], questions)
+    yield from ask("everyone", [partial(index.select, EVERYONE)], [])
+
+
+def _edge_m(border: Any, lon: Any, lat: Any, rows: Any) -> Any:
+    """Metres, at least, between people and a border."""
+    return shapely.distance(border, shapely.points(lon[rows], lat[rows])) * 111_195.0 * 0.5
 
 
 def _case(
-    name: str,
     index: PlaceIndex,
-    mine: Sequence[Callable[[], Any]],
-    asked: Mapping[str, Sequence[Callable[[], Any]]],
     systems: list[Any],
     seconds: float,
+    name: str,
+    mine: Sequence[Callable[[], Any]],
+    questions: Sequence[Question],
 ) -> Iterator[Row]:
-    """Measure ours, a copy of our answer, and every peer; compare the answers."""
+    """Measure ours, a copy of our answer, and every peer that can be asked; compare the answers."""
     answers = [call() for call in mine]
     hits = int(np.median([_hits(answer) for answer in answers]))
     ours = measure(mine, seconds=seconds)
@@ -133,22 +155,23 @@ def _case(
     if not isinstance(answers[0], int):
         copies = [index.rows[: _hits(answer)].copy for answer in answers]
         yield _row(name, "memory copy", measure(copies, seconds=seconds / 2), ours, hits)
-    tolerance = {system.name: system.tolerance for system in systems}
-    for system, calls in asked.items():
-        for answer, call in zip(answers, calls, strict=True):
-            _compare(name, system, answer, call(), tolerance[system])
-        few = measure(calls, warm_up=0, seconds=seconds, most=300)
-        yield _row(name, system, few, ours, hits)
+    for system in systems:
+        calls = [partial(getattr(system, one.method), *one.given) for one in questions if hasattr(system, one.method)]
+        if not calls:
+            continue
+        for answer, question, call in zip(answers, questions, calls, strict=True):
+            wrong = question.differences(answer, call(), system.precision_m, _near(index, question))
+            if wrong:
+                raise SystemExit(f"bench selection: {system.name} disagrees on {name}: {'; '.join(wrong[:3])}")
+        yield _row(name, system.name, measure(calls, warm_up=0, seconds=seconds, most=300), ours, hits)
 
 
-def _compare(case: str, system: str, ours: Any, theirs: Any, tolerance: int) -> None:
-    """Stop the bench if a system says something else; a person exactly at the rim may fall either way in floats."""
-    mine = set(np.atleast_1d(ours).tolist())
-    other = set(np.atleast_1d(theirs).tolist())
-    differ = len(mine ^ other)
-    allowed = 2 + len(mine) * tolerance // 1000
-    if differ > allowed:
-        raise SystemExit(f"bench selection: {system} disagrees on {case}: {differ} of {len(mine)} rows")
+def _near(index: PlaceIndex, question: Question) -> Any:
+    """Rows among which those at the rim of a counted circle are."""
+    if question.method != "count":
+        return index.rows[:0]
+    lon, lat, radius_m = question.given
+    return index.select(circle(lon, lat, radius_m + 10.0))
 
 
 def _built(make: Callable[[], Any], times: int) -> tuple[Any, Timing]:
@@ -211,7 +234,8 @@ def _registry(options: Options, people: int, seconds: float) -> Iterator[Row]:
         big = _query_for(view, 100_000)
         timing = measure([lambda: _preview(view, big)], seconds=seconds)
         yield _row("preview, 100,000 people", "fanout", timing, None, len(choose(view, big)), participants=people)
-        yield from _under_updates(registry, queries["select people, 1.5 km"], options)
+        areas = world.make(1_000, options.seed).areas
+        yield from _under_updates(registry, queries["select people, 1.5 km"], areas, options)
         registry.close()
 
 
@@ -233,8 +257,8 @@ def _query_for(view: Any, people: int) -> Query:
     return Query(shape=circle(5.1, 52.1, high), at_ms=NOON_MS)
 
 
-def _under_updates(registry: Registry, queries: list[Query], options: Options) -> Iterator[Row]:
-    """The same selections, alone and while positions stream in; then a hundred at once."""
+def _under_updates(registry: Registry, queries: list[Query], areas: dict[str, Any], options: Options) -> Iterator[Row]:
+    """Mixed questions alone and while positions stream in: by kind at a steady pace, then a hundred at once."""
     view = registry.view()
     ids = packed.of_texts(view.id_of(np.arange(view.rows, dtype=np.uint32)))
     lon, lat = view.homes()
@@ -256,53 +280,85 @@ def _under_updates(registry: Registry, queries: list[Query], options: Options) -
             sent[0] += batch
             stop.wait(max(0.0, start_s + number / 50 - time.monotonic()))
 
-    hits_of = [len(choose(view, query)) for query in queries]
-    typical = queries[int(np.argsort(hits_of)[len(queries) // 2])]  # one circle, so that p99 is not of larger ones
-    live = [_located(typical)]
     span_s = 2.0 if options.quick else 6.0
-    alone = _paced(registry, live, span_s)
+    hits_of = [len(choose(view, query)) for query in queries]
+    kinds = _kinds(queries[int(np.argsort(hits_of)[len(queries) // 2])].shape, areas)
+    alone = {kind: _paced(registry, asked, span_s) for kind, asked in kinds.items()}
+    mixed = [one for asked in zip(*kinds.values(), strict=True) for one in asked]
+    quiet = _burst(registry, mixed)
     thread = threading.Thread(target=stream)
     thread.start()
     time.sleep(1.0)
     before, start_s = sent[0], time.monotonic()
-    busy = _paced(registry, live, span_s)
-    rate = (sent[0] - before) / (time.monotonic() - start_s)
-    burst = _burst(registry, [_located(query) for query in queries] * (100 // len(queries) + 1))
+    busy = {kind: _paced(registry, asked, span_s) for kind, asked in kinds.items()}
+    burst = [_burst(registry, mixed) for _ in range(2 if options.quick else 5)][-1]
+    rate = round((sent[0] - before) / (time.monotonic() - start_s))
     stop.set()
     thread.join()
-    hits = int(np.median([len(choose(registry.view(), query)) for query in live]))
-    yield _row("select people, 1.5 km, with live positions", "alone", alone, alone, hits)
-    yield _row("select people, 1.5 km, with live positions", "while streaming", busy, alone, hits,
-               positions_per_s=round(rate), p99_over_p50=round(busy.p99_us / busy.p50_us, 1))  # fmt: skip
-    yield _row("100 selections at once, while streaming", "fanout", burst, None, hits)
+    for kind, asked in kinds.items():
+        case, hits = f"{kind}, with live positions", int(np.median([one(registry) for one in asked]))
+        yield _row(case, "alone", alone[kind], alone[kind], hits, participants=view.people)
+        yield _row(case, "while streaming", busy[kind], alone[kind], hits, positions_per_s=rate,
+                   p99_over_p50=round(busy[kind].p99_us / busy[kind].p50_us, 1), participants=view.people)  # fmt: skip
+    yield _row("100 mixed at once", "alone", quiet, quiet, 100, participants=view.people)
+    yield _row(
+        "100 mixed at once", "while streaming", burst, quiet, 100, positions_per_s=rate, participants=view.people
+    )
 
 
-def _located(query: Query) -> Query:
-    return Query(shape=query.shape, at_ms=NOON_MS, live="beside", live_fresh_ms=3_600_000)
+Asked = Callable[[Registry], int]
+"""A question of a registry as it is at that moment; answers with how many people."""
 
 
-def _paced(registry: Registry, queries: list[Query], seconds: float) -> Timing:
-    """Latency of selections that arrive at 200 a second, as from several control rooms."""
+def _kinds(shape: shapes.Shape, areas: dict[str, Any]) -> dict[str, list[Asked]]:
+    """Questions as control rooms ask them, 25 of each kind, all with live positions: one place a kind, a few metres on
+    each time, so that the slowest is slow by chance and not by size."""
+    assert isinstance(shape, shapes.Circle)
+    around = [shapes.Circle(shape.lon + 500 * step, shape.lat, shape.radius_m) for step in range(25)]
+    town = from_geojson(areas["municipality, 1,000 vertices"])
+
+    def selects(query: Query) -> Asked:
+        return lambda registry: len(choose(registry.view(), query))
+
+    def counts(query: Query) -> Asked:
+        return lambda registry: len(reach(registry.view(), query))
+
+    return {
+        "circle, 1.5 km": [selects(_located(one)) for one in around],
+        "municipality": [selects(_located(town))] * 25,
+        "nearest 1,000": [selects(_located(shapes.Nearest(one.lon, one.lat, 1_000))) for one in around],
+        "count, 1.5 km": [counts(Query(shape=one, at_ms=NOON_MS)) for one in around],
+    }
+
+
+def _located(shape: shapes.Shape) -> Query:
+    return Query(shape=shape, at_ms=NOON_MS, live="beside", live_fresh_ms=3_600_000)
+
+
+def _paced(registry: Registry, asked: list[Asked], seconds: float) -> Timing:
+    """Latency of questions that arrive at 200 a second, as from several control rooms."""
+    for ask in asked:
+        ask(registry)
     taken, number, start_s = [], 0, time.monotonic()
     while time.monotonic() < start_s + seconds:
         time.sleep(max(0.0, start_s + number / 200 - time.monotonic()))
         start_ns = time.perf_counter_ns()
-        choose(registry.view(), queries[number % len(queries)])
+        asked[number % len(asked)](registry)
         taken.append((time.perf_counter_ns() - start_ns) / 1e3)
         number += 1
     return timing_of(taken)
 
 
-def _burst(registry: Registry, queries: list[Query]) -> Timing:
-    """A hundred selections handed to a pool at the same moment: from then until each is answered."""
+def _burst(registry: Registry, asked: list[Asked]) -> Timing:
+    """A hundred questions handed to a pool at the same moment: from then until each is answered."""
     start_ns = time.perf_counter_ns()
 
-    def one(query: Query) -> float:
-        choose(registry.view(), query)
+    def one(ask: Asked) -> float:
+        ask(registry)
         return (time.perf_counter_ns() - start_ns) / 1e3
 
     with ThreadPoolExecutor(4) as pool:
-        return timing_of(list(pool.map(one, queries[:100])))
+        return timing_of(list(pool.map(one, asked)))
 
 
 # --- the cost curve ---------------------------------------------------------------------------------------------------
@@ -317,9 +373,9 @@ def _curve(options: Options, sizes: tuple[int, ...]) -> Iterator[Row]:
                    bytes_per_place=round(index.nbytes / people, 1))  # fmt: skip
         at = np.random.default_rng(options.seed).integers(0, people, CENTRES)
         for radius_m in RADII_M:
-            shapes = [circle(here.lon[row], here.lat[row], radius_m) for row in at]
-            hits = int(np.median([index.count(shape) for shape in shapes]))
-            timing = measure([partial(index.select, shape) for shape in shapes], seconds=0.5)
+            around = [circle(here.lon[row], here.lat[row], radius_m) for row in at]
+            hits = int(np.median([index.count(shape) for shape in around]))
+            timing = measure([partial(index.select, shape) for shape in around], seconds=0.5)
             yield _row(f"cost curve: circle, {radius_m / 1000:g} km", "fanout", timing, None, hits, participants=people)
         shape = from_geojson(here.areas["municipality, 1,000 vertices"])
         timing = measure([partial(index.select, shape)], seconds=0.5)

@@ -9,14 +9,23 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import httpx
 import pytest
+import trio
 
+from fanout import app, limits
 from fanout.demo.crew import Crew, CrewError
 from fanout.demo.world import free_port
+from fanout.geo import EVERYONE
+from fanout.registry import view
+from fanout.registry.registry import Registry
+from fanout.selection import Query, choose
 from fanout.simulators.tls import write as write_certificates
+from fanout.store.sqlite_store import SqliteStore
+from tests.registry.naive_registry import person
 
 SERVE = [sys.executable, "-m", "fanout.cli", "serve", "--config"]
 
@@ -93,6 +102,38 @@ def test_the_fence_keeps_an_engine_from_starting(tmp_path: Path) -> None:
     assert run.returncode == 1
     assert "providers.sms.url" in run.stderr
     assert not (tmp_path / "data").exists(), "it refused before it began"
+
+
+async def test_the_delta_becomes_a_base_beside_everybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a new base is made, people are selected and taken in; then it is there, by one change of reference."""
+    monkeypatch.setattr(app, "COMPACT_EVERY_S", 0.005)
+    monkeypatch.setattr(limits, "DELTA_ROWS_MAX", 50)
+    making, go_on, merged = threading.Event(), threading.Event(), view.merged
+
+    def slowly(now: view.View) -> view.Part:
+        making.set()
+        assert go_on.wait(30), "nobody waited for this"
+        return merged(now)
+
+    monkeypatch.setattr(view, "merged", slowly)
+    store = SqliteStore.open(tmp_path / "ledger.db")
+    registry = Registry.open(tmp_path / "registry", store)
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(app._compact, registry, store)
+            registry.upsert([person(f"p{n}", n) for n in range(60)])
+            assert await trio.to_thread.run_sync(making.wait, 30)
+            registry.upsert([person("late", 7)])
+            assert len(choose(registry.view(), Query(shape=EVERYONE))) == 61
+            assert registry.statistics()["delta"] == 61
+            go_on.set()
+            while registry.statistics()["delta"] > 1:  # noqa: ASYNC110 - nobody tells of it
+                await trio.sleep(0.005)
+            nursery.cancel_scope.cancel()
+    assert len(choose(registry.view(), Query(shape=EVERYONE))) == 61
+    assert registry.statistics()["changes"] == 61, "a snapshot is due by what changed since the last, not by the delta"
+    registry.close()
+    store.close_store()
 
 
 def test_callers_meet_tls_and_must_show_a_certificate(tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ def distances_m(lon0: int, lat0: int, lon: NDArray[np.int32], lat: NDArray[np.in
 def to_arc_m(line: list[tuple[int, int]], lon: NDArray[np.int32], lat: NDArray[np.int32]) -> NDArray[np.float64]:
     """Distances to a polyline of great-circle arcs, by walking along it.
 
-    48 steps, then again between the two beside the nearest, until a step is less than a millimetre. Along an arc shorter than half a turn there is one nearest place.
+    48 steps, then again between the two beside the nearest, until a step is less than a millimetre. Along an arc
+    shorter than half a turn there is one nearest place.
     """
     here = _vectors(lon, lat)
     best = np.full(lon.size, np.inf)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import subprocess
+import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fanout.errors import Refused
-from fanout.geo import EVERYONE, PlaceIndex, circle, corridor, shapes
+from fanout.geo import EVERYONE, PlaceIndex, arrayfile, circle, corridor, shapes
 from tests.geo import naive_geo, worlds
 
 EXAMPLES = settings(max_examples=2_000)
@@ -350,3 +354,50 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path) -> None:
     assert refused(whole[:-20]) == "file_count"
     assert refused(whole[:4096] + b"\x01" + whole[4097:]) == "file_checksum"
     assert refused(b"") == "file_magic"
+    arrayfile.write(path, "names", {"lon": index.lon}, meta={})
+    assert refused(path.read_bytes()) == "file_magic", "a file of ours that holds something else"
+    columns = {"lon": index.lon.astype("<i8"), "lat": index.lat, "rows": index.rows, "offsets": index.offsets}
+    arrayfile.write(path, "place index", columns, meta={"shift": index.shift})
+    assert refused(path.read_bytes()) == "file_dtype"
+    del columns["lon"]
+    arrayfile.write(path, "place index", columns, meta={"shift": index.shift})
+    assert refused(path.read_bytes()) == "file_dtype", "no such column"
+
+
+def test_processes_share_a_saved_index_without_a_copy(tmp_path: Path) -> None:
+    """Three processes map one file: they answer alike, and what they hold of it are the pages of the system's cache."""
+    random = np.random.default_rng(3)
+    index = PlaceIndex.build(random.uniform(3, 7, 400_000), random.uniform(51, 53, 400_000))
+    path = tmp_path / "places"
+    index.save(path)
+    wanted = index.select(circle(5.0, 52.0, 20_000.0))
+    program = (
+        "import sys, pathlib, hashlib\n"
+        "from fanout.geo import PlaceIndex, circle\n"
+        "index = PlaceIndex.load(pathlib.Path(sys.argv[1]))\n"
+        "print(hashlib.sha256(index.select(circle(5.0, 52.0, 20_000.0)).tobytes()).hexdigest(), flush=True)\n"
+        "sys.stdin.readline()\n"
+        "copied, mapped, inside = 0, 0, False\n"
+        "for line in open('/proc/self/smaps'):\n"
+        "    if '-' in line.split(' ')[0]: inside = line.rstrip().endswith(sys.argv[1])\n"
+        "    elif inside and line.startswith('Rss'): mapped += int(line.split()[1])\n"
+        "    elif inside and line.startswith('Private_Dirty'): copied += int(line.split()[1])\n"
+        "print(mapped, copied)\n"
+    )
+    run = [sys.executable, "-c", program, str(path)]
+    readers = [subprocess.Popen(run, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    with ExitStack() as stack:
+        pipes = []
+        for reader in readers:
+            stack.enter_context(reader)
+            assert reader.stdin is not None
+            assert reader.stdout is not None
+            pipes.append((reader.stdin, reader.stdout))
+        answers = {output.readline().strip() for _, output in pipes}
+        kept = []
+        for to, output in pipes:  # one after another, while all still have it
+            to.write("\n")
+            to.flush()
+            kept.append(tuple(map(int, output.readline().split())))
+    assert answers == {hashlib.sha256(wanted.tobytes()).hexdigest()}
+    assert all(mapped > 0 and copied == 0 for mapped, copied in kept), "kB of the file in use, and of those copied"
