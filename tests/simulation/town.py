@@ -13,6 +13,7 @@ import random
 import sqlite3
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,16 @@ class Boards:
     async def plan(self, action: wire.Action, shape: Shape, kind: KindSettings) -> wire.BoardPlan:
         return wire.BoardPlan(boards=1)
 
-    async def show(self, action_id: int, action: wire.Action, shape: Shape, lane: int, now_ms: int) -> None:
+    async def show(
+        self,
+        action_id: int,
+        action: wire.Action,
+        shape: Shape,
+        lane: int,
+        now_ms: int,
+        *,
+        photo: wire.Photo | None = None,
+    ) -> None:
         await run_here(self.shown.add, action_id)
 
     async def update(
@@ -358,7 +368,7 @@ class Town:
             update = wire.UpdateRequest(
                 reference=f"news-{news}", texts={"nl": f"Nieuws {news}.", "en": f"News {news}."}
             )
-            await self._insist(lambda engine, update=update: engine.update("police", accepted.id, update))
+            await self._insist(partial(Engine.update, tenant="police", action_id=accepted.id, request=update))
             self.tell(f"action {accepted.id}: news {news}")
             await trio.sleep(self.random.choice((0.05, 0.5, 2.0)))
         end = self.random.choice(("result", "result", "cancel", "nothing"))
@@ -391,14 +401,17 @@ class Town:
         for _ in range(self.random.choice((0, 1, 2, 4))):
             await trio.sleep(self.random.uniform(0.2, 8.0))
             gone = self.random.sample(range(PEOPLE), self.random.randint(1, 12))
-            await self._insist(lambda _, gone=gone: run_here(self._erase, gone))
+            await self._insist(partial(self._at_registry, self._erase, gone))
             for person in gone:
                 self.erased_ms.setdefault(person, clock_ms())
             self.tell(f"erased {gone}")
             if self.random.random() < 0.5:
                 numbers = range(self.people, self.people + self.random.randint(1, 6))
                 self.people = numbers.stop
-                await self._insist(lambda _, numbers=numbers: run_here(self._register, numbers))
+                await self._insist(partial(self._at_registry, self._register, numbers))
+
+    async def _at_registry(self, call: Callable[[Any], None], argument: Any, _: Engine) -> None:
+        await run_here(call, argument)
 
     def _erase(self, numbers: list[int]) -> None:
         assert self.registry is not None

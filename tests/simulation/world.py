@@ -31,7 +31,7 @@ from fanout.wire import CHANNELS
 
 START_MS = 1_790_000_000_000
 TIMEOUT_S = 1.0
-LOOK_S = 0.04
+LOOK_S = 0.1
 
 
 def clock_ms() -> int:
