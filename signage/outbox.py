@@ -106,6 +106,10 @@ class Outbox:
         board.via = None
         self._areas.stir(board)
 
+    def ask(self, board_id: str) -> None:
+        """Somebody speaks of whom there is no birth document: an empty payload asks for it."""
+        self._shared.append(Packet(native.desired_topic(board_id), b"", retain=False))
+
     def up(self) -> None:
         """A new connection: what was to be said is said anew, by what the boards are due."""
         self._shared.clear()

@@ -51,6 +51,7 @@ LAG_DOUBLINGS_MAX: Final = 4  # a board that never confirms is asked again after
 EARLY_MAX: Final = 4_096  # boards of which a report came before the birth document: a burst at connection, no more
 GRACE_EVERY_TICKS: Final = 10
 LATE_PROOF_MS: Final = 86_400_000  # so long after its end an action waits for boards that were cut off to prove it gone
+NAMELESS_MS: Final = 10_000  # a birth document may be lost on its way; a controller has none, and is asked in vain
 SAME_ID_BOOTS: Final = 4  # so many new boot ids within a minute: two boards share an id, or one is in a boot loop
 NATIVE = "native"
 CAPS, DISPLAYS, ACTIONS, PROOF, COUNTS = SPACES = (
@@ -89,6 +90,7 @@ class Reconciler:
         self.outbox = Outbox(self._composer, self.showings, self._actions_of, self.step)
         self._controllers: dict[str, dict[Board, None]] = {}
         self._early: dict[str, dict[str, bytes]] = {}
+        self._nameless: dict[str, int] = {}  # when those whose birth document is missing are asked for it
         self._passengers = Passengers(self, clock_ms)
         self._ticks = 0
 
@@ -312,6 +314,7 @@ class Reconciler:
             self._consider(board)
         for words in self._passengers.early_notes(caps.board):
             board.note(words)
+        self._nameless.pop(caps.board, None)
         for leaf, payload in self._early.pop(caps.board, {}).items():
             self.received(native.board_topic(caps.board, leaf), payload, True)
 
@@ -323,6 +326,7 @@ class Reconciler:
     def _keep_early(self, heard: native.Heard, payload: bytes) -> None:
         if heard.leaf in ("state", "reported") and len(self._early) < EARLY_MAX:
             self._early.setdefault(heard.board, {})[heard.leaf] = payload
+            self._nameless.setdefault(heard.board, self._clock_ms() + NAMELESS_MS)
 
     def _present(self, board: Board, state: native.State) -> None:
         if state.state == "lost" and board.boot and state.boot != board.boot:
@@ -406,6 +410,10 @@ class Reconciler:
         self._passengers.tick(now_ms)
         for board in list(self._open):
             self._chase(board, now_ms)
+        for name, at_ms in list(self._nameless.items()):
+            if at_ms <= now_ms and name not in self._controllers:
+                self._nameless[name] = now_ms + NAMELESS_MS
+                self.outbox.ask(name)
         self._ticks += 1
         if self._ticks % GRACE_EVERY_TICKS == 0:
             for board in list(self._held):

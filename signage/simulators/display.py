@@ -131,15 +131,18 @@ class Display:
         self.connected = True
         self._unsure = self._unsure or self._silent(now_ms)
         self._cut_ms = None
-        ready = State(state="ready", boot=self.boot, clock_offset_ms=self.clock_error_ms)
-        out = [self._out("caps", self.caps, True), self._out("state", ready, True)]
+        out: list[Out] = []
         if self.mood == "faulty":
             out.append(Out(native.board_topic(self.id, "caps"), b"\xff\xfe not a birth document", True))
             out.append(Out(native.board_topic(self.id, "reported"), b"{" * 70_000, False))
-            out.append(self._out("caps", self.caps, True))
             self._errors = ["lamp 3 of line 2 is dead", "temperature 61 C"]
         self._settle(now_ms)
-        return out + self._report(now_ms)
+        return out + self._hello(now_ms)
+
+    def _hello(self, now_ms: int) -> list[Out]:
+        """Who it is, that it is there, and what it shows."""
+        ready = State(state="ready", boot=self.boot, clock_offset_ms=self.clock_error_ms)
+        return [self._out("caps", self.caps, True), self._out("state", ready, True), *self._report(now_ms)]
 
     def cut(self, now_ms: int) -> None:
         """It lost contact."""
@@ -179,7 +182,7 @@ class Display:
 
     def _take(self, topic: str, payload: bytes, now_ms: int) -> list[Out]:
         if not payload:
-            return []  # the broker keeps nothing here any more: that says nothing about what is to be shown
+            return self._hello(now_ms) if topic == native.desired_topic(self.id) and self.connected else []
         try:
             document, envelope = native.read_envelope(self.id, payload)
         except Refused as refused:
