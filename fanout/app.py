@@ -10,6 +10,8 @@ Rules:
 2. What cannot start says so in one sentence of the catalogue, before anything was begun.
 3. A sender that dies is started again, and its batches are released at once; what it had on the wire is resolved by the
    ledger's rules. Senders end with this process, also when it is killed.
+4. A disk that takes nothing ends nothing here: what cannot be written is refused to its caller, upkeep is tried again,
+   and the engine goes on answering.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -43,7 +46,7 @@ from fanout.geo.areas import NamedAreas
 from fanout.media.shelf import Shelf
 from fanout.registry.registry import Registry
 from fanout.settings import Settings, dump
-from fanout.social.poster import open_poster
+from fanout.social.poster import Poster, open_poster
 from fanout.store.protocol import Store
 from fanout.store.writer import open_writer
 from fanout.stores import open_store
@@ -56,6 +59,9 @@ COMPACT_EVERY_S = 1.0
 
 DEAD_EVERY_S = 1.0
 """How often dead addresses that senders told of are taken out of the registry."""
+
+SWEEP_EVERY_S = 3_600.0
+"""How often pictures that nobody needs any more are looked for; they are kept for hours (`media.keep_h`)."""
 
 EXPIRE_EVERY_S = 1.0
 """How often ended actions are looked for. Senders and boards check the end themselves; this settles the counts."""
@@ -154,7 +160,8 @@ async def _serve(
             handlers.rows(), handlers.open_routes(), keys, in_flight_max=settings.api.requests_in_flight_max
         )
         async with trio.open_nursery() as nursery:
-            upkeep = await nursery.start(_upkeep, store, registry, engine, changes)
+            sweep = partial(_sweep_pictures, settings, shelf, engine, posts)
+            upkeep = await nursery.start(_upkeep, store, registry, engine, changes, sweep)
             await senders.warm.wait()
             (address,) = await nursery.start(_listen, application, settings, stop)
             _write_run_file(settings, "broker", boards.broker_address)
@@ -212,6 +219,7 @@ async def _upkeep(
     registry: Registry,
     engine: Engine,
     changes: Changes,
+    sweep: Callable[[], Awaitable[None]],
     *,
     task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -219,6 +227,7 @@ async def _upkeep(
         task_status.started(scope)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_every, EXPIRE_EVERY_S, engine.keep_up)
+            nursery.start_soon(_every, SWEEP_EVERY_S, sweep)
             nursery.start_soon(_ring, store, changes)
             nursery.start_soon(_compact, registry, store)
             nursery.start_soon(_hygiene, registry)
@@ -226,8 +235,18 @@ async def _upkeep(
 
 async def _every(seconds: float, call: Callable[[], Awaitable[None]]) -> None:
     while True:
-        await call()
+        try:
+            await call()
+        except Refused as error:
+            log.error("upkeep waits: %s", error.message)
         await trio.sleep(seconds)
+
+
+async def _sweep_pictures(settings: Settings, shelf: Shelf, engine: Engine, posts: Poster) -> None:
+    keep = await engine.photos() | posts.pictures()
+    older_than_s = settings.media.keep_h * 3_600.0
+    if removed := await trio.to_thread.run_sync(partial(shelf.sweep, keep=keep, older_than_s=older_than_s)):
+        log.info("%d pictures that nobody needs were removed", removed)
 
 
 async def _ring(store: Store, changes: Changes) -> None:
@@ -317,10 +336,19 @@ async def _supervise(
             if not starts:
                 task_status.started()
             await process.wait()
-        released = await trio.to_thread.run_sync(store.release, owner)
-        log.warning("%s ended with %s; %d batches released", owner, process.returncode, released)
+        log.warning("%s ended with %s; %d batches released", owner, process.returncode, await _release(store, owner))
         starts += 1
         await trio.sleep(settings.senders.restart_pause_s)
+
+
+async def _release(store: Store, owner: str) -> int:
+    """End the leases of a sender that is dead, however often it takes until the ledger can be written."""
+    while True:
+        try:
+            return await trio.to_thread.run_sync(store.release, owner)
+        except Refused as error:
+            log.error("the batches of %s wait: %s", owner, error.message)
+            await trio.sleep(EXPIRE_EVERY_S)
 
 
 @asynccontextmanager

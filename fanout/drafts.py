@@ -13,6 +13,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol, TypeVar, TypeVarTuple
@@ -63,6 +64,7 @@ class Draft(NamedTuple):
     people: int
     batches: list[NewBatch]
     version: int
+    photo: wire.Photo | None
     boards: wire.BoardPlan
     posts: list[wire.PostPlan]
     channels: list[wire.ChannelCount]
@@ -79,6 +81,7 @@ class _Checked(NamedTuple):
     query: Query
     offered: tuple[str, ...]
     rights: TenantSettings
+    photo: wire.Photo | None
 
 
 class Drafter:
@@ -129,6 +132,7 @@ class Drafter:
             people=people,
             batches=batches,
             version=version,
+            photo=checked.photo,
             boards=boards,
             posts=posts,
             channels=self.channel_counts(counts),
@@ -200,6 +204,13 @@ class Drafter:
         area, shape, _ = await self.blocking(self._aim, tenant, action, opened, self._registry.view())
         return area, shape
 
+    async def photo_if_kept(self, action: wire.Action) -> wire.Photo | None:
+        """The photo of an action that was accepted; None when it has none, or it is gone."""
+        if action.photo is not None:
+            with contextlib.suppress(Refused):
+                return await self.blocking(self._photos.photo, action.photo)
+        return None
+
     async def blocking(self, call: Callable[[*Arguments], Answer], *args: *Arguments) -> Answer:
         """Run a blocking call in a thread; a few at once, so that cores are not fought over."""
         return await trio.to_thread.run_sync(call, *args, limiter=self._threads)
@@ -217,13 +228,12 @@ class Drafter:
         if not opened and "social" not in (action.channels or ()):
             raise Refused("text_unfit", "channels", detail="none of the channels asked for is switched on")
         self.check_texts(action.texts, action.titles, opened, action.photo)
-        if action.photo is not None:
-            await self.blocking(self._photos.photo, action.photo)
+        photo = None if action.photo is None else await self.blocking(self._photos.photo, action.photo)
         area, shape, query = await self.blocking(self._aim, tenant, action, opened, view)
         size_km2 = query.shape.area_km2
         if rights.area_km2_max and size_km2 > rights.area_km2_max:
             raise Refused("area_too_large", "area", area_km2=size_km2, limit_km2=rights.area_km2_max)
-        return _Checked(kind, area, shape, opened, query, tuple(action.texts), rights)
+        return _Checked(kind, area, shape, opened, query, tuple(action.texts), rights, photo)
 
     def _aim(
         self, tenant: str, action: wire.Action, opened: Sequence[str], view: View

@@ -53,7 +53,16 @@ class Boards(Protocol):
     async def plan(self, action: wire.Action, shape: Shape, kind: KindSettings) -> wire.BoardPlan:
         """Which boards would show the action, and which models cannot; without effect."""
 
-    async def show(self, action_id: int, action: wire.Action, shape: Shape, lane: int, now_ms: int) -> None:
+    async def show(
+        self,
+        action_id: int,
+        action: wire.Action,
+        shape: Shape,
+        lane: int,
+        now_ms: int,
+        *,
+        photo: wire.Photo | None = None,
+    ) -> None:
         """Durable when it returns; boards follow."""
 
     async def update(
@@ -72,6 +81,9 @@ class Boards(Protocol):
     def views(self) -> list[wire.BoardView]: ...
 
     def view(self, board: str) -> wire.BoardView | None: ...
+
+    def proofs(self, action_id: int) -> list[wire.BoardProof]:
+        """Board by board, with the reason of every one that lags."""
 
 
 class Engine:
@@ -141,7 +153,7 @@ class Engine:
             self._waves.add(stored.id, request.waves)
         if draft.boards.boards:
             on_boards = msgspec.structs.replace(request, area=draft.area)
-            await self._boards.show(stored.id, on_boards, draft.shape, draft.lane, now_ms)
+            await self._boards.show(stored.id, on_boards, draft.shape, draft.lane, now_ms, photo=draft.photo)
         if draft.posts:
             await self._posts.start(stored.id, tenant, request, draft.shape, draft.lane)
         return wire.ActionAccepted(
@@ -311,8 +323,15 @@ class Engine:
                     area, shape = await self._drafter.ground(live[action_id].tenant, action)
                 except Refused:  # a named area that was imported anew without it: nobody can say which boards
                     continue
+                lane, since_ms = live[action_id].lane, live[action_id].created_ms
+                photo = await self._drafter.photo_if_kept(action)
                 action = msgspec.structs.replace(action, area=area)
-                await self._boards.show(action_id, action, shape, live[action_id].lane, live[action_id].created_ms)
+                await self._boards.show(action_id, action, shape, lane, since_ms, photo=photo)
+
+    async def photos(self) -> set[str]:
+        """Hashes of the pictures that actions still need."""
+        live = await self._blocking(self._store.actions, ("open", "paused", "closing"))
+        return {photo for record in live if (photo := _request_of(record).photo) is not None}
 
     async def keep_up(self) -> None:
         """Close actions whose end has passed, let the next waves go. Call it every second or so."""

@@ -37,7 +37,16 @@ class RecordedBoards:
     async def plan(self, action: wire.Action, shape: Shape, kind: KindSettings) -> wire.BoardPlan:
         return wire.BoardPlan(boards=2 if kind.boards else 0)
 
-    async def show(self, action_id: int, action: wire.Action, shape: Shape, lane: int, now_ms: int) -> None:
+    async def show(
+        self,
+        action_id: int,
+        action: wire.Action,
+        shape: Shape,
+        lane: int,
+        now_ms: int,
+        *,
+        photo: wire.Photo | None = None,
+    ) -> None:
         self.shown[action_id] = dict(action.texts)
         self.areas[action_id] = action.area, shape
 
