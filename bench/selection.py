@@ -372,20 +372,26 @@ def _curve(options: Options, sizes: tuple[int, ...]) -> Iterator[Row]:
         yield _row("cost curve: build", "fanout", taken, None, people, participants=people,
                    bytes_per_place=round(index.nbytes / people, 1))  # fmt: skip
         at = np.random.default_rng(options.seed).integers(0, people, CENTRES)
-        for radius_m in RADII_M:
-            around = [circle(here.lon[row], here.lat[row], radius_m) for row in at]
-            hits = int(np.median([index.count(shape) for shape in around]))
-            timing = measure([partial(index.select, shape) for shape in around], seconds=0.5)
-            yield _row(f"cost curve: circle, {radius_m / 1000:g} km", "fanout", timing, None, hits, participants=people)
-        shape = from_geojson(here.areas["municipality, 1,000 vertices"])
-        timing = measure([partial(index.select, shape)], seconds=0.5)
-        yield _row(
-            "cost curve: municipality, 1,000 vertices", "fanout", timing, None, index.count(shape), participants=people
-        )
+        centres = list(zip(here.lon[at].tolist(), here.lat[at].tolist(), strict=True))
+        asked = {
+            f"circle, {radius_m / 1000:g} km": [partial(index.select, circle(x, y, radius_m)) for x, y in centres]
+            for radius_m in RADII_M
+        }
+        town = from_geojson(here.areas["municipality, 1,000 vertices"])
+        asked["municipality, 1,000 vertices"] = [partial(index.select, town)]
+        asked["nearest 1,000"] = [partial(index.nearest, x, y, 1_000) for x, y in centres]
+        asked["everyone"] = [partial(index.select, EVERYONE)]
+        for name, calls in asked.items():
+            hits = [len(call()) for call in calls]
+            typical = int(np.median(hits))
+            timing = measure(calls, seconds=0.5)
+            yield _row(f"cost curve: {name}", "fanout", timing, None, typical, participants=people)
+            copy = measure([index.rows[:count].copy for count in hits], seconds=0.2)
+            yield _row(f"cost curve: {name}", "memory copy", copy, timing, typical, participants=people)
 
 
 def _plot(curve: list[Row], folder: Path) -> None:
-    """Latency against population and against hits, as a PNG."""
+    """Latency against population and against hits, as a PNG; dashed, what a copy of the same rows takes."""
     try:
         import matplotlib
     except ImportError:
@@ -394,17 +400,24 @@ def _plot(curve: list[Row], folder: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.5), layout="constrained", sharey=True)
+    figure, axes = pyplot.subplots(1, 2, figsize=(12, 5.2), layout="constrained", sharey=True)
+    rows = [row for row in curve if "build" not in row["case"] and row["hits"]]
     for axis, by in zip(axes, ("participants", "hits"), strict=True):
-        for case in dict.fromkeys(row["case"] for row in curve if "build" not in row["case"]):
-            rows = [row for row in curve if row["case"] == case and row["hits"]]
+        for number, case in enumerate(dict.fromkeys(row["case"] for row in rows)):
+            mine = [row for row in rows if row["case"] == case and row["system"] == "fanout"]
+            label = case.partition(": ")[2]
             axis.loglog(
-                [row[by] for row in rows], [row["p50_us"] for row in rows], marker="o", label=case.split(": ")[1]
+                [row[by] for row in mine], [row["p50_us"] for row in mine], "o-", color=f"C{number}", label=label
             )
-        axis.set_xlabel(by)
+        axis.set_xlabel({"participants": "people in the index", "hits": "people in the answer"}[by])
         axis.grid(visible=True, which="major", alpha=0.3)
-    axes[0].set_ylabel("p50, microseconds")
-    axes[0].legend(fontsize=8)
+    floor = sorted((row["hits"], row["p50_us"]) for row in rows if row["system"] == "memory copy")
+    axes[1].loglog(*zip(*floor, strict=True), "--", color="grey", label="copy of the same rows")
+    axes[0].set_ylabel("p50 of one query, microseconds")
+    handles, labels = axes[1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
+    figure.suptitle("Selection: latency against the size of the nation, and against the size of the answer")
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / "selection.png", dpi=120)
+    pyplot.close(figure)
     note(f"plot: {folder / 'selection.png'}")
