@@ -38,6 +38,7 @@ FOLLOW_S: Final = 0.2
 PATIENCE_S: Final = 240.0
 RADIUS_M: Final = 2_000.0
 STORM_S: Final = 4.0
+UNDELIVERED: Final = 0.01
 
 
 class Options(NamedTuple):
@@ -147,7 +148,7 @@ def _play(console: Console, crew: Crew, options: Options) -> dict[str, Any]:
     store = open_store(load(scene.settings_file))
     key = create_key(store, "police", "demo", SCOPES, app.clock_ms())
     store.close_store()
-    world.set_moods(scene, address)
+    world.set_moods(scene, address, undelivered=UNDELIVERED)
     with Client(address, key) as engine:
         stage = _Stage(console, crew, engine, scene, address)
         stage.play_local(ASSEN)
@@ -280,11 +281,11 @@ class _Stage:
 
     def _storm(self, progress: show.Progress, act: Act, action_id: int) -> None:
         """One of two suppliers of SMS answers 503 for a while; its batches go to the other one."""
-        world.set_moods(self._scene, self._address, sms={"storm": 1.0})
+        world.set_moods(self._scene, self._address, undelivered=UNDELIVERED, sms={"storm": 1.0})
         before, over_s = world.totals(self._scene), time.monotonic() + STORM_S
         self._console.print("the first supplier of SMS answers every call with 503")
         self._follow(progress, [(act, action_id)], lambda _: time.monotonic() > over_s)
-        world.set_moods(self._scene, self._address)
+        world.set_moods(self._scene, self._address, undelivered=UNDELIVERED)
         after = world.totals(self._scene)
         first, second = (after.get(name, 0) - before.get(name, 0) for name in ("sms", "sms_second"))
         self._console.print(

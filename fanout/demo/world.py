@@ -62,9 +62,10 @@ def make(folder: Path, participants: int, boards: int, seed: int, senders: int) 
     return world
 
 
-def set_moods(world: World, api: str, **moods: Any) -> None:
-    """How the simulators behave from now on; receipts go to the API at `api`, one in fifty comes twice."""
-    receipts = {"url": f"{api}/v1/receipts", "secret": RECEIPT_SECRET, "doubled": 0.02, "late": 0.1, "failed": 0.01}
+def set_moods(world: World, api: str, *, undelivered: float = 0.0, **moods: Any) -> None:
+    """How the simulators behave from now on; receipts go to the API at `api`, and some say that nothing arrived."""
+    receipts = {"url": f"{api}/v1/receipts", "secret": RECEIPT_SECRET, "doubled": 0.02, "late": 0.1}
+    receipts |= {"failed": undelivered}
     tls = ssl.create_default_context(cafile=str(world.certificates / "ca.pem"))
     with httpx.Client(verify=tls, trust_env=False, timeout=30) as http:
         http.put(f"{world.providers}/_moods", json={"receipts": receipts} | moods).raise_for_status()
