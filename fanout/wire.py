@@ -21,6 +21,33 @@ from msgspec import Meta
 
 from fanout import limits
 from fanout.errors import Refused
+from fanout.wire_boards import (
+    BoardCapability as BoardCapability,
+)
+from fanout.wire_boards import (
+    BoardCounts as BoardCounts,
+)
+from fanout.wire_boards import (
+    BoardItem as BoardItem,
+)
+from fanout.wire_boards import (
+    BoardList as BoardList,
+)
+from fanout.wire_boards import (
+    BoardPlan as BoardPlan,
+)
+from fanout.wire_boards import (
+    BoardProof as BoardProof,
+)
+from fanout.wire_boards import (
+    BoardProofList as BoardProofList,
+)
+from fanout.wire_boards import (
+    BoardView as BoardView,
+)
+from fanout.wire_boards import (
+    UnfitBoards as UnfitBoards,
+)
 
 # --- names ----------------------------------------------------------------------------------------------------------
 
@@ -362,26 +389,6 @@ class ChannelCount(Output, frozen=True, kw_only=True):
     seconds: float
 
 
-class UnfitBoards(Output, frozen=True, kw_only=True):
-    """A board model that cannot show the text, how many boards of it are in the area, and why."""
-
-    model: str
-    boards: int
-    why: str
-
-
-class BoardPlan(Output, frozen=True, kw_only=True):
-    """Boards in the area: how many show the action, which models cannot, and which only without some language.
-
-    `reason`: why no board was asked at all, empty if they were.
-    """
-
-    boards: int = 0
-    unfit: list[UnfitBoards] = []
-    partial: list[UnfitBoards] = []
-    reason: str = ""
-
-
 class ActionAccepted(Output, frozen=True, kw_only=True):
     """The action is durable and under way."""
 
@@ -475,50 +482,6 @@ class Forecast(Output, frozen=True, kw_only=True):
     half_s: float | None
     most_s: float | None
     all_s: float | None
-
-
-class BoardCounts(Output, frozen=True, kw_only=True):
-    """Boards of one action: chosen, confirmed shown, confirmed cleared; `last_ms` after the start.
-
-    `updated`: confirmed with the latest text, None when it was never updated.
-    """
-
-    selected: int = 0
-    shown: int = 0
-    updated: int | None = None
-    cleared: int = 0
-    last_ms: int | None = None
-    cleared_last_ms: int | None = None
-    laggards: list[str] = []
-
-
-class BoardView(Output, frozen=True, kw_only=True):
-    """`GET /v1/boards/{id}`: what a board can, shall show, and says it shows.
-
-    `desired`: actions in its desired document, in their order; `shown`: lines as reported; `why`: as reported.
-    `lag_ms`: since when its report lags behind what is desired, None if it does not.
-    """
-
-    id: str
-    dialect: str
-    model: str
-    place: str = ""
-    lon: float | None = None
-    lat: float | None = None
-    state: str
-    desired_version: int = 0
-    reported_version: int = 0
-    lag_ms: int | None = None
-    desired: list[int] = []
-    shown: list[str] = []
-    why: str = ""
-    problems: list[str] = []
-
-
-class BoardList(Output, frozen=True, kw_only=True):
-    """`GET /v1/boards`."""
-
-    boards: list[BoardView]
 
 
 class ActionView(Output, frozen=True, kw_only=True):

@@ -27,7 +27,6 @@ from fanout import limits
 from fanout.errors import Refused
 from fanout.geo import PlaceIndex, shapes
 from fanout.geo.fixed import SCALE
-from fanout.wire import BoardView
 from signage import shadow
 from signage.dialects.native import Caps, Item, Reported
 from signage.layout import Model, model_of
@@ -178,27 +177,6 @@ class Boards:
             lat = np.array([board.lat for board in placed], np.float64)
             self._index = PlaceIndex.build(lon, lat)
         return self._index
-
-
-def view_of(board: Board, now_ms: int) -> BoardView:
-    """What the API says of a board."""
-    report = board.report
-    return BoardView(
-        id=board.id,
-        dialect=board.dialect,
-        model=board.model.name,
-        place=board.caps.place,
-        lon=board.lon,
-        lat=board.lat,
-        state=board.presence,
-        desired_version=board.version,
-        reported_version=report.version if report is not None else 0,
-        lag_ms=now_ms - board.lag_since_ms if board.state in shadow.OPEN else None,
-        desired=[item.action for item in board.items],
-        shown=list(report.lines) if report is not None else [],
-        why=report.why if report is not None else "",
-        problems=list(board.problems),
-    )
 
 
 def widened(shape: shapes.Shape, margin_m: float) -> shapes.Shape:

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fanout.wire import BoardCounts
+from fanout.wire import BoardCounts, BoardProof
 
 LAGGARDS_NAMED_MAX: Final = 50  # names in an answer; the number tells the rest
 COLUMNS: Final = ("published", "received", "shown", "updated", "ended")
@@ -34,17 +34,6 @@ class _Stored(msgspec.Struct, frozen=True, kw_only=True):
     shown: bytes
     updated: bytes = b""  # absent in what was stored before actions could be updated
     ended: bytes
-
-
-class BoardProof(msgspec.Struct, frozen=True, kw_only=True):
-    """One board of an action. Milliseconds since 1970, None for never."""
-
-    board: str
-    published_ms: int | None
-    received_ms: int | None
-    shown_ms: int | None
-    updated_ms: int | None
-    ended_ms: int | None
 
 
 class Proof:

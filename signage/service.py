@@ -35,16 +35,16 @@ from fanout.geo import shapes
 from fanout.geo.gate import shape_of
 from fanout.settings import KindSettings, SignageSettings
 from signage import layout, reconcile
-from signage.boards import Board, view_of
+from signage.boards import Board
 from signage.broker import open_broker
 from signage.dialects import native, rtig_t047
 from signage.layout import Model, Unfit
 from signage.lists import read_list
 from signage.mqtt import Link, LinkOptions, Statistics
-from signage.proof import BoardProof
 from signage.reconcile import Reconciler
 from signage.showing import Record, forms_of, priority_of
 from signage.signing import Signer, load_signer
+from signage.views import explained, page_of, view_of
 
 _log = logging.getLogger(__name__)
 
@@ -165,10 +165,18 @@ class Signage:
         """Chosen, confirmed shown, confirmed gone; laggards by name."""
         return self._core.counts(action_id)
 
-    def proof(self, action_id: int) -> list[BoardProof]:
-        """Board by board: published, received, shown, ended."""
+    def proof(self, action_id: int) -> list[wire.BoardProof]:
+        """Board by board: published, received, shown, ended. Nothing once every board is done with it."""
         proof = self._core.proof(action_id)
         return proof.rows() if proof is not None else []
+
+    def proofs(self, action_id: int) -> list[wire.BoardProof]:
+        """The same, with the reason of every board that lags."""
+        proof, showing = self._core.proof(action_id), self._core.showings.get(action_id)
+        if proof is None or showing is None:
+            return []
+        boards = {board.id: board for board in self._core.boards}
+        return explained(proof, showing.record, boards, self._clock_ms())
 
     def showing(self) -> list[int]:
         """Every action that is not yet confirmed gone from all its boards."""
@@ -184,7 +192,7 @@ class Signage:
 
     def view(self, board: str) -> wire.BoardView | None:
         found = self._core.boards.get(board)
-        return view_of(found, self._clock_ms()) if found is not None else None
+        return page_of(found, self._clock_ms()) if found is not None else None
 
     # --- inside -------------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LEVELS = {
     "fanout.errors": 0,
     "fanout.limits": 0,
+    "fanout.wire_boards": 0,
     "fanout.wire": 1,
     "fanout.settings": 2,
     "fanout.geo": 3,

@@ -59,6 +59,8 @@ class Handlers:
             Row("POST", "/v1/preview", "actions", wire.PreviewRequest, wire.Preview, self.preview_action,
                 "What an action would do, without doing it."),
             Row("GET", action, "actions", None, view, self.get_action, "State and counts of an action."),
+            Row("GET", action + "/boards", "actions", None, wire.BoardProofList, self.prove_action,
+                "Every board of an action: when it was told, showed it, took it down, and why it lags."),
             Row("GET", action + "/events", "actions", None, None, self.follow_action,
                 "The same as a live stream of server-sent events, until it is over.", streams=True),
             Row("POST", action + "/update", "actions", wire.UpdateRequest, view, self.update_action,
@@ -113,6 +115,10 @@ class Handlers:
 
     async def get_action(self, call: Call) -> wire.ActionView:
         return await self._engine.view(call.key.tenant, call.path["id"])
+
+    async def prove_action(self, call: Call) -> wire.BoardProofList:
+        shown = await self._engine.view(call.key.tenant, call.path["id"])
+        return wire.BoardProofList(boards=self._boards.proofs(shown.id))
 
     async def follow_action(self, call: Call) -> Response:
         await self._engine.view(call.key.tenant, call.path["id"])

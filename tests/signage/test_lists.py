@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 from fanout.errors import Refused
 from fanout.geo import EVERYONE, circle
-from signage.boards import view_of
 from signage.cli import app
 from signage.lists import Listed, read_list
 from signage.simulators.display import Display
 from signage.simulators.models import caps_for
 from signage.simulators.passenger import PassengerDisplay
+from signage.views import view_of
 from tests.signage.test_service import KINDS, clock_ms, free_port, hour, running, until
 from tests.signage.worlds import START_MS, Documents, World, action, shown
 

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fanout.errors import Refused
-from signage.boards import view_of
 from signage.dialects import rtig_t047 as t047
 from signage.shadow import OPEN
 from signage.simulators.display import MOODS, WELL_BEHAVED, Mood
 from signage.simulators.passenger import PassengerDisplay
+from signage.views import view_of
 from tests.signage import naive_arbitration
 from tests.signage.dialect_kit import HOUR_MS, check_dialect, settle
 from tests.signage.worlds import START_MS, World, action, shown
