@@ -11,9 +11,7 @@ from fanout.client import Client
 from fanout.demo.stage import open_stage
 
 PEOPLE = 3_000
-RECEIPT_SECRET = "a shared secret"
-MORE_SETTINGS = f"""
-receipt_secret = "{RECEIPT_SECRET}"  # the file ends in [providers.sms]
+MORE_SETTINGS = """
 [tenants.village]
 kinds = ["fire"]
 people_max = 10

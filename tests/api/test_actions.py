@@ -12,9 +12,10 @@ import pytest
 
 from fanout import wire
 from fanout.client import Client
+from fanout.demo.world import RECEIPT_SECRET
 from fanout.errors import Refused
 from fanout.inbound.receipts import sign
-from tests.api.conftest import PEOPLE, RECEIPT_SECRET, Running
+from tests.api.conftest import PEOPLE, Running
 
 _numbers = count()
 
