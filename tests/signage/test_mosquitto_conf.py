@@ -13,7 +13,7 @@ import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,9 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from fanout.geo import EVERYONE
 from signage.broker import find_mosquitto, free_port
 from signage.dialects import native
-from signage.simulators.display import Display
+from signage.simulators.display import Display, Out
 from signage.simulators.models import caps_for
+from signage.simulators.passenger import PassengerDisplay
 from tests.signage.test_service import clock_ms, hour, running, until
 from tests.signage.worlds import Documents, action
 
@@ -83,11 +84,15 @@ class Authority:
 def broker(tmp_path: Path) -> Iterator[tuple[Path, int]]:
     """The shipped files with their paths and port put in place, on a real mosquitto."""
     authority = Authority(tmp_path)
-    for name, file in (("localhost", "server"), ("fanout-engine", "engine"), ("b1", "b1"), ("b2", "b2")):
+    names = [("localhost", "server"), ("fanout-engine", "engine"), ("b1", "b1"), ("b2", "b2")]
+    for name, file in [*names, ("maker-0815", "display")]:
         authority.issue(name, file)
+    rules = (CONFIG / "mosquitto.acl").read_text()
+    plain, _, example = rules.partition("# user maker-0815")  # the example of a display, as an operator would enable it
+    (tmp_path / "mosquitto.acl").write_text(plain + "user maker-0815" + example.replace("\n# topic", "\ntopic"))
     port = free_port()
     text = (CONFIG / "mosquitto.conf").read_text()
-    text = text.replace("/etc/mosquitto/certs/", f"{tmp_path}/").replace("/etc/mosquitto/", f"{CONFIG}/")
+    text = text.replace("/etc/mosquitto/certs/", f"{tmp_path}/").replace("/etc/mosquitto/", f"{tmp_path}/")
     text = text.replace("/var/lib/mosquitto/", f"{tmp_path}/").replace("listener 8883", f"listener {port} 127.0.0.1")
     conf = tmp_path / "mosquitto.conf"
     conf.write_text(text + ("\nuser root\n" if os.geteuid() == 0 else ""))
@@ -169,6 +174,45 @@ async def test_a_board_reads_and_writes_only_its_own(broker: tuple[Path, int]) -
         finally:
             await trio.to_thread.run_sync(one.close)
             await trio.to_thread.run_sync(two.close)
+
+
+async def test_a_display_of_the_standard_reads_content_and_writes_none(broker: tuple[Path, int]) -> None:
+    folder, port = broker
+    files = {"ca": str(folder / "ca.pem"), "certificate": str(folder / "engine.pem"), "key": str(folder / "engine.key")}
+    display = PassengerDisplay("maker", "0815", ("UTR", "cs", "a1"), position=(5.1, 52.1))
+    async with running(folder / "own", Documents(), f"mqtts://127.0.0.1:{port}", **files) as signage:
+        client = await trio.to_thread.run_sync(Client, folder, port, "display")
+        try:
+            for topic in [*display.topics, native.desired_topic("b1"), "signage/1/areas/all/desired"]:
+                await trio.to_thread.run_sync(client.subscribe, topic)
+
+            async def say(out: list[Out]) -> None:
+                for each in out:
+                    await trio.to_thread.run_sync(client.publish, each.topic, each.payload)
+
+            async def listen() -> None:
+                with contextlib.suppress(queue.Empty):
+                    topic, payload = client.got.get_nowait()
+                    await say(display.receive(topic, payload, clock_ms()))
+
+            await say(display.connect(clock_ms()))
+            await until_doing(listen, lambda: signage.view("maker:0815") is not None, "discovered")
+            await say([Out("CMS/informationMessage/content/UTR", b"{}", False)])
+            await say([Out("signage/1/boards/b1/desired", b"forged", False)])
+            await signage.show(1, action(end_ms=hour()), EVERYONE, 0, clock_ms())
+            await until_doing(listen, lambda: signage.counts(1).shown == 1, "shown, over TLS, by its account")
+            assert display.violations == [], "nor did its own forgery come back to it"
+            assert not [topic for topic in display.heard if topic.startswith("signage/")]
+        finally:
+            await trio.to_thread.run_sync(client.close)
+
+
+async def until_doing(act: Callable[[], Awaitable[None]], holds: Callable[[], bool], what: str) -> None:
+    with trio.move_on_after(WAIT_S * 2) as scope:
+        while not holds():
+            await act()
+            await trio.sleep(0.02)
+    assert not scope.cancelled_caught, what
 
 
 def say_hello(context: ssl.SSLContext, port: int) -> bytes:

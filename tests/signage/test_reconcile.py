@@ -430,9 +430,9 @@ def check_peace(world: World) -> None:
 
 
 @given(st.integers(0, 2**32))
-@settings(max_examples=60)
+@settings(max_examples=250)
 def test_after_any_faults_films_equal_the_oracle(seed: int) -> None:
-    check_peace(run_story(seed, 14))
+    check_peace(run_story(seed, 20))
 
 
 @pytest.mark.long

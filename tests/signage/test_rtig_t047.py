@@ -310,9 +310,9 @@ def check_peace(world: World) -> None:
 
 
 @given(st.integers(0, 2**32))
-@settings(max_examples=25)
+@settings(max_examples=60)
 def test_after_any_faults_displays_show_what_they_must(seed: int) -> None:
-    check_peace(story(seed, 12))
+    check_peace(story(seed, 20))
 
 
 @pytest.mark.long
