@@ -54,6 +54,7 @@ peers:
 	@missing=; command -v mosquitto_pub >/dev/null || missing="$$missing mosquitto mosquitto-clients"; \
 	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
 	command -v h2load >/dev/null || missing="$$missing nghttp2-client"; \
+	ls /usr/share/postgresql/*/extension/postgis.control >/dev/null 2>&1 || missing="$$missing postgresql-postgis"; \
 	$(call APT,$$missing)
 
 # Debian starts what it installs; a policy of 101 keeps it from doing so, as tests and benches start their own.
