@@ -5,17 +5,22 @@ code.
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+import trio
 
+from fanout.geo import EVERYONE
 from signage import asyncapi, shadow
+from signage.broker import find_mosquitto
 from signage.dialects import native
 from signage.simulators.display import Mood
 from signage.simulators.models import MODELS
-from tests.signage.worlds import START_MS, World, action
+from tests.signage.test_service import clock_ms, hour, running, until
+from tests.signage.worlds import START_MS, Documents, World, action
 
 FOLDER = Path(asyncapi.__file__).parent
 TEXT = (FOLDER / "CONTRACT.md").read_text()
@@ -81,6 +86,34 @@ def test_examples_are_read(name: str) -> None:
         case _:
             document, _ = native.read_envelope("utr-cs-a1", payload)
             assert document.items[0].pages[0].lines[2] == "Gezien? Bel 112."
+
+
+@pytest.mark.skipif(not shutil.which("mosquitto_pub") or find_mosquitto() is None, reason="no mosquitto")
+async def test_a_stranger_pastes_the_examples_and_is_proven_shown(tmp_path: Path) -> None:
+    """What a maker does first: mosquitto_pub and mosquitto_sub against a running engine, and the text of the contract."""
+    async with running(tmp_path, Documents(), embedded="mosquitto") as signage:
+        port = signage.broker_address.rpartition(":")[2]
+        topic = "signage/1/boards/utr-cs-a1/"
+
+        async def publish(leaf: str, text: str, *more: str) -> None:
+            command = ["mosquitto_pub", "-p", port, "-q", "1", *more, "-t", topic + leaf, "-m", text]
+            await trio.run_process(command)
+
+        await publish("caps", EXAMPLES["caps"], "-r")
+        await publish("state", EXAMPLES["state"], "-r")
+        await until(lambda: signage.presence()["ready"] == 1, "it is there")
+        text = "Vermist: meisje (8), rode jas, blauwe rugzak. Gezien? Bel 112."
+        await signage.show(17, action(text, end_ms=hour()), EVERYONE, 0, clock_ms())
+        command = ["mosquitto_sub", "-p", port, "-q", "1", "-C", "1", "-W", "20", "-t", topic + "desired"]
+        heard = await trio.run_process(command, capture_stdout=True)
+        body = msgspec.json.decode(msgspec.json.decode(heard.stdout)["body"])
+        assert body["items"][0]["pages"][0]["lines"] == msgspec.json.decode(EXAMPLES["reported"])["lines"]
+        version = str(body["version"])
+        await publish("ack", EXAMPLES["ack"].replace("1795485600123", version))
+        await publish("reported", EXAMPLES["reported"].replace("1795485600123", version), "-r")
+        await until(lambda: signage.counts(17).shown == 1, "shown")
+        (proof,) = signage.proofs(17)
+        assert (proof.reason, proof.received_ms is not None) == ("", True)
 
 
 def test_the_diagram_is_the_table() -> None:
