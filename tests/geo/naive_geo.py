@@ -34,7 +34,7 @@ def distances_m(lon0: int, lat0: int, lon: NDArray[np.int32], lat: NDArray[np.in
 def to_arc_m(line: list[tuple[int, int]], lon: NDArray[np.int32], lat: NDArray[np.int32]) -> NDArray[np.float64]:
     """Distances to a polyline of great-circle arcs, by walking along it.
 
-    48 steps, then again between the two beside the nearest, until a step is less than a millimetre. Along an arc
+    24 steps, then again between the two beside the nearest, until a step is less than a millimetre. Along an arc
     shorter than half a turn there is one nearest place.
     """
     here = _vectors(lon, lat)
@@ -42,14 +42,14 @@ def to_arc_m(line: list[tuple[int, int]], lon: NDArray[np.int32], lat: NDArray[n
     for (x1, y1), (x2, y2) in pairwise(line):
         a, b = _vectors(np.array([x1, x2]), np.array([y1, y2]))
         low, high = np.zeros(lon.size), np.ones(lon.size)
-        for _ in range(6):
-            share = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, 49)
+        for _ in range(8):
+            share = low[:, None] + (high - low)[:, None] * np.linspace(0, 1, 25)
             steps = a + (b - a) * share[..., None]
             steps /= np.linalg.norm(steps, axis=2)[..., None]
             chords = np.linalg.norm(steps - here[:, None, :], axis=2)
             at = chords.argmin(axis=1)
             every = np.arange(lon.size)
-            low, high = share[every, np.maximum(at - 1, 0)], share[every, np.minimum(at + 1, 48)]
+            low, high = share[every, np.maximum(at - 1, 0)], share[every, np.minimum(at + 1, 24)]
         best = np.minimum(best, 2 * np.arcsin(np.minimum(1.0, chords.min(axis=1) / 2)) * RADIUS_M)
     return best
 

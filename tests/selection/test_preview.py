@@ -33,7 +33,7 @@ def view(tmp_path_factory: pytest.TempPathFactory) -> View:
     return registry.view()
 
 
-@settings(max_examples=400)
+@settings(max_examples=2_000)
 @given(
     st.floats(3.5, 7.2),
     st.floats(50.8, 53.5),
