@@ -90,7 +90,7 @@ def test_examples_are_read(name: str) -> None:
 
 @pytest.mark.skipif(not shutil.which("mosquitto_pub") or find_mosquitto() is None, reason="no mosquitto")
 async def test_a_stranger_pastes_the_examples_and_is_proven_shown(tmp_path: Path) -> None:
-    """What a maker does first: mosquitto_pub and mosquitto_sub against a running engine, and the text of the contract."""
+    """What a maker does first: mosquitto_pub and mosquitto_sub against a running engine, and the contract's text."""
     async with running(tmp_path, Documents(), embedded="mosquitto") as signage:
         port = signage.broker_address.rpartition(":")[2]
         topic = "signage/1/boards/utr-cs-a1/"
