@@ -421,7 +421,8 @@ class FrameLane:
                 self._give_up()
         else:
             self._stuck_s = NEVER_S
-        self._check_s = now_s + self._timeout_s / CHECKS if self._links or self._jobs else NEVER_S
+        awaited = self._links or self._jobs or self._opening
+        self._check_s = now_s + self._timeout_s / CHECKS if awaited else NEVER_S
 
     def _keep_open(self, now_s: float) -> None:
         """Replace connections that are gone, with a pause after failures."""
