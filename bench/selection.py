@@ -47,7 +47,7 @@ CENTRES = 32
 def run(options: Options) -> Iterator[Row]:
     """Every case; `--participants` sets the size of the comparison and leaves the cost curve out."""
     selection.warm()
-    people = options.participants or (400_000 if options.quick else 1_600_000)
+    people = options.participants or (250_000 if options.quick else 1_600_000)
     seconds = 0.25 if options.quick else 1.5
     yield from _against_peers(options, people, seconds)
     yield from _registry(options, people if options.participants else (200_000 if options.quick else people), seconds)
@@ -280,7 +280,7 @@ def _under_updates(registry: Registry, queries: list[Query], areas: dict[str, An
             sent[0] += batch
             stop.wait(max(0.0, start_s + number / 50 - time.monotonic()))
 
-    span_s = 2.0 if options.quick else 6.0
+    span_s = 1.0 if options.quick else 6.0
     hits_of = [len(choose(view, query)) for query in queries]
     kinds = _kinds(queries[int(np.argsort(hits_of)[len(queries) // 2])].shape, areas)
     alone = {kind: _paced(registry, asked, span_s) for kind, asked in kinds.items()}
