@@ -270,6 +270,8 @@ class SignageSettings(Section, frozen=True, kw_only=True):
     rank_search: Annotated[int, Meta(ge=1, le=99)]
     rank_information: Annotated[int, Meta(ge=1, le=99)]
     rank_result: Annotated[int, Meta(ge=1, le=99)]
+    target_search: Literal["full", "over", "bottom line"]
+    target_information: Literal["full", "over", "bottom line"]
     on_comm_loss: Literal["blank", "hold"]
     comm_loss_s: Annotated[int, Meta(ge=10, le=86_400)]
     page_seconds_min: Seconds

@@ -30,7 +30,7 @@ import msgspec
 import pyphen
 
 from signage import charsets
-from signage.dialects.native import Behaviour, Caps, Page
+from signage.dialects.native import Behaviour, Caps, Page, Target
 from signage.fonts import NAMES, Face, load_face
 
 PAGES_GOOD: Final = 2
@@ -100,6 +100,23 @@ def model_of(caps: Caps) -> Model:
         languages=tuple(caps.languages),
         media=tuple(caps.media) if caps.kind == "image" else (),
     )
+
+
+def band(model: Model, target: Target) -> tuple[int, int]:
+    """Where a target begins on a board, from above, and how high it is: in lines, or in pixels. The bottom line of a
+    board of pixels is its lowest fifth.
+    """
+    whole = model.lines if model.kind == "characters" else model.height_px
+    low = min(1, whole) if model.kind == "characters" else whole // 5
+    return {"full": (0, whole), "over": (0, whole - low), "bottom line": (whole - low, low)}[target]
+
+
+def reduced(model: Model, target: Target) -> Model:
+    """The model as a text of this target sees it."""
+    if target == "full":
+        return model
+    _, high = band(model, target)
+    return msgspec.structs.replace(model, **{"lines" if model.kind == "characters" else "height_px": high})
 
 
 def warm(languages: Sequence[str] = ("nl", "en")) -> None:

@@ -38,11 +38,12 @@ from signage import layout, reconcile
 from signage.boards import Board
 from signage.broker import open_broker
 from signage.dialects import native, rtig_t047
+from signage.dialects.native import Target
 from signage.layout import Model, Unfit
 from signage.lists import read_list
 from signage.mqtt import Link, LinkOptions, Statistics
 from signage.reconcile import Reconciler
-from signage.showing import Record, forms_of, priority_of
+from signage.showing import Record, forms_of, priority_of, target_of
 from signage.signing import Signer, load_signer
 from signage.views import explained, page_of, view_of
 
@@ -103,7 +104,7 @@ class Signage:
             return wire.BoardPlan(reason=f"actions of kind {action.kind!r} may not be shown on public boards")
         if not action.boards.show:
             return wire.BoardPlan(reason="boards were not asked for")
-        _, plan = self._choose(action, shape)
+        _, plan = self._choose(action, shape, self._target(wire.LANES.index(action.lane or kind.lane)))
         await trio.lowlevel.checkpoint()
         return plan
 
@@ -128,7 +129,8 @@ class Signage:
         kind = self._kinds.get(action.kind) if self._kinds is not None else None
         if kind is not None and not kind.boards:
             return
-        chosen, _ = self._choose(action, shape)
+        target = self._target(lane)
+        chosen, _ = self._choose(action, shape, target)
         record = Record(
             action=action_id,
             request=action,
@@ -137,6 +139,7 @@ class Signage:
             end_ms=action.end_ms,
             boards=[board.id for board in chosen],
             photo=photo,
+            target=target,
         )
         await self._write({reconcile.ACTIONS: [(str(action_id), reconcile.encode_record(record))]})
         if not self._core.has(action_id):
@@ -196,7 +199,10 @@ class Signage:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
-    def _choose(self, action: wire.Action, shape: shapes.Shape) -> tuple[list[Board], wire.BoardPlan]:
+    def _target(self, lane: int) -> Target:
+        return target_of(lane, self._settings.target_search, self._settings.target_information)
+
+    def _choose(self, action: wire.Action, shape: shapes.Shape, target: Target) -> tuple[list[Board], wire.BoardPlan]:
         """The boards of the area whose model can show the text, and the plan that says so."""
         forms = forms_of(action.texts, action.boards.texts)
         by_model: dict[Model, list[Board]] = {}
@@ -207,7 +213,7 @@ class Signage:
         partial: list[wire.UnfitBoards] = []
         for model, boards in by_model.items():
             try:
-                laid = layout.lay_out(forms, model, self._core.pace)
+                laid = layout.lay_out(forms, layout.reduced(model, target), self._core.pace)
             except Unfit as refusal:
                 unfit.append(wire.UnfitBoards(model=model.name, boards=len(boards), why=str(refusal)))
                 continue

@@ -5,7 +5,8 @@ Rules:
 1. Forms of the text: the action's own, then the short forms for boards, the longest first; a language with fewer short
    forms keeps its shortest. The layout takes the longest form that fits the model.
 2. The lane gives the priority: life at risk is an emergency, the others have a rank of the settings. A result is never
-   an emergency: it must not displace one that is still on.
+   an emergency: it must not displace one that is still on. The lane gives the target too, by the settings: an emergency
+   has the whole board.
 3. A result takes the action's place for a while, under the same action id; without text, or on a model that cannot
    show it, the action is taken down at once. So is it on a model that cannot show an updated text: an old one may send
    people after the wrong car, and a part of the new one would be a cut.
@@ -22,8 +23,8 @@ from typing import Literal
 import msgspec
 
 from fanout import wire
-from signage.dialects.native import EMERGENCY, Item, Media
-from signage.layout import Model, Pace, Unfit
+from signage.dialects.native import EMERGENCY, Item, Media, Target
+from signage.layout import Model, Pace, Unfit, band, reduced
 from signage.pictures import Box, lay_out_beside
 
 Forms = tuple[tuple[tuple[str, str], ...], ...]
@@ -46,6 +47,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     result_end_ms: int = 0
     reason: str = ""
     photo: wire.Photo | None = None
+    target: Target = "full"
 
     @property
     def live(self) -> bool:
@@ -123,13 +125,12 @@ class Showing:
         else:
             forms = forms_of(record.request.texts, record.request.boards.texts)
             end_ms, priority = record.end_ms, record.priority
-        photo = record.photo if record.live else None
+        photo = record.photo if record.live and record.target == "full" else None
         if photo is not None and (photo.mime not in model.media or not photo.url):
             photo = None
         try:
-            placed = lay_out_beside(
-                forms, model, self._pace, (photo.width, photo.height) if photo is not None else None
-            )
+            size_px = (photo.width, photo.height) if photo is not None else None
+            placed = lay_out_beside(forms, reduced(model, record.target), self._pace, size_px)
         except Unfit as unfit:
             self._why[model] = str(unfit)
             return None
@@ -141,6 +142,7 @@ class Showing:
             action=record.action,
             stage=record.stage,
             priority=priority,
+            target=record.target,
             behaviour=layout.behaviour,
             pages=list(layout.pages),
             font=layout.font,
@@ -148,8 +150,16 @@ class Showing:
             end_ms=end_ms,
             received_ms=record.start_ms,
             media=media,
-            box=list(placed.text or ()),
+            box=list(placed.text or _box(model, record.target)),
         )
+
+
+def _box(model: Model, target: Target) -> tuple[int, ...]:
+    """Where a text of a target stands on a board of pixels; nothing for the whole of it, and for lines."""
+    if target == "full" or model.kind == "characters":
+        return ()
+    top, high = band(model, target)
+    return (0, top, model.width_px, high)
 
 
 def _media(photo: wire.Photo, box: Box, end_ms: int) -> Media:
@@ -167,3 +177,9 @@ def _media(photo: wire.Photo, box: Box, end_ms: int) -> Media:
 def priority_of(lane: int, rank_search: int, rank_information: int) -> int:
     """Lanes of `wire.LANES`: life is an emergency, then by the settings."""
     return (EMERGENCY, rank_search, rank_information)[lane]
+
+
+def target_of(lane: int, target_search: Target, target_information: Target) -> Target:
+    """As `priority_of`: an emergency has the whole board."""
+    targets: tuple[Target, ...] = ("full", target_search, target_information)
+    return targets[lane]

@@ -153,6 +153,9 @@ def test_a_will_of_an_old_boot_after_a_new_birth_is_passed_over() -> None:
     board = world.core.boards.get("b0")
     assert board is not None
     assert board.presence == "ready"
+    topic, new = display.will()
+    world.core.received(topic, new, False)
+    assert board.presence == "lost"
 
 
 def test_a_birth_that_was_lost_is_asked_for() -> None:

@@ -11,8 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from signage.charsets import CODECS
+from signage.dialects.native import Target
 from signage.fonts import NAMES, load_face
-from signage.layout import Layout, Model, Pace, Unfit, lay_out
+from signage.layout import Layout, Model, Pace, Unfit, band, lay_out, model_of, reduced
+from signage.simulators import models
+from tests.signage.worlds import START_MS, World, action
 
 PACE = Pace()
 WORDS = st.sampled_from(
@@ -190,3 +193,31 @@ def test_fonts_of_the_contract_have_all_of_dutch() -> None:
         face = load_face(name)
         assert all(face.has(letter) for letter in "abcXYZ019 éëïöüáóúèâêîôû€ĳĲ‘’“”–…½±"), name
         assert face.draw("Ab").shape == (face.height, face.measure("Ab"))
+
+
+@pytest.mark.parametrize("name", list(models.MODELS))
+@pytest.mark.parametrize("target", ["full", "over", "bottom line"])
+def test_targets_share_a_board(name: str, target: Target) -> None:
+    model = model_of(models.MODELS[name])
+    whole = model.lines if model.kind == "characters" else model.height_px
+    top, high = band(model, target)
+    assert 0 <= top <= top + high <= whole
+    assert band(model, "over")[1] + band(model, "bottom line")[1] == whole
+    part = reduced(model, target)
+    assert (part.lines if model.kind == "characters" else part.height_px) == high
+    assert (reduced(model, "full"), part.name) == (model, name)
+
+
+def test_a_bottom_line_stands_below_what_leaves_it_free() -> None:
+    both = {"target_search": "over", "target_information": "bottom line"}
+    world = World(["well"] * 2, models=["line-4x90", "tft-1920x1080"], overlay=both)
+    world.show(1, action("Uitkijken naar vrouw, 84 jaar.", end_ms=START_MS + 3_600_000), lane=1)
+    world.show(2, action("Brand: sluit ramen en deuren.", end_ms=START_MS + 3_600_000), lane=2)
+    for display in world.displays:
+        assert [(item.action, item.target) for item in display.shown] == [(1, "over"), (2, "bottom line")]
+        assert world.core.counts(2).shown == 2
+    over, bottom = world.displays[1].shown
+    assert (over.box, bottom.box) == ([0, 0, 1920, 864], [0, 864, 1920, 216])
+    assert all(len(page.lines) <= 1 for item in world.displays[0].shown[1:] for page in item.pages)
+    world.show(3, action(end_ms=START_MS + 3_600_000), lane=0)
+    assert [item.target for item in world.displays[0].shown] == ["full"], "an emergency has the whole board"

@@ -178,33 +178,6 @@ def test_two_emergencies_are_alone_and_the_ordinary_comes_back() -> None:
     assert shown(display) == [(1, "start")]
 
 
-def test_a_will_of_an_old_boot_does_not_kill_a_new_session() -> None:
-    world = World(["well"])
-    display = world.displays[0]
-    topic, old = display.will()
-    display.cut(world.now_ms)
-    display.power_on()
-    world.join(display)
-    world.core.received(topic, old, False)
-    board = world.core.boards.get("b0")
-    assert board is not None
-    assert board.presence == "ready"
-    topic, new = display.will()
-    world.core.received(topic, new, False)
-    assert board.presence == "lost"
-
-
-def test_two_boards_with_one_id_are_noticed() -> None:
-    world = World(["well"])
-    for _ in range(5):
-        world.displays[0].cut(world.now_ms)
-        world.displays[0].power_on()
-        world.join(world.displays[0])
-    board = world.core.boards.get("b0")
-    assert board is not None
-    assert any("two boards with this id" in problem for problem in board.problems)
-
-
 def test_a_capability_that_changes_while_shown_is_laid_out_anew() -> None:
     world = World(["well"])
     world.show(1, action(end_ms=START_MS + HOUR_MS))

@@ -16,7 +16,7 @@ from fanout import settings, wire
 from fanout.geo.gate import shape_of
 from signage.dialects import native, rtig_t047
 from signage.reconcile import SPACES, Reconciler
-from signage.showing import Record, priority_of
+from signage.showing import Record, priority_of, target_of
 from signage.signing import Signer
 from signage.simulators.display import Display, Mood, Out
 from signage.simulators.models import MODELS, caps_for
@@ -138,6 +138,7 @@ class World:
             end_ms=what.end_ms,
             boards=[board.id for board in self.core.boards if boards is None or board.id in boards],
             photo=photo,
+            target=target_of(lane, self.settings.target_search, self.settings.target_information),
         )
         self.core.add(record, shape_of(what.area))
         self.orders[number] = Order(record.priority, self.now_ms, what.end_ms, boards)
