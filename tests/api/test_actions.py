@@ -170,3 +170,16 @@ def test_receipts_count_as_delivered_whoever_sends_them_how_often(running: Runni
         f"{running.address}/v1/receipts/sms", content=content, headers={"X-Signature-256": "sha256=00"}, trust_env=False
     )
     assert wrong.json()["code"] == "key_invalid"
+
+
+@pytest.mark.parametrize("channel", ["sms", "voice"])
+def test_suppliers_bring_their_receipts(engine: Client, channel: wire.ActionChannel) -> None:
+    """The simulators post them to the API, signed, some doubled and some late; all count, each once."""
+    accepted = engine.start(request(area=wire.Everyone(), channels=[channel]))
+    wait_until(engine, accepted.id, told)
+    for _ in range(1_000):
+        tally = engine.view(accepted.id).tallies[0]
+        if tally.delivered == tally.accepted:
+            break
+    assert tally.delivered == tally.accepted > 0
+    assert tally.selected == tally.accepted + tally.failed

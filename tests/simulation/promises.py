@@ -20,11 +20,8 @@ from fanout.wire import CHANNELS
 if TYPE_CHECKING:
     from tests.simulation.town import Town
 
-NOTICE_MS = 500
+NOTICE_MS = 300
 """A closed action may still put rows on the wire for this long: until its senders looked at the ledger again."""
-
-SKEW_MS = 4_000
-"""The most a simulated clock is wrong."""
 
 UNSENT = (State.CANCELLED, State.EXPIRED, State.FAILED, State.MOVED)
 
@@ -142,7 +139,7 @@ def nothing_goes_out_after_the_close(town: Town, record: ActionRecord, phases: l
             continue
         phase = phases[number]
         for one in arrivals:
-            assert one.sent_ms <= phase.end_ms + NOTICE_MS + SKEW_MS, f"sent after the end {phase.end_ms}: {one}"
+            assert one.own_ms <= phase.end_ms, f"sent after the end {phase.end_ms}: {one}"
             if phase.name != "result" and closed_ms is not None:
                 assert one.sent_ms <= closed_ms + NOTICE_MS, f"sent after the close at {closed_ms}: {one}"
 

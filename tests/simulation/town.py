@@ -103,6 +103,9 @@ class Boards:
     def counts(self, action_id: int) -> wire.BoardCounts:
         return wire.BoardCounts()
 
+    def proofs(self, action_id: int) -> list[wire.BoardProof]:
+        return []
+
     def showing(self) -> list[int]:
         return sorted(self.shown)
 
@@ -281,7 +284,7 @@ class Town:
 
     async def _run_sender(self, process: Process) -> None:
         store = self.open_store()
-        skew_ms = self._skew_ms()
+        skew_ms = process.skew_ms = self._skew_ms()
 
         def person_of(row: int, generation: int) -> int | None:
             return self.persons.get((row, generation))

@@ -53,6 +53,7 @@ class Process:
         self.name = name
         self.dead = False
         self.steps_left: int | None = None
+        self.skew_ms = 0  # how wrong its clock is
         self.scope = trio.CancelScope()
 
     def step(self) -> None:
@@ -108,10 +109,11 @@ Key: TypeAlias = tuple[str, int]
 
 
 class Arrival(NamedTuple):
-    """One message that a provider took. `sent_ms`: when it went on the wire; `read_ms`: when its address was read;
-    `quiet`: without a sound."""
+    """One message that a provider took. `sent_ms`: when it went on the wire, `own_ms`: by its sender's own clock;
+    `read_ms`: when its address was read; `quiet`: without a sound."""
 
     sent_ms: int
+    own_ms: int
     read_ms: int
     quiet: bool
 
@@ -125,7 +127,9 @@ class Phones:
         self.read_ms: dict[Key, int] = {}
 
     def take(self, key: tuple[int, int, str, int], sent_ms: int, *, quiet: bool = False) -> None:
-        self.got[key].append(Arrival(sent_ms, self.read_ms[key[2:]], quiet))
+        process = PROCESS.get()
+        own_ms = sent_ms + (process.skew_ms if process is not None else 0)
+        self.got[key].append(Arrival(sent_ms, own_ms, self.read_ms[key[2:]], quiet))
 
     def who(self, action: int, phase: int) -> set[Key]:
         """All that got a phase of an action."""
