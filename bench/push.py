@@ -1,20 +1,18 @@
-"""Push: requests a second to one TLS sink, by our lane, by httpx, by aioapns where it is installed, and by h2load.
+"""Push: requests a second to one TLS sink, by our two lanes, by the peers of `push_peers.py`, and by h2load.
 
 The sink is the provider simulator on a core of its own, so what is compared is the client. Every system sends what it
-would send in service: a body or a path of its own per device, and reads each answer's status. `h2load` (C, one thread,
-one constant request) is the ceiling that HTTP/2 over TLS has here, not a competitor: it renders nothing and keeps no
-answer apart from another.
+would send in service: a body or a path of its own per device, and reads each answer's status. `fanout` is the lane that
+writes frames, `fanout libcurl` the one that leaves it to libcurl.
 
-`cpu_us` is this process's processor time per request: on a shared machine it says more than the rate. The rates of a
-run are comparable, since all run one after the other against the same sink.
+`cpu_us` is the sending process's processor time per request: on a machine where sink and sender share two cores it says
+more than the rate, which is the sink's as soon as a client is faster. The rates of a run are comparable, since all run
+one after the other against the same sink.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import resource
-import shutil
 import ssl
 import subprocess
 import sys
@@ -22,13 +20,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import trio
 
+from bench import push_peers
 from bench.harness import Options, Row, note
+from bench.push_peers import CONNECTIONS, STREAMS
 from fanout.channels import ece
 from fanout.channels.apns import Apns
 from fanout.channels.fcm import Fcm
@@ -37,8 +39,10 @@ from fanout.channels.protocol import Message, Requests, column
 from fanout.channels.webpush import WebPush
 from fanout.dispatch.bucket import Bucket
 from fanout.dispatch.curl_lane import CurlLane
+from fanout.dispatch.frame_lane import FrameLane
+from fanout.dispatch.lanes import RunningLane
+from fanout.limits import BATCH_ROWS_MAX
 
-CONNECTIONS, STREAMS = 4, 128
 MESSAGE = Message(
     action=1,
     phase=0,
@@ -92,94 +96,39 @@ def apns(url: str, rows: int) -> Requests:
     )
 
 
-async def lane_sends(requests: Requests, ca: Path) -> int:
+def lane(kind: str, url: str, ca: Path) -> RunningLane:
+    """One of our lanes, as a sender has it, without a quota."""
+    common: dict[str, Any] = {
+        "ca": str(ca),
+        "connections": CONNECTIONS,
+        "streams": STREAMS,
+        "timeout_s": 30.0,
+        "reserve": 0.0,
+        "bucket": Bucket(rate_per_s=1e9, burst=1e9, reserve=0.0, now_s=trio.current_time()),
+        "clock_ms": lambda: time.time_ns() // 1_000_000,
+    }
+    return FrameLane(url=url, **common) if kind == "frames" else CurlLane(**common)
+
+
+async def lane_sends(kind: str, requests: Requests, url: str, ca: Path) -> int:
     """Our lane: all rows in batches, as senders hand them over; returns how many were taken."""
     rows = len(requests.which)
     taken = 0
     async with trio.open_nursery() as nursery:
-        lane = CurlLane(
-            ca=str(ca),
-            connections=CONNECTIONS,
-            streams=STREAMS,
-            timeout_s=30.0,
-            reserve=0.0,
-            bucket=Bucket(rate_per_s=1e9, burst=1e9, reserve=0.0, now_s=trio.current_time()),
-            clock_ms=lambda: time.time_ns() // 1_000_000,
-        )
-        await nursery.start(lane.run)
+        bulk = lane(kind, url, ca)
+        await nursery.start(bulk.run)
 
         async def batch(start: int) -> None:
             nonlocal taken
-            index = np.arange(start, min(rows, start + 2_048))
-            sent = await lane.send(requests, index, lane=1, action=1, may_go=lambda: True)
+            index = np.arange(start, min(rows, start + BATCH_ROWS_MAX))
+            sent = await bulk.send(requests, index, lane=1, action=1, may_go=lambda: True)
             taken += int(((sent.codes >= 200) & (sent.codes < 300)).sum())
 
         async with trio.open_nursery() as batches:
-            for start in range(0, rows, 2_048):
+            for start in range(0, rows, BATCH_ROWS_MAX):
                 batches.start_soon(batch, start)
-        lane.close()
+        bulk.close()
     return taken
-
-
-async def httpx_sends(requests: Requests, ca: Path) -> int:
-    """httpx over HTTP/2, as many at once as one connection takes."""
-    template = requests.templates[0]
-    tokens = requests.columns[0].rows()
-    headers = dict(header.split(": ", 1) for header in template.headers)
-    taken = 0
-    async with httpx.AsyncClient(
-        http2=True, verify=ssl.create_default_context(cafile=str(ca)), trust_env=False, timeout=60
-    ) as client:
-        free = trio.CapacityLimiter(100)
-
-        async def one(token: bytes) -> None:
-            nonlocal taken
-            fill = [
-                b"".join(p if isinstance(p, bytes) else token for p in side) for side in (template.url, template.body)
-            ]
-            async with free:
-                answer = await client.post(fill[0].decode(), content=fill[1], headers=headers)
-            taken += answer.status_code == 200
-
-        async with trio.open_nursery() as nursery:
-            for token in tokens:
-                nursery.start_soon(one, token)
-    return taken
-
-
-def aioapns_sends(url: str, ca: Path, rows: int) -> int:
-    """aioapns, which speaks APNs only. Errors: `ImportError` where it is not installed."""
-    from aioapns import APNs, NotificationRequest  # type: ignore[import-not-found]
-
-    async def send() -> int:
-        client = APNs(client_cert=str(ca), use_sandbox=False, max_connections=CONNECTIONS)
-        client.pool.server, client.pool.port = "127.0.0.1", int(url.rpartition(":")[2])
-        payload = {"aps": {"alert": MESSAGE.text}, "fanout": {"action": "1", "phase": "0"}}
-        sent = [
-            client.send_notification(NotificationRequest(device_token=f"{row:064x}", message=payload))
-            for row in range(rows)
-        ]
-        return sum(answer.is_successful for answer in await asyncio.gather(*sent))
-
-    return asyncio.run(send())
-
-
-def h2load(url: str, requests: Requests, rows: int) -> float | None:
-    """Requests a second of h2load, or None if it is not on this machine."""
-    program = shutil.which("h2load")
-    if program is None:
-        return None
-    template = requests.templates[0]
-    token = requests.columns[0].rows()[0]
-    fill = [b"".join(p if isinstance(p, bytes) else token for p in side) for side in (template.url, template.body)]
-    with tempfile.NamedTemporaryFile() as body:
-        body.write(fill[1])
-        body.flush()
-        headers = [part for header in template.headers for part in ("-H", header)]
-        command = [program, f"-n{rows}", f"-c{CONNECTIONS}", f"-m{STREAMS}", "-t1", "-d", body.name, *headers]
-        printed = subprocess.run([*command, fill[0].decode()], capture_output=True, text=True, check=True).stdout
-    line = next(line for line in printed.splitlines() if line.startswith("finished in"))
-    return float(line.split(", ")[1].split()[0])
 
 
 def measured(case: str, system: str, rows: int, send: Callable[[], int], expected: int) -> Row:
@@ -214,6 +163,36 @@ def encryptions(rows: int) -> Row:
     return measured("webpush encryption", "fanout", rows, render, rows)
 
 
+def compared(name: str, make: Callable[[str, int], Requests], url: str, ca: Path, ours: int, theirs: int) -> list[Row]:
+    """All systems with one provider's messages, in turn."""
+    few, many = make(url, theirs), make(url, ours)
+    rows = []
+    for system, kind in (("fanout", "frames"), ("fanout libcurl", "libcurl")):
+        trio.run(lane_sends, kind, few, url, ca)  # caches and code are warm
+        rows.append(measured(name, system, ours, partial(trio.run, lane_sends, kind, many, url, ca), ours))
+    rows.append(measured(name, "httpx", theirs, partial(trio.run, push_peers.httpx_sends, few, ca), theirs))
+    payload = {"aps": {"alert": MESSAGE.text}, "fanout": {"action": "1", "phase": "0"}}
+    special: dict[str, tuple[str, Callable[[], int]]] = {
+        "fcm": ("aiohttp", partial(push_peers.aiohttp_sends, few, ca)),
+        "apns": ("aioapns", partial(push_peers.aioapns_sends, few, ca, url=url, payload=payload)),
+    }
+    system, send = special[name]
+    try:
+        rows.append(measured(name, system, theirs, send, theirs))
+    except ImportError:
+        note(f"push: {system} is not installed (make bench does)")
+    note(f"push: {name}, h2load")
+    ceiling = push_peers.h2load(many, ours)
+    if ceiling is None:
+        note("push: h2load is not installed (Debian nghttp2-client)")
+    for row in rows[1:]:
+        rows[0][f"x_{row['system'].replace(' ', '_')}"] = round(rows[0]["rate_per_s"] / row["rate_per_s"], 1)
+    if ceiling is not None:
+        rows[0]["x_h2load"] = round(rows[0]["rate_per_s"] / ceiling, 2)
+        rows.append({"case": name, "system": "h2load", "rows": ours, "rate_per_s": round(ceiling)})
+    return rows
+
+
 def run(options: Options) -> Iterator[Row]:
     """All systems, one after another, against one sink."""
     ours, theirs = (60_000, 2_000) if options.quick else (400_000, 10_000)
@@ -223,25 +202,7 @@ def run(options: Options) -> Iterator[Row]:
             os.sched_setaffinity(0, set(cores[1:2]))
         try:
             for name, make in (("fcm", fcm), ("apns", apns)):
-                trio.run(lane_sends, make(url, 5_000), ca)  # connections, caches and code are warm
-                requests = make(url, ours)
-                mine = measured(name, "fanout", ours, lambda r=requests: trio.run(lane_sends, r, ca), ours)  # type: ignore[misc]
-                few = make(url, theirs)
-                peer = measured(name, "httpx", theirs, lambda r=few: trio.run(httpx_sends, r, ca), theirs)  # type: ignore[misc]
-                note(f"push: {name}, h2load")
-                ceiling = h2load(url, requests, ours)
-                mine["x_httpx"] = round(mine["rate_per_s"] / peer["rate_per_s"], 1)
-                if ceiling is None:
-                    note("push: h2load is not installed (Debian nghttp2-client)")
-                else:
-                    mine["x_h2load"] = round(mine["rate_per_s"] / ceiling, 2)
-                    yield {"case": name, "system": "h2load", "rows": ours, "rate_per_s": round(ceiling)}
-                yield mine
-                yield peer
-            try:
-                yield measured("apns", "aioapns", theirs, lambda: aioapns_sends(url, ca, theirs), theirs)
-            except ImportError:
-                note("push: aioapns is not installed")
+                yield from compared(name, make, url, ca, ours, theirs)
             yield encryptions(2_000 if options.quick else 20_000)
         finally:
             os.sched_setaffinity(0, set(cores))

@@ -177,7 +177,8 @@ class Providers:
                 body = await protocol()
                 token = path[10:].encode()
                 add = self._apns_forms.get(body)
-                if add is not None and token and token[:4] not in _MARKED:
+                plain = token and token[:4] not in _MARKED and "apns-id" not in scope.headers
+                if add is not None and plain:
                     self.totals["apns"] += 1
                     add(token)
                     protocol.response_empty(200, _NONE)
@@ -194,6 +195,8 @@ class Providers:
         elif scope.method == "POST":
             if path.startswith(_DEVICE):
                 reply = self._stranger(scope, "apns") or self.apns(path[10:].encode(), body)
+                if asked := scope.headers.get("apns-id"):
+                    reply = reply[0], [*reply[1], ("apns-id", asked)], reply[2]
             elif path.endswith("/messages:send"):
                 self._fcm_paths.add(path)
                 reply = self._stranger(scope, "fcm") or self.fcm(body)
