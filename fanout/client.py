@@ -120,6 +120,14 @@ class Client:
         """Let a paused action go on."""
         return self._call("POST", f"/v1/actions/{action}/resume", request, wire.ActionView)
 
+    def withdraw_posts(self, action: int) -> wire.ActionView:
+        """Remove what accounts posted of an action at social networks, and post nothing more of it."""
+        return self._call("DELETE", f"/v1/actions/{action}/posts", None, wire.ActionView)
+
+    def put_photo(self, file: bytes) -> wire.Photo:
+        """Take a picture in (JPEG, PNG or WebP); its `hash` is what an action's `photo` names."""
+        return self._call("POST", "/v1/media", file, wire.Photo)
+
     # --- participants and boards ------------------------------------------------------------------------------------
 
     def put_participants(self, participants: Sequence[wire.Participant]) -> wire.ParticipantsAccepted:
@@ -150,7 +158,7 @@ class Client:
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _call(self, method: str, path: str, body: Any, answers: type[Answer]) -> Answer:
-        content = None if body is None else wire.encode_msgpack(body)
+        content = body if body is None or isinstance(body, bytes) else wire.encode_msgpack(body)
         try:
             response = self._http.request(method, path, content=content)
         except httpx.TransportError as error:

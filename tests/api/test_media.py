@@ -15,8 +15,12 @@ from fanout import limits, wire
 from fanout.api.auth import Keys, create_key
 from fanout.api.handlers import Handlers
 from fanout.api.routes import build
+from fanout.client import Client
+from fanout.errors import Refused
 from fanout.media.shelf import Shelf
 from fanout.store.sqlite_store import SqliteStore
+from tests.api.conftest import Running
+from tests.api.test_actions import request
 
 
 def picture(side: int = 64) -> bytes:
@@ -75,6 +79,21 @@ async def test_other_names_are_nobodys(api: httpx.AsyncClient, name: str) -> Non
 async def test_what_is_no_picture_is_refused(api: httpx.AsyncClient, body: bytes, code: str, status: int) -> None:
     answer = await api.post("/v1/media", content=body)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+def test_a_real_engine_takes_a_photo_and_an_action_with_it(engine: Client, running: Running) -> None:
+    photo = engine.put_photo(picture(200))
+    shown = httpx.get(f"{running.address}/v1/media/{photo.hash}", trust_env=False)
+    assert (shown.status_code, len(shown.content)) == (200, photo.bytes)
+    accepted = engine.start(request(photo=photo.hash))
+    assert engine.view(accepted.id).posts == []
+    assert engine.withdraw_posts(accepted.id).id == accepted.id
+    with pytest.raises(Refused) as caught:
+        engine.start(request(photo="0" * 64))
+    assert (caught.value.code, caught.value.where) == ("not_found", "photo")
+    with pytest.raises(Refused) as caught:
+        engine.put_photo(b"no picture")
+    assert caught.value.code == "picture_unreadable"
 
 
 async def test_a_key_is_needed_to_put_one(api: httpx.AsyncClient) -> None:

@@ -83,6 +83,10 @@ def test_vapid_is_one_token_for_each_push_service(folder: Path) -> None:
     assert vapid.authorize("https://a.example") == one
     now_s += VAPID_S / 2
     assert float(str(claims(vapid.authorize("https://a.example"))["exp"])) <= now_s + 24 * 3_600
+    now_s = 10.0
+    assert claims(vapid.authorize("https://a.example"))["exp"] == 10 + VAPID_S, "a clock that went back: made anew"
+    now_s = 5_000_000.0
+    assert claims(vapid.authorize("https://a.example"))["exp"] == 5_000_000 + VAPID_S, "and one that went ahead"
 
 
 async def test_an_access_token_is_renewed_before_it_ends(folder: Path, autojump_clock: MockClock) -> None:
