@@ -167,15 +167,17 @@ def waves_hold_back_the_rest(town: Town, record: ActionRecord, phases: list[Phas
 def the_result_goes_to_who_may_have_got_it(
     town: Town, record: ActionRecord, phases: list[PhaseRecord], rows: Phases
 ) -> None:
-    """To all whom a provider took a message for, and to nobody for whom the engine had let none go."""
+    """To all whom a provider took a message for, and to nobody else but whose case was open or is unknown."""
     results = [phase.phase for phase in phases if phase.name == "result"]
     assert len(results) == (record.state == "closed"), f"{record.state} with {len(results)} results"
     for result in results:
         people = {row.person for row in rows[result]}
-        let_go = {
-            town.persons[key[3:]] for key in town.journal.intended if key[0] == record.id and key[1] < result
-        }  # what was on the wire at the close counts, also where it is refused a moment later
-        assert people <= let_go, f"told a result of what was never for them: {people - let_go}"
+        # what was on the wire at the close counts, also where it is refused a moment later
+        perhaps = {town.persons[key] for key in town.journal.on_wire_at_close[record.id]}
+        for earlier in range(result):
+            perhaps |= {person for _, person in town.phones.who(record.id, earlier)}
+            perhaps |= {row.person for row in rows[earlier] if row.state is State.UNKNOWN}
+        assert people <= perhaps, f"told a result of what was never for them: {people - perhaps}"
         for earlier in range(result):
             for channel, person in town.phones.who(record.id, earlier):
                 # a supplier that says a message never rang, and corrects itself only after the close, was believed

@@ -27,6 +27,7 @@ from fanout.registry.packed import Packed
 from fanout.registry.replica import Replica
 from fanout.store.protocol import ActionRecord, Generations, Lease, NewBatch, PhaseRecord, Rows
 from fanout.store.sqlite_store import SqliteStore
+from fanout.store.states import State
 from fanout.wire import CHANNELS
 
 START_MS = 1_790_000_000_000
@@ -153,6 +154,7 @@ class Journal:
     def __init__(self) -> None:
         self.intended: set[tuple[int, int, int, int, int]] = set()  # action, phase, channel, row, generation
         self.closed_ms: dict[int, int] = {}
+        self.on_wire_at_close: dict[int, set[tuple[int, int]]] = {}  # rows and generations
         self.plans: dict[int, Plan] = {}
         self.let_go: dict[int, int] = {}
 
@@ -181,9 +183,17 @@ class WatchedStore(SqliteStore):
     def close(
         self, action: int, *, state: str, now_ms: int, outcome: str | None = None, result_body: bytes | None = None
     ) -> bool:
+        on_wire = {
+            (int(row), int(generation))
+            for view in self.batches(action)
+            for row, generation in zip(
+                *(c[view.status == State.INTENDED] for c in (view.rows, view.generations)), strict=True
+            )
+        }
         done = super().close(action, state=state, now_ms=now_ms, outcome=outcome, result_body=result_body)
         if done:
             self.journal.closed_ms[action] = clock_ms()
+            self.journal.on_wire_at_close[action] = on_wire
         return done
 
     def hasten(self, action: int, *, below_seq: int) -> int:
