@@ -59,6 +59,7 @@ class LivePositions:
         self._lon = np.zeros(0, np.int32)
         self._lat = np.zeros(0, np.int32)
         self._at_ms = np.full(0, NEVER, np.int64)
+        self._moved = np.zeros(0, np.uint8)
         self._delta_rows = np.empty(0, np.uint32)
         self._base = PlaceIndex.build(self._lon, self._lat)
         self._base_at_ms = _sealed(np.empty(0, np.int64))
@@ -83,22 +84,38 @@ class LivePositions:
         return self._changed(known.astype(np.int64), None)
 
     def _changed(self, rows: NDArray[np.int64], now_ms: int | None) -> LiveView:
-        self._delta_rows = np.union1d(self._delta_rows, rows.astype(np.uint32))
+        self._move(rows)
         if now_ms is not None and self._delta_rows.size > max(_DELTA_ROWS_MIN, len(self._base) // _DELTA_SHARE):
             self._at_ms[self._at_ms <= now_ms - self.expires_ms] = NEVER
             there = np.flatnonzero(self._at_ms != NEVER).astype(np.uint32)
             self._base = PlaceIndex.build_ordered(self._lon[there], self._lat[there], there)[0]
             self._base_at_ms = _sealed(self._at_ms.copy())
+            self._moved[self._delta_rows] = 0
             self._delta_rows = np.empty(0, np.uint32)
-        moved = np.zeros(self._at_ms.size, np.uint8)
-        moved[self._delta_rows] = 1
         at_ms = self._at_ms[self._delta_rows]
         there = np.flatnonzero(at_ms != NEVER).astype(np.uint32)
         here = self._delta_rows[there]
         delta = PlaceIndex.build_ordered(self._lon[here], self._lat[here], there)[0]
         return LiveView(
-            self._base, self._base_at_ms, _sealed(moved), delta, _sealed(self._delta_rows.copy()), _sealed(at_ms)
+            self._base,
+            self._base_at_ms,
+            _sealed(self._moved.copy()),
+            delta,
+            _sealed(self._delta_rows.copy()),
+            _sealed(at_ms),
         )
+
+    def _move(self, rows: NDArray[np.int64]) -> None:
+        """Put rows into the delta, whose rows ascend: two sorted runs, which a stable sort merges.
+
+        Not `union1d`: on 100,000 rows its hashing takes a hundred times as long, and holds the interpreter meanwhile.
+        """
+        fresh = np.sort(rows[self._moved[rows] == 0].astype(np.uint32))
+        fresh = fresh[np.append(True, fresh[1:] != fresh[:-1])[: fresh.size]]
+        self._moved[fresh] = 1
+        merged = np.concatenate([self._delta_rows, fresh])
+        merged.sort(kind="stable")
+        self._delta_rows = merged
 
     def _grow(self, size: int) -> None:
         more = size - self._at_ms.size
@@ -107,6 +124,7 @@ class LivePositions:
             self._lon = np.concatenate([self._lon, np.zeros(more, np.int32)])
             self._lat = np.concatenate([self._lat, np.zeros(more, np.int32)])
             self._at_ms = np.concatenate([self._at_ms, np.full(more, NEVER, np.int64)])
+            self._moved = np.concatenate([self._moved, np.zeros(more, np.uint8)])
 
 
 def _sealed(array: _Array) -> _Array:

@@ -213,13 +213,13 @@ class Registry:
     def reuse(self, open_rows: NDArray[np.uint32]) -> int:
         """Let rows of erased people be given out again, except those in `open_rows` (what actions still refer to).
 
-        Returns how many are free now. Read `open_rows` from the ledger after the last erasure that is to count.
+        `open_rows`: each once. Returns how many are free now. Read `open_rows` from the ledger after the last erasure that is to count.
         """
         with self._lock:
             view = self._view
             every = np.arange(view.rows, dtype=np.uint32)
             gone = every[(view.take("flags", every) & ERASED) != 0]
-            self._free = np.setdiff1d(gone, open_rows).tolist()
+            self._free = np.setdiff1d(gone, open_rows, assume_unique=True).tolist()
             return len(self._free)
 
     def positions(self, positions: Sequence[wire.LivePosition], now_ms: int) -> tuple[int, int]:
@@ -469,7 +469,9 @@ def _with(view: View, *, live: Any) -> View:
 
 
 def _joined(rows: list[Rows]) -> Rows:
-    return np.unique(np.concatenate(rows)) if rows else np.empty(0, np.uint32)
+    """Rows ascending, each once."""
+    every = np.sort(np.concatenate(rows)) if rows else np.empty(0, np.uint32)
+    return every[np.append(True, every[1:] != every[:-1])[: every.size]]
 
 
 def _overlaid(
