@@ -213,7 +213,8 @@ class Registry:
     def reuse(self, open_rows: NDArray[np.uint32]) -> int:
         """Let rows of erased people be given out again, except those in `open_rows` (what actions still refer to).
 
-        `open_rows`: each once. Returns how many are free now. Read `open_rows` from the ledger after the last erasure that is to count.
+        `open_rows`: each once; read it from the ledger after the last erasure that is to count. Returns how many are
+        free now.
         """
         with self._lock:
             view = self._view
@@ -471,7 +472,8 @@ def _with(view: View, *, live: Any) -> View:
 def _joined(rows: list[Rows]) -> Rows:
     """Rows ascending, each once."""
     every = np.sort(np.concatenate(rows)) if rows else np.empty(0, np.uint32)
-    return every[np.append(True, every[1:] != every[:-1])[: every.size]]
+    once: Rows = every[np.append(True, every[1:] != every[:-1])[: every.size]]
+    return once
 
 
 def _overlaid(
