@@ -1,0 +1,215 @@
+"""What only the lane of frames does: servers not ours, rows that go again by themselves, connections it keeps."""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import hypercorn.trio
+import numpy as np
+import pytest
+import trio
+from hypercorn.config import Config
+
+from fanout.channels.protocol import NO_CONNECTION, Requests, Template, column
+from fanout.dispatch.bucket import Bucket
+from fanout.dispatch.frame_lane import FrameLane
+from fanout.dispatch.lanes import Sent
+from fanout.simulators import tls
+from fanout.simulators.faults import FaultyServer
+from tests.dispatch.kit import clock_ms
+from tests.simulators.kit import free_port
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> tls.Files:
+    return tls.write(tmp_path_factory.mktemp("tls"), now=datetime.datetime.now(datetime.UTC))
+
+
+def posts(url: str, rows: int, *, body_bytes: int = 20) -> Requests:
+    """POST url/<row>; every third by another template."""
+    bodies = (b"x" * body_bytes, b"y" * body_bytes)
+    templates = tuple(
+        Template(method="POST", url=(f"{url}/".encode(), 0), headers=("x-a: b", f"x-c: {body[:1]!r}"), body=(body,))
+        for body in bodies
+    )
+    which = np.zeros(rows, np.uint16)
+    which[::3] = 1
+    tokens = column([b"%d" % row for row in range(rows)])
+    return Requests(templates=templates, columns=(tokens,), which=which, usable=np.ones(rows, np.bool_))
+
+
+@asynccontextmanager
+async def running(url: str, ca: Path, *, timeout_s: float = 5.0, connections: int = 2) -> AsyncIterator[FrameLane]:
+    lane = FrameLane(
+        url=url,
+        ca=str(ca),
+        connections=connections,
+        streams=32,
+        timeout_s=timeout_s,
+        reserve=0.125,
+        bucket=Bucket(rate_per_s=1e6, burst=1e5, reserve=0.0, now_s=trio.current_time()),
+        clock_ms=clock_ms,
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lane.run)
+        try:
+            yield lane
+        finally:
+            lane.close()
+
+
+async def send(lane: FrameLane, requests: Requests, number: int = 0) -> Sent:
+    index = np.arange(len(requests.which))
+    with trio.fail_after(30):
+        return await lane.send(requests, index, lane=number, action=1, may_go=lambda: True)
+
+
+@contextmanager
+def nginx(folder: Path, files: tls.Files) -> Iterator[str]:
+    """A server that answers 200 to /1…, 404 to others, with bodies."""
+    program = shutil.which("nginx")
+    if program is None:
+        pytest.skip("nginx is not installed")
+    port = free_port()
+    (folder / "nginx.conf").write_text(
+        f"""
+        daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error.log;
+        events {{ worker_connections 64; }}
+        http {{
+            access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+            fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+            keepalive_requests 50;
+            server {{
+                listen 127.0.0.1:{port} ssl http2;
+                ssl_certificate {files.cert}; ssl_certificate_key {files.key};
+                location /1 {{ return 200 "taken"; }}
+                location / {{ return 404 "unknown"; }}
+            }}
+        }}"""
+    )
+    process = subprocess.Popen(
+        [program, "-p", str(folder), "-c", str(folder / "nginx.conf")], stderr=subprocess.DEVNULL
+    )
+    try:
+        yield f"https://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+async def test_nginx_which_says_goodbye_after_fifty_requests(tmp_path: Path, certificates: tls.Files) -> None:
+    with nginx(tmp_path, certificates) as url:
+        requests = posts(url, 400)
+        async with running(url, certificates.ca) as lane:
+            with trio.fail_after(30):
+                while (await send(lane, posts(url, 1))).codes[0] == NO_CONNECTION:  # noqa: ASYNC110 it is starting
+                    await trio.sleep(0.02)
+            sent = await send(lane, requests)
+    expected = [200 if str(row).startswith("1") else 404 for row in range(400)]
+    assert sent.codes.tolist() == expected
+    assert {sent.bodies[row] for row in range(400) if expected[row] == 404} == {b"unknown"}
+
+
+async def test_hypercorn(certificates: tls.Files) -> None:
+    seen: dict[str, bytes] = {}
+
+    async def application(scope: Any, receive: Any, respond: Any) -> None:
+        if scope["type"] != "http":
+            raise ValueError("no lifespan here")
+        body = b""
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        seen[scope["path"]] = body
+        status = 200 if len(seen) % 5 else 503
+        await respond({"type": "http.response.start", "status": status, "headers": [(b"retry-after", b"3")]})
+        await respond({"type": "http.response.body", "body": b"busy" if status == 503 else b""})
+
+    config = Config()
+    config.bind = ["127.0.0.1:0"]
+    config.certfile, config.keyfile = str(certificates.cert), str(certificates.key)
+    config.loglevel = "ERROR"
+    async with trio.open_nursery() as nursery:
+        serve: Any = hypercorn.trio.serve
+        bound = await nursery.start(serve, application, config)
+        url = bound[0].replace("http://", "https://")
+        requests = posts(url, 60, body_bytes=30_000)
+        async with running(url, certificates.ca, timeout_s=20) as lane:
+            sent = await send(lane, requests)
+        nursery.cancel_scope.cancel()
+    assert sorted(sent.codes.tolist()) == [200] * 48 + [503] * 12
+    assert sent.asked_s == 3
+    assert set(sent.bodies.values()) == {b"busy"}
+    assert {len(body) for body in seen.values()} == {30_000}
+    assert len(seen) == 60
+
+
+async def test_rows_that_were_refused_go_again(certificates: tls.Files) -> None:
+    server = FaultyServer("goaway", cert=certificates.cert, key=certificates.key)
+    async with trio.open_nursery() as nursery:
+        url = f"https://127.0.0.1:{await nursery.start(server.serve)}"
+        async with running(url, certificates.ca) as lane:
+            sent = await send(lane, posts(url, 200))
+        nursery.cancel_scope.cancel()
+    assert sent.codes.tolist() == [200] * 200
+    assert set(server.arrived.values()) == {1}
+
+
+async def test_a_dead_provider_is_not_hammered(monkeypatch: pytest.MonkeyPatch, certificates: tls.Files) -> None:
+    tried = 0
+
+    async def refuse(*_: object, **__: object) -> trio.SocketStream:
+        nonlocal tried
+        tried += 1
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(trio, "open_tcp_stream", refuse)
+    async with running("https://127.0.0.1:9", certificates.ca, timeout_s=1.0) as lane:
+        for _ in range(3):
+            sent = await send(lane, posts("https://127.0.0.1:9", 100))
+            assert set(sent.codes.tolist()) == {NO_CONNECTION}
+        with trio.move_on_after(0.2):
+            await trio.sleep_forever()
+    assert tried <= 8
+
+
+async def test_a_connection_that_ends_is_replaced(certificates: tls.Files) -> None:
+    server = FaultyServer("drop", cert=certificates.cert, key=certificates.key, after=3)
+    async with trio.open_nursery() as nursery:
+        url = f"https://127.0.0.1:{await nursery.start(server.serve)}"
+        async with running(url, certificates.ca, connections=1) as lane:
+            await send(lane, posts(url, 5))
+            assert (await send(lane, posts(url, 50))).codes.tolist() == [200] * 50
+        nursery.cancel_scope.cancel()
+
+
+async def test_life_at_risk_goes_first(certificates: tls.Files) -> None:
+    server = FaultyServer("one_stream", cert=certificates.cert, key=certificates.key)
+    ends: list[str] = []
+    async with trio.open_nursery() as nursery:
+        url = f"https://127.0.0.1:{await nursery.start(server.serve)}"
+        async with running(url, certificates.ca, timeout_s=20) as lane, trio.open_nursery() as callers:
+
+            async def call(name: str, rows: int, number: int) -> None:
+                assert (await send(lane, posts(url, rows), number)).codes.tolist() == [200] * rows
+                ends.append(name)
+
+            callers.start_soon(call, "national", 300, 1)
+            while lane.in_flight == 0:  # noqa: ASYNC110
+                await trio.sleep(0.001)
+            callers.start_soon(call, "local", 20, 0)
+        nursery.cancel_scope.cancel()
+    assert ends == ["local", "national"]
+
+
+async def test_a_repr_tells_the_state(certificates: tls.Files) -> None:
+    async with running("https://127.0.0.1:9", certificates.ca) as lane:
+        assert repr(lane).startswith("<FrameLane 127.0.0.1:9, in flight 0, [], <Scheduler")
