@@ -31,6 +31,7 @@ from fanout.channels.protocol import GARBAGE, NO_ANSWER, NOT_SENT
 from fanout.dispatch.frames import kernels as k
 from fanout.dispatch.frames.outbox import Outbox
 from fanout.dispatch.frames.plans import Blocks, Columns, Encoder, Text
+from fanout.dispatch.frames.uploads import Uploads
 from fanout.limits import ANSWER_BYTES_MAX
 
 UNSENT_BYTES_MAX: Final = (
@@ -71,13 +72,6 @@ class _Answer:
         self.status, self.retry_after, self.body = status, retry_after, bytearray()
 
 
-class _Upload:
-    """A body that did not fit into the peer's window or frame at once."""
-
-    def __init__(self, body: bytes, window: int) -> None:
-        self.rest, self.window = memoryview(body), window
-
-
 class _Broken(Exception):
     """The peer broke the protocol; the connection ends."""
 
@@ -116,7 +110,7 @@ class Connection:
         self._decoder = hpack.Decoder()
         self._decoder.max_allowed_table_size = self._decoder.header_table_size = 0
         self._answers: dict[int, _Answer] = {}
-        self._uploads: dict[int, _Upload] = {}
+        self._uploads = Uploads(self._state, self._slots, self._out)
         self._block: tuple[int, bool, bytearray] | None = None
         self._choked = False
         self.ready = False
@@ -247,8 +241,7 @@ class Connection:
                 flags |= k.END_STREAM
             self._out.frame(k.CONTINUATION if number else k.HEADERS, flags, stream, piece)
         if body:
-            self._uploads[stream] = _Upload(body, int(self._state[k.STREAM_WINDOW]))
-            self._pump()
+            self._uploads.add(stream, slot, body)
         else:
             self._slots[slot, k.END] = self._state[k.POSITION]
 
@@ -260,23 +253,6 @@ class Connection:
         self._state[k.NEXT] = stream + 2
         self._state[k.OPEN] += 1
         return stream, slot
-
-    def _pump(self) -> None:
-        """Go on with bodies that wait for the peer's windows."""
-        state = self._state
-        for stream, upload in list(self._uploads.items()):
-            while upload.rest:
-                allowed = min(upload.window, int(state[k.WINDOW]), int(state[k.FRAME_MAX]))
-                size = min(len(upload.rest), allowed, self._out.space)
-                if size <= 0:
-                    break
-                self._out.frame(k.DATA, k.END_STREAM if size == len(upload.rest) else 0, stream, upload.rest[:size])
-                upload.rest = upload.rest[size:]
-                upload.window -= size
-                state[k.WINDOW] -= size
-            if not upload.rest:
-                del self._uploads[stream]
-                self._slots[self._slot(stream), k.END] = state[k.POSITION]
 
     # --- bytes out ------------------------------------------------------------------------------------------------
 
@@ -293,7 +269,7 @@ class Connection:
         """The socket took so many bytes of `output`."""
         self._out.sent(count)
         if self._uploads and not self._out.unsent:
-            self._pump()
+            self._uploads.pump()
 
     def _reset(self, stream: int, code: int) -> None:
         self._out.frame(k.RST_STREAM, 0, stream, code.to_bytes(4))
@@ -341,7 +317,7 @@ class Connection:
             self._out.frame(k.WINDOW_UPDATE, 0, 0, int(self._state[k.RECEIVED]).to_bytes(4))
             self._state[k.RECEIVED] = 0
         if self._uploads:
-            self._pump()
+            self._uploads.pump()
         if self._out.full:
             self.broken = self.broken or "does not read what it asks for"
         if self._choked and (self._state[k.WINDOW] > window or not self.open):
@@ -448,7 +424,6 @@ class Connection:
         if self._slots[slot, k.STREAM] != stream:
             self._check_known(stream)
             return
-        self._uploads.pop(stream, None)
         self._end(stream, slot, NOT_SENT if int.from_bytes(payload) == REFUSED_STREAM else NO_ANSWER)
 
     def _check_known(self, stream: int) -> None:
@@ -478,7 +453,7 @@ class Connection:
         self._slots[slot, k.STREAM] = 0
         self._state[k.OPEN] -= 1
         self._answers.pop(stream, None)
-        self._uploads.pop(stream, None)
+        self._uploads.drop(stream)
 
     # --- the connection's own frames --------------------------------------------------------------------------------
 
@@ -507,8 +482,7 @@ class Connection:
                 raise _Broken(FLOW_CONTROL_ERROR, "a window too large")
             more = value - int(self._state[k.STREAM_WINDOW])
             self._state[k.STREAM_WINDOW] = value
-            for upload in self._uploads.values():
-                upload.window += more  # which may make it negative
+            self._uploads.shift(more)
         elif name == MAX_FRAME:
             if not k.FRAME_BYTES_MAX <= value < 2**24:
                 raise _Broken(PROTOCOL_ERROR, "a frame size out of range")
@@ -542,11 +516,8 @@ class Connection:
         if self._slots[slot, k.STREAM] != stream:
             self._check_known(stream)
             return
-        upload = self._uploads.get(stream)
-        if more == 0 or (upload and upload.window + more > k.WINDOW_MAX):
+        if more == 0 or not self._uploads.widen(stream, more):
             self._give_up(stream, slot, NO_ANSWER)
-        elif upload:
-            upload.window += more
 
     # --- ends -----------------------------------------------------------------------------------------------------
 
