@@ -65,3 +65,12 @@ def test_a_clock_that_goes_back_is_no_time() -> None:
     bucket.take(10)
     assert bucket.available(50, urgent=True) == 0
     assert bucket.available(100.5, urgent=True) == 5
+
+
+def test_what_did_not_go_is_given_back() -> None:
+    bucket = Bucket(rate_per_s=1, burst=100, reserve=0.0, now_s=0.0)
+    bucket.take(60)
+    bucket.give_back(20)
+    assert bucket.available(0.0, urgent=True) == 60
+    bucket.give_back(1_000)
+    assert bucket.available(0.0, urgent=True) == 100, "never more than it holds"

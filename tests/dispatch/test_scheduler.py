@@ -103,3 +103,27 @@ def test_every_row_goes_once(wanted: list[tuple[int, int, int]]) -> None:
     assert lanes == sorted(lanes)
     for lane, action in gone:
         assert gone[lane, action] == sum(rows for at, of, rows in wanted if (at, of) == (lane, action))
+
+
+def test_rows_that_come_back_stand_first_in_their_turn() -> None:
+    one = scheduler()
+    first, second = Rows(1, 1, 10), Rows(1, 1, 10)
+    one.add(first)
+    one.add(second)
+    assert one.next(0, 0).ticket is first
+    first.waiting = 4
+    one.again(first)
+    one.again(first)
+    assert one.next(0, 0) == (first, 4, None)
+    assert one.next(0, 0).ticket is second
+    assert one.empty
+
+
+def test_places_follow_the_connections() -> None:
+    one = scheduler(places=512)
+    one.resize(1)
+    one.add(Rows(1, 1, 10))
+    assert go(one, 0) == (1, 1), "one place is enough for any lane"
+    assert go(one, 1) is None
+    one.resize(8)
+    assert go(one, 1) == (1, 6), "of eight, one is life's"

@@ -278,11 +278,6 @@ class Connection:
         """Ask for a sign of life; `pongs` counts the answers."""
         self._out.frame(k.PING, 0, 0, bytes(8))
 
-    def leave(self) -> None:
-        """Say goodbye; nothing more is written, and what is open may end."""
-        self._out.frame(k.GOAWAY, 0, 0, bytes(8))
-        self.draining = True
-
     # --- bytes in -------------------------------------------------------------------------------------------------
 
     def space(self) -> memoryview:
