@@ -53,8 +53,8 @@ def run(options: Options) -> Iterator[Row]:
                 if "cpu_us" in row:
                     costs.append((people, row["cpu_us"]))
                 yield row
-    if len(costs) > 1:
-        _plot(costs, options.out)
+        if len(costs) > 1:
+            _plot(costs, options.out)
 
 
 def _nation(stage: Stage, people: int, *, local: bool) -> Iterator[Row]:

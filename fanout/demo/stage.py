@@ -29,6 +29,7 @@ from fanout.settings import load
 from fanout.stores import open_store
 
 PATIENCE_S: Final = 300.0
+PEOPLE_PER_S: Final = 10_000  # a busy machine at its slowest: patience grows with the nation
 LOOK_EVERY_S: Final = 0.01
 
 
@@ -42,6 +43,7 @@ class Stage:
     def __init__(self, crew: Crew, scene: world.World) -> None:
         self.crew = crew
         self.scene = scene
+        self.patience_s = PATIENCE_S
         self.providers = scene.providers
         self.tls = ssl.create_default_context(cafile=str(scene.certificates / "ca.pem"))
 
@@ -87,14 +89,14 @@ class Stage:
 
     def wait_waiting(self, action: int, most: int) -> wire.ActionView:
         """Until at most so many wait. Errors: `TimeoutError`."""
-        pause, give_up_s = threading.Event(), time.monotonic() + PATIENCE_S
+        pause, give_up_s = threading.Event(), time.monotonic() + self.patience_s
         while time.monotonic() < give_up_s:
             view = self.engine.view(action)
             if sum(tally.waiting for tally in view.tallies) <= most:
                 return view
             self.crew.check()
             pause.wait(LOOK_EVERY_S)
-        raise TimeoutError(f"action {action} is not settled after {PATIENCE_S:.0f} s")
+        raise TimeoutError(f"action {action} is not settled after {self.patience_s:.0f} s")
 
     def seen(self, action: int) -> dict[str, Any]:
         """What the provider simulators counted of an action."""
@@ -116,9 +118,11 @@ def open_stage(
         port, certificates = str(scene.provider_port), str(scene.certificates)
         crew.start("providers", [python, "-m", "fanout.simulators.providers", "--port", port, "--folder", certificates])
         crew.start("import", [python, "-m", "fanout.cli", "participants", "import", str(scene.people_file), *config])
-        crew.finish("import", PATIENCE_S)
+        patience_s = PATIENCE_S + people / PEOPLE_PER_S
+        crew.finish("import", patience_s)
         crew.wait_for("the simulators", (scene.certificates / "ca.pem").exists, PATIENCE_S)
         stage = Stage(crew, scene)
+        stage.patience_s = patience_s
         stage.start_engine()
         try:
             yield stage
