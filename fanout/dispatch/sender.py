@@ -6,11 +6,11 @@ The way of a batch, and its rules:
    who was erased meanwhile gets nothing; intent is refused when the action is closed, over, or the lease lost.
 2. Every row leaves with a definite state: `outcomes.py` says which, `fallback.py` where a failed one goes next; this
    module only carries arrays. Addresses that a provider declared dead go into a log for the registry.
-3. Channels are bulkheads: each has its own tasks, places, quota and breaker. One that hangs holds nobody else.
+3. Channels are bulkheads: each has its own batches in hand, places, quota and breaker. One that hangs holds no other.
 4. Capacity is kept free for lane 0: `batches_in_hand` batches of any lane, and as many again for lane 0 only. So a
    local life-at-risk action is claimed while a national one has all ordinary places, and its rows go first.
 5. A close or an end is noticed twice: by `intend`, and by the watch that looks at the ledger when it changed and makes
-   the lane stop between rows.
+   the lane stop between rows. What was stopped is not claimed again before the next look, which may know better.
 6. On `stop` nothing more is claimed, what is on the wire is finished and settled. A cancelled sender does the same, for
    as long as a request may take; what it could not settle by then is resolved by the ledger as after a crash.
 
@@ -26,7 +26,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import trio
@@ -135,6 +135,14 @@ async def _written(writer: Writer, call: Callable[..., Any], *args: Any, **optio
     return await writer.run(partial(call, *args, **options))
 
 
+class _Wish(NamedTuple):
+    """How many batches of which lanes a channel would take now."""
+
+    route: Route
+    lanes: tuple[int, ...]
+    most: int
+
+
 class _Sender:
     """The state of one sender: what it has in hand, and what it knows of the actions in hand."""
 
@@ -162,7 +170,7 @@ class _Sender:
         self.channels: dict[tuple[int, int, str], list[int]] = {}
         self.holding: set[trio.CancelScope] = set()
         self.registry = trio.Lock()
-        self.news: dict[str, trio.Event] = {}
+        self.news = trio.Event()
         self.changed = trio.Event()
 
     async def run(self, routes: Mapping[str, Route]) -> None:
@@ -172,19 +180,16 @@ class _Sender:
             nursery.start_soon(self.follow)
             nursery.start_soon(self.keep_leases)
             nursery.start_soon(self.hurry)
-            async with trio.open_nursery() as channels:
-                for route in routes.values():
-                    channels.start_soon(self.serve, route)
+            await self.serve(list(routes.values()))
             nursery.cancel_scope.cancel()
 
     # --- what all channels share --------------------------------------------------------------------------------
 
     async def watch(self) -> None:
-        """Wake the channels when the ledger changed."""
+        """Say so when the ledger changed."""
         while True:
             await self.ask(self.store.wait, CLAIM_EVERY_S)
-            for event in self.news.values():
-                event.set()
+            self.news.set()
             self.changed.set()
             await trio.sleep(WAKE_EVERY_S)
 
@@ -230,40 +235,45 @@ class _Sender:
                 until_ms = self.clock_ms() + self.lease_ms
                 await self.write(self.store.renew, list(self.leases.values()), until_ms=until_ms)
 
-    # --- one channel ----------------------------------------------------------------------------------------------
+    # --- batches --------------------------------------------------------------------------------------------------
 
-    async def serve(self, route: Route) -> None:
-        """Claim and deliver the batches of one channel until `stop`."""
-        name = route.name
+    async def serve(self, routes: Sequence[Route]) -> None:
+        """Claim and deliver batches until `stop`: one look at the ledger, in one thread, for all channels."""
         async with trio.open_nursery() as batches:
             while not self.stop.is_set():
-                news = self.news[name] = trio.Event()
-                for lease in await self.claim(route):
-                    self.leases[lease.batch] = lease
-                    self.counters.in_hand[name] += 1
-                    batches.start_soon(self.hold, route, lease)
+                self.news = news = trio.Event()
+                now_s = trio.current_time()
+                wishes = [wish for route in routes if (wish := self.wish(route, now_s)).most > 0]
+                for route, leases in await self.ask(self.claim, wishes) if wishes else ():
+                    if route.allows(now_s) == 1:
+                        route.probe()
+                    for lease in leases:
+                        self.leases[lease.batch] = lease
+                        self.counters.in_hand[route.name] += 1
+                        batches.start_soon(self.hold, route, lease)
                 with trio.move_on_after(CLAIM_EVERY_S):
                     await news.wait()
 
-    async def claim(self, route: Route) -> list[Lease]:
+    def wish(self, route: Route, now_s: float) -> _Wish:
         """As many batches as there is room for: of all lanes, or when those are full, of lane 0 only."""
         in_hand = self.counters.in_hand[route.name]
-        allowed = route.allows(trio.current_time())
         lanes, room = (ALL_LANES, self.hand - in_hand) if in_hand < self.hand else ((0,), 2 * self.hand - in_hand)
-        most = min(room, allowed)
-        if most <= 0:
-            return []
-        found: list[Lease] = await self.ask(
-            self.store.claim,
-            self.owner,
-            channels=(route.number,),
-            lanes=lanes,
-            now_ms=self.clock_ms(),
-            lease_ms=self.lease_ms,
-            most=most,
-        )
-        if found and allowed == 1:
-            route.probe()
+        return _Wish(route, lanes, min(room, route.allows(now_s)))
+
+    def claim(self, wishes: Sequence[_Wish]) -> list[tuple[Route, list[Lease]]]:
+        """Claim what is wished for, channel by channel; those that got nothing are left out. Blocking."""
+        found = []
+        for route, lanes, most in wishes:
+            leases = self.store.claim(
+                self.owner,
+                channels=(route.number,),
+                lanes=lanes,
+                now_ms=self.clock_ms(),
+                lease_ms=self.lease_ms,
+                most=most,
+            )
+            if leases:
+                found.append((route, leases))
         return found
 
     async def hold(self, route: Route, lease: Lease) -> None:
@@ -280,7 +290,7 @@ class _Sender:
             route.drop(lease)
             self.counters.in_hand[name] -= 1
             self.counters.batches[name] += 1
-            self.news[name].set()
+            self.news.set()
 
     async def deliver(self, route: Route, lease: Lease) -> None:
         """The way of one batch."""
@@ -306,7 +316,7 @@ class _Sender:
                 first_ms=None,
                 last_ms=None,
                 done=False,
-                not_before_ms=self.clock_ms(),
+                not_before_ms=self.clock_ms() + int(1000 * LOOK_EVERY_S),
             )
             return
         delivered = await route.deliver(batch, lease, index, partial(self.may_go, lease, message))
@@ -353,7 +363,7 @@ class _Sender:
             first_ms=delivered.first_ms,
             last_ms=delivered.last_ms,
             done=found.done,
-            not_before_ms=now_ms + (0 if only_stopped else int(1000 * wait_s)),
+            not_before_ms=now_ms + int(1000 * (LOOK_EVERY_S if only_stopped else wait_s)),
             moved=moved,
         )
         return found
