@@ -36,7 +36,7 @@ RINGING: Final = [name for number, name in enumerate(wire.CHANNELS) if number no
 
 def run(options: Options) -> Iterator[Row]:
     """A row for each kill."""
-    people = options.participants or (60_000 if options.quick else 400_000)
+    people = options.participants or (120_000 if options.quick else 400_000)
     repeats = 1 if options.quick else 5
     cases: tuple[tuple[str, int, Callable[[Stage], float]], ...] = (
         ("engine killed and started again", 2, _kill_engine),
