@@ -23,7 +23,7 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,7 @@ from fanout.api.metrics import Metrics
 from fanout.api.routes import build
 from fanout.children import end_child, start_child
 from fanout.clock import clock_ms as clock_ms
+from fanout.dispatch.opening import PUSH
 from fanout.engine import Engine
 from fanout.errors import Refused
 from fanout.geo.areas import NamedAreas
@@ -50,6 +51,7 @@ from fanout.social.poster import Poster, open_poster
 from fanout.store.protocol import Store
 from fanout.store.writer import open_writer
 from fanout.stores import open_store
+from fanout.wire import CHANNELS
 from signage.service import open_signage
 
 log = logging.getLogger("fanout.app")
@@ -304,8 +306,8 @@ class _Senders:
         with self._scope:
             async with trio.open_nursery() as nursery:
                 async with trio.open_nursery() as starting:
-                    for number in range(settings.senders.processes):
-                        starting.start_soon(nursery.start, _supervise, settings, store, number)
+                    for name, channels in _crews(settings):
+                        starting.start_soon(nursery.start, _supervise, settings, store, name, channels)
                 self.warm.set()
         self._ended.set()
 
@@ -324,13 +326,31 @@ async def _open_senders(settings: Settings, store: Store) -> AsyncIterator[_Send
         nursery.cancel_scope.cancel()
 
 
+def _crews(settings: Settings) -> list[tuple[str, tuple[str, ...]]]:
+    """Senders by name, and the channels of each.
+
+    App push has `senders.processes`; all else, where a call costs a hundred times as much, has one of its own, so
+    that no push waits for the interpreter behind a call.
+    """
+    if not settings.senders.processes:
+        return []
+    rest = tuple(name for name in CHANNELS if name not in PUSH and getattr(settings.providers, name).enabled)
+    push: list[tuple[str, tuple[str, ...]]] = [(f"push-{number}", PUSH) for number in range(settings.senders.processes)]
+    return [*push, ("calls", rest)] if rest else push
+
+
 async def _supervise(
-    settings: Settings, store: Store, number: int, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    settings: Settings,
+    store: Store,
+    name: str,
+    channels: Sequence[str],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     starts = 0
     while True:
-        owner = f"sender-{number}.{os.getpid()}.{starts}"
-        async with _sender(settings, owner) as process:
+        owner = f"sender-{name}.{os.getpid()}.{starts}"
+        async with _sender(settings, owner, channels) as process:
             assert process.stdout is not None
             await process.stdout.receive_some(64)
             if not starts:
@@ -352,8 +372,8 @@ async def _release(store: Store, owner: str) -> int:
 
 
 @asynccontextmanager
-async def _sender(settings: Settings, owner: str) -> AsyncIterator[trio.Process]:
-    process = await start_child(["fanout.sender", owner], dump(settings))
+async def _sender(settings: Settings, owner: str, channels: Sequence[str]) -> AsyncIterator[trio.Process]:
+    process = await start_child(["fanout.sender", owner, *channels], dump(settings))
     try:
         yield process
     finally:

@@ -1,4 +1,4 @@
-"""What a sender process is: `python -m fanout.sender OWNER`, started by `app`, which hands it its settings.
+"""What a sender process is: `python -m fanout.sender OWNER CHANNEL …`, started by `app`, which hands it its settings.
 
 It is a program of its own, and imports no more than it needs: no API, no boards, no registry but its replica. So it
 starts in half the time of the engine and holds half the memory, and there may be one for each core.
@@ -22,15 +22,17 @@ from fanout.stores import open_store
 from fanout.wire import CHANNELS
 
 
-async def send(settings: Settings, owner: str) -> None:
-    """Claim batches and send them until the parent is gone."""
+async def send(settings: Settings, owner: str, channels: list[str]) -> None:
+    """Claim batches of these channels and send them until the parent is gone."""
     stop = trio.Event()
     watch_parent(stop)
     store = await trio.to_thread.run_sync(open_store, settings)
     replica = await trio.to_thread.run_sync(Replica.open, settings.data / "registry", store)
     await trio.to_thread.run_sync(_warm, replica)
     try:
-        await run_sender(store, replica, settings, owner=owner, clock_ms=clock_ms, stop=stop, on_warm=_say_ready)
+        await run_sender(
+            store, replica, settings, owner=owner, clock_ms=clock_ms, stop=stop, channels=channels, on_warm=_say_ready
+        )
     finally:
         await trio.to_thread.run_sync(store.close_store)
 
@@ -49,7 +51,7 @@ def main() -> None:
     """Run as the module says."""
     settings = parse(read_first_line())
     logs.set_up(settings)
-    trio.run(send, settings, sys.argv[1])
+    trio.run(send, settings, sys.argv[1], sys.argv[2:])
 
 
 if __name__ == "__main__":

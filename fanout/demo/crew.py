@@ -106,9 +106,9 @@ class Crew:
                 raise CrewError(f"{name} ended with status {process.returncode}\n{self._last_lines(name)}")
 
     def children(self, name: str, command: str) -> list[int]:
-        """Process ids of the children of a process whose command line has this word."""
+        """Process ids of the children of a process whose command line has this word; all if it is empty."""
         pid = next(process.pid for member, process in self._members if member == name)
-        return [each for each in _children(pid) if command in _command(each)]
+        return [each for each in _children(pid) if not command or command in _words(each)]
 
     def memory_mb(self, name: str) -> list[tuple[str, float]]:
         """(name, resident MB not backed by files) of a process and of its children."""
@@ -147,14 +147,18 @@ def _anonymous_mb(pid: int) -> float:
     return int(fields.get("RssAnon", "0 kB").split()[0]) / 1024
 
 
-def _command(pid: int) -> str:
+def _words(pid: int) -> list[str]:
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
-        return "gone"
-    names = [word.decode(errors="replace") for word in words if word]
+        return []
+    return [word.decode(errors="replace") for word in words if word]
+
+
+def _command(pid: int) -> str:
+    names = _words(pid)
     if "fanout.cli" in names:
         return "fanout " + " ".join(names[names.index("fanout.cli") + 1 :][:1])
     if "fanout.sender" in names:
-        return "fanout sender"
+        return "sender " + ", ".join(names[names.index("fanout.sender") + 2 :])
     return " ".join(Path(name).name for name in names[:3] if not name.startswith("-"))

@@ -107,7 +107,7 @@ class Stage:
 
 @contextmanager
 def open_stage(
-    folder: Path, people: int, *, seed: int = 1, senders: int = 2, more_settings: str = ""
+    folder: Path, people: int, *, seed: int = 1, senders: int = 1, more_settings: str = ""
 ) -> Iterator[Stage]:
     """Everything up and ready; ended when the context ends. `more_settings`: TOML after the demo's."""
     scene = world.make(folder / "world", people, 1, seed, senders)

@@ -142,7 +142,7 @@ def run_demo(options: Options) -> None:
 
 def _play(console: Console, crew: Crew, options: Options) -> dict[str, Any]:
     console.print(f"spreading {options.participants:,} people over the 1,966 places of the Netherlands …")
-    scene = world.make(options.out / "demo", options.participants, options.boards, options.seed, senders=2)
+    scene = world.make(options.out / "demo", options.participants, options.boards, options.seed, senders=1)
     timings = _raise_curtain(console, crew, scene, options)
     address = (scene.data / "run" / "api").read_text().strip()
     store = open_store(load(scene.settings_file))
@@ -192,7 +192,7 @@ def _raise_curtain(console: Console, crew: Crew, scene: world.World, options: Op
     crew.start("engine", [python, "-m", "fanout.cli", "serve", *config])
     run = scene.data / "run"
     start_s = crew.wait_for("the engine", (run / "api").exists, PATIENCE_S)
-    console.print(f"engine ready after {start_s:.1f} s, with 2 senders")
+    console.print(f"engine ready after {start_s:.1f} s, with a sender for app push and one for all else")
     broker = (run / "broker").read_text().strip()
     standard = world.standard_displays(options.boards)
     boards = ["--boards-file", str(scene.boards_file), "--t047", str(standard), "--broker", broker]

@@ -6,7 +6,7 @@ side; one that cannot be reached is tried by the first batch again and holds up 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import trio
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -33,16 +33,23 @@ from fanout.settings import Settings, is_loopback
 from fanout.wire import CHANNELS
 
 BULK = ("fcm", "apns", "webpush")
+PUSH = ("fcm", "apns")
+"""Channels that `senders.processes` share; all others have one process of their own (`app`), and their quota whole."""
 SIMULATED = "Bearer simulated"
 
 
 async def open_routes(
-    settings: Settings, clock_ms: Callable[[], int], nursery: trio.Nursery, *, warm: bool = True
+    settings: Settings,
+    clock_ms: Callable[[], int],
+    nursery: trio.Nursery,
+    *,
+    channels: Sequence[str] = CHANNELS,
+    warm: bool = True,
 ) -> dict[str, Route]:
-    """Routes for all channels that are switched on, by name. Lanes and renewals run in `nursery`."""
+    """Routes for those of the channels that are switched on, by name. Lanes and renewals run in `nursery`."""
     opening = _Opening(settings, clock_ms, nursery)
     routes: dict[str, Route] = {}
-    for name in CHANNELS:
+    for name in channels:
         provider = getattr(settings.providers, name)
         if not provider.enabled:
             continue
@@ -72,7 +79,7 @@ class _Opening:
     def bucket(self, name: str) -> Bucket:
         """This process's share of a provider's quota."""
         provider = getattr(self.settings.providers, name)
-        share = max(1, self.settings.senders.processes)
+        share = max(1, self.settings.senders.processes) if name in PUSH else 1
         return Bucket(
             rate_per_s=provider.rate_per_s / share,
             burst=max(1.0, provider.burst / share),

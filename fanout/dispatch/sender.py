@@ -104,14 +104,18 @@ async def run_sender(
     stop: trio.Event,
     on_warm: Callable[[], None] = lambda: None,
     ask: Ask | None = None,
+    channels: Sequence[str] = wire.CHANNELS,
     routes: Mapping[str, Route] | None = None,
     counters: Counters | None = None,
 ) -> None:
-    """Send until `stop`. `on_warm` is called once connections stand; `routes` replaces the ways to the wire."""
+    """Send on `channels` until `stop`.
+
+    `on_warm` is called once connections stand; `routes` replaces the ways to the wire.
+    """
     sys.setswitchinterval(SWITCH_S)
     async with trio.open_nursery() as lanes, AsyncExitStack() as stack:
         if routes is None:
-            routes = await open_routes(settings, clock_ms, lanes)
+            routes = await open_routes(settings, clock_ms, lanes, channels=channels)
         write = ask
         if write is None:
             writer = await stack.enter_async_context(open_writer(store))

@@ -58,7 +58,7 @@ def test_senders_are_killed(tmp_path: Path, times: int) -> None:
         accepted = stage.engine.start(stage.request(wire.Everyone(), "all"))
         for time in range(times):
             stage.wait_waiting(accepted.id, int(PEOPLE * (1 - (time + 1) / (times + 1))))
-            victims = stage.crew.children("engine", "sender")
+            victims = stage.crew.children("engine", "fanout.sender")
             assert victims, "there are senders to kill"
             os.kill(victims[time % len(victims)], signal.SIGKILL)
         view = stage.wait_settled(accepted.id)
