@@ -168,7 +168,7 @@ class _Sender:
         self.lease_ms = int(settings.senders.lease_s * 1000)
         self.hand = settings.dispatch.batches_in_hand + 1
         self.grace_s = settings.dispatch.request_timeout_s + 1.0
-        self.leases: dict[int, Lease] = {}
+        self.leases: dict[tuple[int, int], Lease] = {}  # by batch and token: a lease that ran out may be claimed anew here
         self.stopped: dict[int, Event] = {}
         self.messages: dict[tuple[int, int, str], Message] = {}
         self.channels: dict[tuple[int, int, str], list[int]] = {}
@@ -252,7 +252,7 @@ class _Sender:
                     if route.allows(now_s) == 1:
                         route.probe()
                     for lease in leases:
-                        self.leases[lease.batch] = lease
+                        self.leases[lease.batch, lease.token] = lease
                         self.counters.in_hand[route.name] += 1
                         batches.start_soon(self.hold, route, lease)
                 with trio.move_on_after(CLAIM_EVERY_S):
@@ -290,7 +290,7 @@ class _Sender:
                 await self.deliver(route, lease)
         finally:
             self.holding.discard(scope)
-            self.leases.pop(lease.batch, None)
+            del self.leases[lease.batch, lease.token]
             route.drop(lease)
             self.counters.in_hand[name] -= 1
             self.counters.batches[name] += 1

@@ -118,6 +118,12 @@ async def test_every_mood_has_its_state(
     assert all(count <= 1 for count in _times(providers, action, "sms", "voice", "whatsapp"))
 
 
+def asked(providers: Providers) -> int:
+    """How many requests FCM has had, answered or not."""
+    found: int = providers.http.get("/_totals").json().get("fcm", 0)
+    return found
+
+
 def _times(providers: Providers, action: int, *names: str) -> list[int]:
     channels = providers.seen(action)["channels"]
     return [channels[name]["total"] - channels[name]["distinct"] + 1 for name in names if name in channels]
@@ -152,6 +158,22 @@ async def test_a_clock_that_jumps_back_loses_and_doubles_nothing(store: SqliteSt
         await sent_all(store, action)
     assert states(store, action) == {"ACCEPTED": 1_400}
     assert providers.seen(action)["doubled_count"] == 0
+
+
+async def test_a_batch_claimed_anew_by_the_sender_that_still_has_it_in_hand(
+    store: SqliteStore, providers: Providers
+) -> None:
+    providers.moods(fcm={"hang": 1.0})
+    jump = [0]
+    action = start(store, {FCM: range(20)})
+    settings = settings_for(providers.url, providers.ca, request_timeout_s=1.5)
+    async with sending(store, settings, clock=lambda: clock_ms() + jump[0]):
+        await until(lambda: asked(providers) == 20)
+        jump[0] = int(1000 * settings.senders.lease_s) + 1  # ran out, and is claimed again before the first one ends
+        await until(lambda: asked(providers) == 40)
+        providers.moods()
+        await sent_all(store, action)
+    assert states(store, action) == {"ACCEPTED": 20}
 
 
 # --- a full disk ----------------------------------------------------------------------------------------------------
