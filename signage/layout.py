@@ -10,7 +10,10 @@ Rules:
    pages than the board has are other words hyphenated too. A number, a telephone number, a number plate is never
    divided.
 4. One page is static. Several pages follow one another, each as long as it takes to read, never less than
-   `seconds_page_min`. A board of one line that can scroll scrolls what does not fit on it.
+   `seconds_page_min`. A board of one line that can scroll scrolls what does not fit on it, as far as it says that its
+   line can run; what is longer is paged, like on any other. A board that scrolls and does not say how far
+   (`scroll_characters` 0, also the displays of RTIG T047 that give no longest line) is not made to scroll: where it
+   would stop, the text would be cut, and nobody would know.
 5. On pixel boards the largest face is taken in which each language needs at most `PAGES_GOOD` pages; else the face with
    the fewest pages. So letters are as large as can be without making people wait for the end.
 
@@ -52,9 +55,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     fonts: tuple[str, ...] = ()
     charset: str = "ascii"
     scrolls: bool = False
-    scroll_characters: int = 0
+    scroll_characters: int = 0  # 0: it does not say
     pages: int = 4
-    languages: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()  # the part before the hyphen of each, in lower case
     media: tuple[str, ...] = ()  # content types of pictures
 
 
@@ -97,9 +100,14 @@ def model_of(caps: Caps) -> Model:
         scrolls=caps.scrolls,
         scroll_characters=caps.scroll_characters,
         pages=caps.pages,
-        languages=tuple(caps.languages),
+        languages=tuple(dict.fromkeys(map(_main_language, caps.languages))),
         media=tuple(caps.media) if caps.kind == "image" else (),
     )
+
+
+def _main_language(tag: str) -> str:
+    """`nl` of `nl`, `NL`, `nl-BE`: tags of languages are the same in either case."""
+    return tag.partition("-")[0].strip().lower()
 
 
 def band(model: Model, target: Target) -> tuple[int, int]:
@@ -150,7 +158,7 @@ def lay_out(forms: Sequence[tuple[tuple[str, str], ...]], model: Model, pace: Pa
 
 def _wanted(form: tuple[tuple[str, str], ...], languages: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     """Those languages the board is for; the main language when it is for none of them."""
-    chosen = tuple(pair for pair in form if not languages or pair[0].partition("-")[0] in languages)
+    chosen = tuple(pair for pair in form if not languages or _main_language(pair[0]) in languages)
     return chosen or form[:1]
 
 
@@ -217,7 +225,11 @@ def _fit(
             why = f"it needs {total} pages and the board shows {max(1, model.pages)}"
     one_line = all(grid.lines == 1 for grid in grids)
     if model.scrolls and (best is None or (one_line and best[0] > len(form))):
-        return _scroll(form, model, grids, pace, number, left_out)
+        try:
+            return _scroll(form, model, grids, pace, number, left_out)
+        except Unfit as unfit:
+            if str(unfit) != why:
+                why = f"{why}; as a running line {unfit}"
     if best is None:
         raise Unfit(why)
     total, grid, paged = best
@@ -248,6 +260,8 @@ def _scroll(
     pages = []
     for language, text in form:
         spelt = _spelt(text, model, grid)
+        if not model.scroll_characters:
+            raise Unfit("it may be too long: the board does not say how far it scrolls")
         if len(spelt) > model.scroll_characters:
             raise Unfit(f"it has {len(spelt)} characters and the board scrolls {model.scroll_characters}")
         pages.append(Page(lines=[spelt], seconds=_seconds([spelt], pace), language=language))

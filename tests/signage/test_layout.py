@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -166,6 +167,28 @@ def test_a_hundred_characters_on_ninety_are_paged_or_refused() -> None:
     assert len(fits.pages) == 2
     with pytest.raises(Unfit, match="2 pages"):
         lay_out([(("nl", text),)], Model(name="p", kind="characters", lines=1, characters=90, pages=1), PACE)
+
+
+@pytest.mark.parametrize("far", [0, 30])
+def test_what_does_not_scroll_is_paged(far: int) -> None:
+    """A board that scrolls, but not as far as this text, or that does not say how far."""
+    text = "Vermist: meisje (8), rode jas, blauwe rugzak. Gezien in Assen? 112."
+    assert len(text) == 67
+    ticker = Model(name="t", kind="characters", lines=1, characters=24, pages=8, scrolls=True, scroll_characters=far)
+    paged = lay_out([(("nl", text),)], ticker, PACE)
+    assert (paged.behaviour, len(paged.pages)) == ("paged", 3)
+    assert paged == lay_out([(("nl", text),)], msgspec.structs.replace(ticker, scrolls=False), PACE)
+    with pytest.raises(Unfit, match="needs 3 pages and the board shows 2; as a running line it "):
+        lay_out([(("nl", text),)], msgspec.structs.replace(ticker, pages=2), PACE)
+    assert lay_out([(("nl", text),)], msgspec.structs.replace(ticker, scroll_characters=67), PACE).behaviour == "scroll"
+
+
+def test_languages_are_the_same_in_either_case() -> None:
+    caps = msgspec.structs.replace(models.MODELS["led-3x26"], languages=["NL", "en-GB", "EN"])
+    model = model_of(caps)
+    assert model.languages == ("nl", "en")
+    laid = lay_out([(("nl", "Vermist: kind."), ("en", "Missing: child."), ("de", "Vermisst: Kind."))], model, PACE)
+    assert laid.languages == ("nl", "en")
 
 
 def test_dutch_is_hyphenated_where_dutch_is() -> None:
