@@ -6,12 +6,13 @@ Rules:
 1. A desired document is *whole*: everything the board must show from now on. It travels in an envelope whose `body` is
    the encoded document itself, so that checksum and signature are taken over bytes and nobody has to canonicalise
    anything.
-2. What we send is exact; what we read is lenient: unknown fields are ignored, missing ones have defaults, MessagePack
-   and JSON are told apart by their first byte. What is invalid raises `Refused("board_document_invalid")` and touches
-   nothing.
+2. What we send is exact; what we read is lenient: unknown fields are ignored, missing ones and nulls have defaults, a
+   whole number may be written 3.0, MessagePack and JSON are told apart by their first byte (blanks and a byte order
+   mark before JSON do no harm). What is invalid raises `Refused("board_document_invalid")` and touches nothing.
 3. Payloads are MessagePack unless a board's caps ask for JSON.
 4. Everything that counts stands in the document (version, end), so the contract holds on MQTT 3.1.1 unchanged; on MQTT
-   5 the broker additionally forgets a document at its last end (message expiry) and names its content type.
+   5 the broker additionally forgets a document at its last end (message expiry) and names its content type. A document
+   that takes something down lives as long as what it takes down could: after that, each board's own clock has.
 
 `Item.priority` 0 is an emergency, 1 the highest ordinary rank, 99 the lowest.
 """
@@ -42,6 +43,7 @@ CONTENT_TYPE: Final[dict[Form, str]] = {"msgpack": "application/msgpack", "json"
 
 Short = Annotated[str, Meta(max_length=200)]
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
+Number = Annotated[int, Meta(ge=-(2**62), le=2**62)]  # JSON has integers of any length; sums with these need 64 bits
 Version = Annotated[int, Meta(ge=0, le=2**62)]  # milliseconds since 1970 are 2**41
 
 
@@ -92,15 +94,15 @@ class State(Message, frozen=True, kw_only=True, omit_defaults=True):
 
     state: Literal["ready", "sleeping", "lost"]
     boot: Short = ""
-    clock_offset_ms: int = 0
+    clock_offset_ms: Number = 0
 
 
 class Shown(Message, frozen=True, kw_only=True, omit_defaults=True):
     """One item that is on the board now: which, in which stage, and since when by the board's clock."""
 
-    action: int
+    action: Number
     stage: Stage = "start"
-    since_ms: int = 0
+    since_ms: Number = 0
 
 
 class Reported(Message, frozen=True, kw_only=True, omit_defaults=True):
@@ -115,7 +117,7 @@ class Reported(Message, frozen=True, kw_only=True, omit_defaults=True):
     brightness: float | None = None
     lon: Annotated[float, Meta(ge=-180, le=180)] | None = None
     lat: Annotated[float, Meta(ge=-90, le=90)] | None = None
-    at_ms: int = 0
+    at_ms: Number = 0
 
 
 class Ack(Message, frozen=True, kw_only=True, omit_defaults=True):
@@ -123,9 +125,9 @@ class Ack(Message, frozen=True, kw_only=True, omit_defaults=True):
 
     version: Version
     what: Literal["received", "rejected", "shown", "ended"]
-    action: int = 0
+    action: Number = 0
     stage: Stage = "start"
-    at_ms: int = 0
+    at_ms: Number = 0
     reason: Short = ""
 
 
@@ -299,14 +301,59 @@ _DECODERS: Final[dict[_Kind, tuple[msgspec.msgpack.Decoder[Any], msgspec.json.De
 }
 
 
+_JSON_FIRST: Final = (b"{", b"[")
+_JSON_BEFORE: Final = frozenset(b" \t\r\n\xef")  # blanks, and the first byte of a byte order mark
+_WHOLE_MAX: Final = 2.0**53  # floats are whole numbers beyond doubt up to here
+
+
 def _decode(payload: bytes, kind: _Kind, board: str, what: str) -> Any:
     if len(payload) > limits.BOARD_DOCUMENT_BYTES_MAX:
         raise Refused("board_document_invalid", board=board, what=what, detail=f"it has {len(payload)} bytes")
+    payload = _stripped(payload)
     msgpack, json = _DECODERS[kind]
+    is_json = payload[:1] in _JSON_FIRST
     try:
-        return json.decode(payload) if payload[:1] in (b"{", b"[") else msgpack.decode(payload)
+        return json.decode(payload) if is_json else msgpack.decode(payload)
+    except msgspec.ValidationError as error:
+        mended = _mended(payload, kind, is_json)
+        if mended is not None:
+            return mended
+        detail = str(error)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Refused("board_document_invalid", board=board, what=what, detail=str(error)) from None
+        detail = str(error)
+    raise Refused("board_document_invalid", board=board, what=what, detail=detail)
+
+
+def _stripped(payload: bytes) -> bytes:
+    """The payload without what may stand before JSON. MessagePack of ours begins with a map or an array, never so."""
+    if payload and payload[0] in _JSON_BEFORE:
+        bare = payload.removeprefix(b"\xef\xbb\xbf").lstrip()
+        return bare if bare[:1] in _JSON_FIRST else payload
+    return payload
+
+
+def _mended(payload: bytes, kind: _Kind, is_json: bool) -> Any:
+    """What was meant by a document whose types are not quite ours: nulls and whole numbers as floats; None: nothing.
+
+    Only documents that were refused come here, so that those of ten thousand well-behaved boards pay nothing.
+    """
+    try:
+        value = msgspec.json.decode(payload) if is_json else msgspec.msgpack.decode(payload)
+        return msgspec.convert(_plain(value), kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError, TypeError):
+        return None
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _plain(each) for key, each in value.items() if each is not None}
+        case list():
+            return [_plain(each) for each in value]
+        case float() if abs(value) <= _WHOLE_MAX and value.is_integer():
+            return int(value)
+        case _:
+            return value
 
 
 def read_caps(board: str, payload: bytes) -> Caps:
@@ -336,6 +383,7 @@ def read_reported(board: str, payload: bytes) -> Reported:
 
 def read_acks(board: str, payload: bytes) -> list[Ack]:
     """A list of acknowledgements; a single one is read too."""
+    payload = _stripped(payload)
     if payload[:1] == b"{" or (payload[:1] and 0x80 <= payload[0] <= 0x8F) or payload[:1] in (b"\xde", b"\xdf"):
         is_json = payload[:1] == b"{"
         payload = b"[" + payload + b"]" if is_json else b"\x91" + payload

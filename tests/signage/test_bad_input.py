@@ -36,6 +36,11 @@ CASES: list[tuple[str, str, bytes, str]] = [
     ("no number at all", "reported", b'{"board": "b0", "lon": NaN}', "invalid report"),
     ("an unknown state", "state", b'{"state": "exploded"}', "invalid state"),
     ("a list for an object", "state", b"[1, 2]", "invalid state"),
+    ("a number of 400 digits", "reported", b'{"board": "b0", "at_ms": ' + b"9" * 400 + b"}", "invalid report"),
+    ("a clock of 400 digits", "state", b'{"state": "ready", "clock_offset_ms": ' + b"9" * 400 + b"}", "invalid state"),
+    ("a place of 400 digits", "caps", b'{"board": "b0", "model": "m", "lon": ' + b"9" * 400 + b"}", "invalid birth"),
+    ("blanks and nothing", "reported", b" \n ", "invalid report"),
+    ("half a mark of byte order", "state", b"\xef\xbb", "invalid state"),
     ("a clock in the future", "state", native.encode(State(state="ready", clock_offset_ms=10**12)), "clock is off by"),
     ("a clock in the past", "state", native.encode(State(state="ready", clock_offset_ms=-(10**12))), "clock is off by"),
 ]
@@ -55,6 +60,25 @@ def test_an_invalid_document(leaf: str, payload: bytes, words: str) -> None:
     world.pass_time(40)
     assert [shown(display) for display in world.displays] == [[], []]
     assert world.core.counts(1).cleared == 2
+
+
+MEANT: list[tuple[str, bytes]] = [
+    ("blanks before", b' \r\n\t{"board": "b0", "model": "m", "lines": 3}'),
+    ("a byte order mark", b'\xef\xbb\xbf{"board": "b0", "model": "m", "lines": 3}'),
+    ("a null for a list", b'{"board": "b0", "model": "m", "lines": 3, "fonts": null, "lon": null}'),
+    ("a whole number as a float", b'{"board": "b0", "model": "m", "lines": 3.0, "lon": 5.0, "lat": 52}'),
+    ("both, in MessagePack", msgspec.msgpack.encode({"board": "b0", "model": "m", "lines": 3.0, "areas": None})),
+]
+
+
+@pytest.mark.parametrize("payload", [case[1] for case in MEANT], ids=[case[0] for case in MEANT])
+def test_what_is_meant_is_read(payload: bytes) -> None:
+    assert native.read_caps("b0", payload).lines == 3
+
+
+def test_acknowledgements_may_have_blanks_before_them() -> None:
+    one = b' {"version": 7.0, "what": "received", "reason": null}'
+    assert [ack.version for ack in native.read_acks("b0", one)] == [7]
 
 
 @pytest.mark.parametrize("leaf", ["caps", "state", "reported", "ack"])
