@@ -4,6 +4,11 @@ Boards of one model with the same actions share their items, laid out, ranked an
 envelope: board, version, checksum, signature. So ten thousand boards of a dozen models are a dozen layouts and ten
 thousand digests.
 
+On MQTT 5 a document expires with the last end of anything its board was ever told, so one that takes a message down
+lives exactly as long as that message could have: after that each board's own clock has taken it down, and a board that
+comes back reads nothing instead of something old. The grace of the settings is ours alone: so long the topic is kept on
+MQTT 3.1.1, and the proofs are waited for.
+
 `clear` must be called whenever an action changed its stage: items are kept by model and action ids.
 """
 
@@ -97,7 +102,7 @@ class Composer:
         return Packet(
             topic,
             native.encode_envelope(body, form, key=self._key, signature=signature),
-            expiry_s=expiry_s(end_ms + int(self._settings.grace_s * 1000), now_ms),
+            expiry_s=expiry_s(end_ms, now_ms),
             content_type=native.CONTENT_TYPE[form],
             token=token,
         )
