@@ -48,6 +48,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 servers:
 	@missing=; command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || missing="$$missing mosquitto"; \
 	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
+	command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing="$$missing nginx-light"; \
 	$(call APT,$$missing)
 
 peers:

@@ -11,6 +11,8 @@ Rules:
 4. SMS and voice are spoken over HTTP/1.1 (`http2=False`): a call on a connection of its own is one write and a few
    reads. On HTTP/2 all calls share one connection, each frame is a turn of the event loop, and beside a busy push lane
    eight calls of 500 messages took 6.6 s instead of 0.8 s: near the time-out, after which they are unknown.
+5. A connection is used again for `KEEP_S` of silence and no longer: a call into one that the provider is just closing
+   may have been heard, so it is unknown for ever, and a new handshake is nothing beside the seconds an SMS takes.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import trio
 from fanout.channels.protocol import GARBAGE, NO_ANSWER, NO_CONNECTION, Answer, Call
 
 ANSWER_BYTES_MAX: Final = 1_000_000  # 1,000 statuses of an SMS call are 250 kB
+KEEP_S: Final = 30.0  # most servers keep what is idle for 60 s or more
 
 
 class Caller(Protocol):
@@ -46,7 +49,9 @@ class HttpCaller:
             trust_env=False,
             follow_redirects=False,
             timeout=httpx.Timeout(timeout_s),
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+            limits=httpx.Limits(
+                max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEP_S
+            ),
             headers={"user-agent": "fanout", "accept-encoding": "identity"},
         )
 

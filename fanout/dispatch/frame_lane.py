@@ -9,7 +9,9 @@ protocol, this is the shell: sockets, TLS, time, and whose rows go next. Rules b
    write. A turn is a few milliseconds at most, and a busy lane leaves `GAP_S` between two, in which answers gather and
    other tasks have theirs.
 2. Connections are kept open from the first use on. One that ends is replaced; one that fails is tried again after a
-   pause that doubles, so a dead provider costs next to nothing, and what waits comes back as `NO_CONNECTION`.
+   pause that doubles, so a dead provider costs next to nothing, and what waits comes back as `NO_CONNECTION`. One that
+   ends young without an answer has failed, unless it gave a sign of life and was never asked for more: a provider may
+   close what is idle. Such a one is replaced a second after it was opened, or at once when rows wait.
 3. Rows that certainly were not taken go again by themselves, `TRIES_MAX` times, then they are `NO_CONNECTION`.
 4. Little waits before the socket (`connection.UNSENT_BYTES_MAX`), so a life-at-risk row waits for no buffer.
 5. A provider that does not agree to HTTP/2 in the handshake is not spoken to (`speaks_h2()` is then False).
@@ -44,6 +46,7 @@ GAP_S: Final = 0.001  # between turns of a busy lane
 TRIES_MAX: Final = 4  # times a row that was refused unprocessed is sent again at once
 PAUSE_FIRST_S: Final = 0.1  # before a failed connection is tried again; doubled each time
 PAUSE_MOST_S: Final = 5.0
+IDLE_S: Final = 1.0  # of a connection's life, at least, before one that was closed unused is replaced unasked
 PING_S: Final = 120.0  # of silence before a connection is asked whether it still stands
 CHECKS: Final = 20  # looks for late answers within one time-out
 
@@ -126,6 +129,7 @@ class _Link:
         self.ready_by_s = now_s + timeout_s
         self.opened_s = self.heard_s = now_s
         self.asked_s = NEVER_S  # when a sign of life was asked for
+        self.used = False
         self.waits = False  # for the socket to take more
 
     @property
@@ -287,6 +291,8 @@ class FrameLane:
             ended = True
         link.heard_s, link.asked_s = now_s, NEVER_S
         self._collect(http)
+        if http.pongs and self._scheduler.empty:
+            self._failures = 0
         if ended or http.broken:
             self._lose(link, now_s)
         if self._warming:
@@ -371,6 +377,7 @@ class FrameLane:
             if not rooms[link]:
                 break
             text, places = job.handful(min(left, rooms[link]))
+            link.used = True
             wrote = link.http.write(job.number, text, job.columns, job.rows[places], places, due_ms=due_ms)
             if wrote < len(places):
                 job.returned = places[wrote:].tolist() + job.returned
@@ -429,12 +436,13 @@ class FrameLane:
         for link in list(self._links.values()):
             if link.http.draining and not link.http.open and not link.http.unsent:
                 self._drop(link)
+                self._judge(link, now_s)
         standing = self._opening + sum(not link.http.draining for link in self._links.values())
         missing = self._connections - standing
         if missing <= 0 or not self._wanted or not self._speaks_h2:
             return
         self._check_s = min(self._check_s, now_s + self._timeout_s / CHECKS)
-        if now_s < self._open_at_s:
+        if now_s < self._open_at_s and (self._failures or self._scheduler.empty):
             self._again_s = min(self._again_s, self._open_at_s)
             return
         for _ in range(1 if self._failures else missing):
@@ -491,8 +499,16 @@ class FrameLane:
         link.http.lose()
         self._drop(link)
         self._collect(link.http)
-        if not link.http.answered and now_s < link.opened_s + PAUSE_MOST_S:
-            self._fail(now_s)
+        self._judge(link, now_s)
+
+    def _judge(self, link: _Link, now_s: float) -> None:
+        """Whether a connection that ended had come to nothing."""
+        if link.http.answered or now_s >= link.opened_s + PAUSE_MOST_S:
+            return
+        if link.http.pongs and not link.used:
+            self._open_at_s = max(self._open_at_s, link.opened_s + IDLE_S)
+            return
+        self._fail(now_s)
 
     def _drop(self, link: _Link) -> None:
         del self._links[link.fd]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime
 import shutil
+import ssl
 import subprocess
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,55 @@ async def test_a_dead_provider_is_not_hammered(monkeypatch: pytest.MonkeyPatch, 
         with trio.move_on_after(0.2):
             await trio.sleep_forever()
     assert tried <= 8
+
+
+class Curt:
+    """A provider's front end that ends connections young: `goodbye` with its first words, `idle` once it answered."""
+
+    def __init__(self, files: tls.Files, mood: str) -> None:
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(files.cert, files.key)
+        self.context.set_alpn_protocols(["h2"])
+        self.mood = mood
+        self.connections = 0
+
+    async def serve(self, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED) -> None:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        task_status.started(listener.socket.getsockname()[1])
+        await trio.serve_listeners(self.answer, [listener])
+
+    async def answer(self, raw: trio.SocketStream) -> None:
+        stream = trio.SSLStream(raw, self.context, server_side=True, https_compatible=True)
+        with suppress(trio.BrokenResourceError):
+            await stream.do_handshake()
+            self.connections += 1
+            await stream.send_all(frame(4, 0) + (frame(7, 0, bytes(8)) if self.mood == "goodbye" else b""))
+            if self.mood == "idle":
+                await stream.receive_some()
+                await stream.send_all(frame(4, 1) + frame(6, 1, bytes(8)))
+                await trio.sleep(0.1)
+        await trio.aclose_forcefully(stream)
+
+
+def frame(kind: int, flags: int, payload: bytes = b"") -> bytes:
+    """A frame of HTTP/2 on stream 0."""
+    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + bytes(4) + payload
+
+
+@pytest.mark.parametrize(("mood", "at_least"), [("goodbye", 1), ("idle", 4)])
+async def test_who_ends_connections_young_is_not_hammered(mood: str, at_least: int, certificates: tls.Files) -> None:
+    server = Curt(certificates, mood)
+    async with trio.open_nursery() as nursery:
+        url = f"https://127.0.0.1:{await nursery.start(server.serve)}"
+        async with running(url, certificates.ca, timeout_s=2.0) as lane:
+            assert await lane.warm(url) == (mood == "idle")
+            with trio.move_on_after(2.5):
+                await trio.sleep_forever()
+            # two connections, and at most one more of each a second, or a pause that doubles
+            assert at_least <= server.connections <= 10
+            if mood == "idle":
+                assert await lane.warm(url), "closed for silence is no failure"
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_connection_that_ends_is_replaced(certificates: tls.Files) -> None:
