@@ -387,7 +387,9 @@ class Reconciler:
             return None
         if board.state in (State.CLEAR, State.FORGETTING):
             return Event.DIFFERS if report.shown else None
-        return shadow.compare(board.version, board.items, report, now_ms, by_line=board.dialect == NATIVE)
+        return shadow.compare(
+            board.version, board.items, report, now_ms, board.model if board.dialect == NATIVE else None
+        )
 
     def _mark(self, column: str, action: int, board: Board, now_ms: int) -> None:
         if self._proofs[action].mark(column, board.id, now_ms):

@@ -26,6 +26,8 @@ from typing import Final
 
 from signage.arbitration import on_now
 from signage.dialects.native import Item, Reported
+from signage.layout import Model
+from signage.readback import reads
 
 
 class State(IntEnum):
@@ -99,31 +101,23 @@ def step(state: State, event: Event) -> tuple[State, tuple[Effect, ...]]:
     return TABLE[state].get(event, (state, ()))
 
 
-def compare(version: int, items: Sequence[Item], report: Reported, now_ms: int, *, by_line: bool = True) -> Event:
+def compare(version: int, items: Sequence[Item], report: Reported, now_ms: int, model: Model | None) -> Event:
     """What a board's report means for a document of ours: AGREES, DIFFERS, BEHIND or AHEAD.
 
-    `by_line`: the lines read back must be a page of ours. Not for displays that break the lines themselves.
+    `model`: that of the board, where the lines it reads back must show our pages; None for displays that break the
+    lines themselves.
     """
     if report.version > version:
         return Event.AHEAD
-    expected = on_now(items, now_ms)
-    shown = {(entry.action, entry.stage) for entry in report.shown}
     if report.version < version:
         return Event.BEHIND
+    expected = on_now(items, now_ms)
+    shown = {(entry.action, entry.stage) for entry in report.shown}
     if shown != {(item.action, item.stage) for item in expected}:
         return Event.DIFFERS
-    if by_line and expected and report.lines and not any(_reads(item, report.lines) for item in expected):
+    if model is not None and expected and report.lines and not reads(expected, report.lines, model):
         return Event.DIFFERS
     return Event.AGREES
-
-
-def _reads(item: Item, lines: Sequence[str]) -> bool:
-    """Whether the lines read back from the board are a page of the item, or part of its running line."""
-    seen = [line.rstrip() for line in lines if line.strip()]
-    if item.behaviour == "scroll":
-        running = " ".join(" ".join(page.lines) for page in item.pages)
-        return all(line.strip() in running for line in seen)
-    return any([line.rstrip() for line in page.lines if line.strip()] == seen for page in item.pages)
 
 
 def diagram() -> str:

@@ -42,6 +42,7 @@ Form: TypeAlias = Literal["msgpack", "json"]
 CONTENT_TYPE: Final[dict[Form, str]] = {"msgpack": "application/msgpack", "json": "application/json"}
 
 Short = Annotated[str, Meta(max_length=200)]
+Line = Annotated[str, Meta(max_length=1_000)]  # the smallest letters on the widest screen are 400 in a line
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
 Number = Annotated[int, Meta(ge=-(2**62), le=2**62)]  # JSON has integers of any length; sums with these need 64 bits
 Version = Annotated[int, Meta(ge=0, le=2**62)]  # milliseconds since 1970 are 2**41
@@ -106,13 +107,15 @@ class Shown(Message, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Reported(Message, frozen=True, kw_only=True, omit_defaults=True):
-    """What the board really shows, read back. `version`: of the last document it took, from any topic, 0 for none."""
+    """What the board really shows, read back. `version`: of the last document it took, from any topic, 0 for none;
+    `lines`: all that stands on it, its own content too.
+    """
 
     board: Short
     version: Version = 0
     why: Why = "desired"
     shown: Annotated[list[Shown], Meta(max_length=64)] = []
-    lines: Annotated[list[Short], Meta(max_length=256)] = []
+    lines: Annotated[list[Line], Meta(max_length=256)] = []
     errors: Annotated[list[Short], Meta(max_length=32)] = []
     brightness: float | None = None
     lon: Annotated[float, Meta(ge=-180, le=180)] | None = None

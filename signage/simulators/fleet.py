@@ -33,6 +33,7 @@ from signage.dialects import native
 from signage.dialects.native import State
 from signage.simulators import packets
 from signage.simulators.display import MOODS, Display, Mood, Out
+from signage.simulators.matrix import Matrix
 from signage.simulators.models import DEFAULT, MODELS, areas_for, caps_for
 from signage.simulators.passenger import PassengerDisplay
 
@@ -122,7 +123,7 @@ def make_displays(
         controller = f"ctl-{mine[0].id}" if len(mine) > 1 else ""
         groups.append(
             [
-                Display(
+                Matrix(
                     caps_for(one.id, one.model, one.lon, one.lat, one.place, controller, one.areas),
                     mood=mood,
                     seed=seed,

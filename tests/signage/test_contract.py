@@ -17,6 +17,7 @@ from fanout.geo import EVERYONE
 from signage import asyncapi, shadow
 from signage.broker import find_mosquitto
 from signage.dialects import native
+from signage.layout import model_of
 from signage.simulators.display import Mood
 from signage.simulators.models import MODELS
 from tests.signage.test_service import clock_ms, hour, running, until
@@ -114,6 +115,18 @@ async def test_a_stranger_pastes_the_examples_and_is_proven_shown(tmp_path: Path
         await until(lambda: signage.counts(17).shown == 1, "shown")
         (proof,) = signage.proofs(17)
         assert (proof.reason, proof.received_ms is not None) == ("", True)
+
+
+def test_a_bottom_line_below_departures_is_read_as_the_text_says() -> None:
+    report = native.read_reported("utr-cs-a1", EXAMPLES["beside"].encode())
+    page = native.Page(lines=["Brand: ramen dicht houden."], seconds=4.0)
+    item = native.Item(
+        action=18, stage="start", priority=60, target="bottom line", pages=[page], start_ms=0, end_ms=2**62
+    )
+    model = model_of(native.read_caps("utr-cs-a1", EXAMPLES["caps"].encode()))
+    assert shadow.compare(report.version, [item], report, START_MS, model) is shadow.Event.AGREES
+    other = msgspec.structs.replace(report, lines=report.lines[::-1])
+    assert shadow.compare(report.version, [item], other, START_MS, model) is shadow.Event.DIFFERS
 
 
 def test_the_diagram_is_the_table() -> None:

@@ -7,11 +7,13 @@ import itertools
 import pytest
 
 from signage.dialects.native import Item, Page, Reported, Shown
+from signage.layout import Model
 from signage.shadow import OPEN, TABLE, Effect, Event, State, compare, diagram, step
 
 ITEM = Item(
     action=7, stage="start", priority=0, pages=[Page(lines=["Vermist:", "kind"], seconds=4)], start_ms=0, end_ms=100
 )
+MODEL = Model(name="led", kind="characters", lines=2, characters=20)
 
 
 @pytest.mark.parametrize(("state", "event"), list(itertools.product(State, Event)))
@@ -67,12 +69,20 @@ def test_only_grace_makes_the_broker_forget() -> None:
     ],
 )
 def test_a_report_is_read(report: Reported, event: Event) -> None:
-    assert compare(5, [ITEM], report, 50) is event
+    assert compare(5, [ITEM], report, 50, MODEL) is event
+
+
+def test_a_display_that_breaks_the_lines_is_not_read_by_them() -> None:
+    report = Reported(board="b", version=5, shown=[Shown(action=7)], lines=["Vermist: kind"])
+    assert (compare(5, [ITEM], report, 50, MODEL), compare(5, [ITEM], report, 50, None)) == (
+        Event.DIFFERS,
+        Event.AGREES,
+    )
 
 
 def test_after_the_end_nothing_may_be_shown() -> None:
-    assert compare(5, [ITEM], Reported(board="b", version=5), 100) is Event.AGREES
-    assert compare(5, [ITEM], Reported(board="b", version=5, shown=[Shown(action=7)]), 100) is Event.DIFFERS
+    assert compare(5, [ITEM], Reported(board="b", version=5), 100, MODEL) is Event.AGREES
+    assert compare(5, [ITEM], Reported(board="b", version=5, shown=[Shown(action=7)]), 100, None) is Event.DIFFERS
 
 
 def test_the_diagram_has_every_row() -> None:

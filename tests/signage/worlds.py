@@ -19,6 +19,7 @@ from signage.reconcile import SPACES, Reconciler
 from signage.showing import Record, priority_of, target_of
 from signage.signing import Signer
 from signage.simulators.display import Display, Mood, Out
+from signage.simulators.matrix import Matrix
 from signage.simulators.models import MODELS, caps_for
 from signage.simulators.passenger import PassengerDisplay
 
@@ -91,7 +92,7 @@ class World:
         keys = {signer.key_id: signer.public} if signer is not None else None
         models = models or list(MODELS)
         self.displays: list[Any] = [
-            Display(
+            Matrix(
                 caps_for(f"b{at}", models[at % len(models)], 5.0, 52.0, "here", areas=areas[at] if areas else ()),
                 mood=mood,
                 seed=at,
