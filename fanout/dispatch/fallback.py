@@ -3,7 +3,9 @@
 Rules:
 
 1. Only rows that failed for certain move: a dead or wrong address, an address that is gone, a participant who opted out
-   of this channel, a provider that did not take it in all attempts. What is unknown may have been received, and stays.
+   of this channel, a provider that did not take it in all attempts, or that refuses what we send: a wrong project, a
+   proxy that redirects and a body it does not like meet everyone alike. What is unknown may have been received, and
+   stays; what was taken and is said to be undelivered later stays too.
 2. The next channel is the first one *after* the present one, in the participant's own order of preference, that the
    action uses and that can carry its text. Only forwards, so that no row goes in circles.
 3. Who has the present channel no longer among theirs (it was dropped meanwhile) is tried on the first of theirs after
@@ -26,6 +28,8 @@ NOWHERE: Final = 255
 MOVABLE: Final = (
     Reason.TOKEN_DEAD,
     Reason.TOKEN_INVALID,
+    Reason.PAYLOAD,
+    Reason.GARBAGE,
     Reason.ERASED,
     Reason.OPTED_OUT,
     Reason.QUOTA,

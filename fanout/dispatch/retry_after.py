@@ -44,7 +44,7 @@ def seconds_of(answer: Answer, now_ms: int) -> float:
             return seconds
     try:
         asked = msgspec.json.decode(answer.body, type=_Body).parameters.retry_after if answer.body else 0.0
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # the last: brackets without end
         return 0.0
     return asked if math.isfinite(asked) and asked > 0 else 0.0
 
@@ -55,8 +55,8 @@ def _seconds(text: str, name: str, now_ms: int) -> float:
         return number if name == "retry-after" else number - now_ms / 1000
     try:
         when = parsedate_to_datetime(text) if name == "retry-after" else datetime.datetime.fromisoformat(text)
-    except ValueError:
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=datetime.UTC)
+        return when.timestamp() - now_ms / 1000
+    except (ValueError, OverflowError):  # no date, or one that no calendar has
         return 0.0
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=datetime.UTC)
-    return when.timestamp() - now_ms / 1000
