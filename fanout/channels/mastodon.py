@@ -19,13 +19,13 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from fanout.channels.answers import decoded
 from fanout.channels.posts import (
     NO_ROWS,
     Post,
     Posted,
     PostId,
     Upload,
-    decoded,
     deleted,
     form,
     length_with_links,

@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import Annotated, Final, NamedTuple, Protocol, TypeVar
+from typing import Annotated, Final, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -36,8 +36,6 @@ PostId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 NO_ROWS: Final = np.zeros(0, np.intp)
 
 _LINK: Final = re.compile(r"https?://\S+", re.IGNORECASE)
-
-T = TypeVar("T")
 
 
 class Post(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,14 +111,6 @@ def meaning_of(table: NDArray[np.uint8], code: int) -> Meaning:
     """One code by a table of `protocol.meanings`."""
     outcome = look_up(table, np.array([code], np.int16))
     return Event(int(outcome.event[0])), Reason(int(outcome.reason[0]))
-
-
-def decoded(decoder: msgspec.json.Decoder[T], body: bytes) -> T | None:
-    """The body, None where it makes no sense."""
-    try:
-        return decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
 
 
 def deleted(meaning: Meaning, code: int) -> Meaning:

@@ -119,13 +119,17 @@ class Requests(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """One request for many rows. `index` intp[k] are its rows in the batch, in the order of the request."""
+    """One request for many rows. `index` intp[k] are its rows in the batch, in the order of the request.
+
+    `reference`: what the references of its messages begin with, for an answer that names them.
+    """
 
     method: str
     url: str
     headers: Mapping[str, str]
     body: bytes
     index: NDArray[np.intp]
+    reference: str = ""
 
 
 class Calls(msgspec.Struct, frozen=True, kw_only=True):

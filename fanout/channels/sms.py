@@ -5,10 +5,12 @@ Lore:
 * A message rings. What may have gone out is never sent again: a time-out, half an answer or a 5xx leaves its rows
   unknown. Only what certainly was not taken (no connection, 401, 429, 503) is tried again.
 * **Partial failure**: some recipients of one call are taken, others refused, with any HTTP status. The statuses in the
-  body count; a recipient the body does not mention is unknown.
+  body count; a recipient the body does not mention is unknown. A line that makes no sense, or is about a reference that
+  was not in the call, says nothing, and takes nothing from the other lines.
 * One `msg` a recipient, not one `msg` with many `to`: so each carries its own `reference`, and a receipt finds its row
   without a look-up of the number. 1,000 `msg` a call at most.
-* `validity` ends with the action, as a length of time, so that no clock but the provider's counts.
+* `validity` ends with the action, as a length of time, so that no clock but the provider's counts: hours and minutes,
+  48 hours at most, and at least one minute, since `0h0m` would be none.
 * Numbers are `00` and digits; we keep E.164 with its plus. `from` has at most 11 letters or 16 digits.
 * At most 8 parts; a single character outside the GSM alphabet halves the room (`gsm.py`). Refused, never cut.
 """
@@ -17,13 +19,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
 import numpy as np
-from msgspec import Meta
 
 from fanout.channels import gsm
+from fanout.channels.answers import decoded, each, number_of
 from fanout.channels.protocol import (
     Answer,
     Call,
@@ -37,7 +39,7 @@ from fanout.channels.protocol import (
     meanings,
     well_formed,
 )
-from fanout.channels.telephone import DIGITS, DIGITS_MAX, DIGITS_MIN, reference, row_of, subscribers
+from fanout.channels.telephone import DIGITS, DIGITS_MAX, DIGITS_MIN, reference, subscribers
 from fanout.store.protocol import Rows
 from fanout.store.states import Event, Reason
 from fanout.wire import CHANNELS
@@ -72,19 +74,20 @@ _SENDER: Final = re.compile(r"[A-Za-z0-9 ]{1,11}|\+?[0-9]{1,16}")
 class _Status(msgspec.Struct):
     """One recipient's line of the answer; fields we do not read are left out."""
 
-    reference: Annotated[str, Meta(max_length=64)] = ""
-    messageErrorCode: int = 0
-    status: str = ""
+    reference: str | None = None
+    messageErrorCode: int | str | None = None
+    status: str | None = None
 
 
 class _Body(msgspec.Struct):
     """The answer of one call."""
 
-    messages: list[_Status] = []
-    errorCode: int = 0
+    messages: list[msgspec.Raw] | None = None
+    errorCode: int | str | None = None
 
 
 _ANSWER: Final = msgspec.json.Decoder(_Body)
+_STATUS: Final = msgspec.json.Decoder(_Status)
 
 
 class Sms:
@@ -119,12 +122,15 @@ class Sms:
         index = np.flatnonzero(usable)
         digits, references = numbers.rows(), rows.tolist()
         before, middle, after = self._pieces(message, now_ms=now_ms)
+        prefix = reference(message.action, message.phase)
         calls = []
         for start in range(0, len(index), MESSAGES_PER_CALL_MAX):
             part = index[start : start + MESSAGES_PER_CALL_MAX]
             body = b",".join(before + digits[i] + middle + b"%d" % references[i] + after for i in part.tolist())
             body = b'{"messages":{"msg":[' + body + b"]}}"
-            calls.append(Call(method="POST", url=self._url, headers=self._headers, body=body, index=part))
+            calls.append(
+                Call(method="POST", url=self._url, headers=self._headers, body=body, index=part, reference=prefix)
+            )
         return Calls(calls=tuple(calls), usable=usable)
 
     def interpret(self, call: Call, answer: Answer, rows: Rows) -> Outcome:
@@ -132,21 +138,20 @@ class Sms:
         outcome = look_up(_MEANINGS, np.full(len(call.index), answer.code, np.int16))
         if answer.code < 200 or not answer.body:
             return _nothing_said(outcome, answer)
-        try:
-            said = _ANSWER.decode(answer.body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        said = decoded(_ANSWER, answer.body)
+        if said is None:
             return _nothing_said(outcome, answer)
         if not said.messages:
-            if (meaning := _BY_ERROR.get(said.errorCode)) is not None:
+            if (meaning := _BY_ERROR.get(number_of(said.errorCode) or 0)) is not None:
                 outcome.event[:], outcome.reason[:] = meaning
                 return outcome
             return _nothing_said(outcome, answer)
         outcome.event[:], outcome.reason[:] = Event.TIME_OUT, Reason.GARBAGE  # until the body names them
-        where = {b: i for i, b in enumerate(rows.tolist())}
-        for status in said.messages:
-            row = where.get(row_of(status.reference), -1)
-            if row >= 0:
-                outcome.event[row], outcome.reason[row] = _meaning(status)
+        where = {f"{call.reference}{row}": place for place, row in enumerate(rows.tolist())}
+        for status in each(_STATUS, said.messages)[0]:
+            place = where.get(status.reference or "", -1)
+            if place >= 0 and (meaning := _meaning(status)) is not None:
+                outcome.event[place], outcome.reason[place] = meaning
         return outcome
 
     def _pieces(self, message: Message, *, now_ms: int) -> tuple[bytes, bytes, bytes]:
@@ -156,7 +161,7 @@ class Sms:
             "from": self._sender,
             "to": [{"number": "\u0000"}],
             "reference": reference(message.action, message.phase) + "\u0001",
-            "validity": f"{seconds // 3600}h{max(1, seconds // 60 % 60)}m",
+            "validity": _validity(seconds),
             "minimumNumberOfMessageParts": 1,
             "maximumNumberOfMessageParts": self._parts_max,
             "body": {"type": "auto", "content": content(message)},
@@ -171,10 +176,20 @@ def content(message: Message) -> str:
     return f"{message.title}: {message.text}" if message.title else message.text
 
 
-def _meaning(status: _Status) -> Meaning:
-    if status.messageErrorCode == 0 and status.status.lower() in ("accepted", ""):
+def _validity(seconds: int) -> str:
+    """How long the supplier may try, in whole minutes; never none at all."""
+    hours, minutes = divmod(max(1, seconds // 60), 60)
+    return f"{hours}h{minutes}m"
+
+
+def _meaning(status: _Status) -> Meaning | None:
+    """What became of one recipient; None where the line says nothing."""
+    code, word = number_of(status.messageErrorCode), (status.status or "").lower()
+    if code is None and word != "accepted":
+        return (Event.REJECT, Reason.PROVIDER) if word == "rejected" else None
+    if not code and word in ("accepted", ""):
         return Event.ACCEPT, Reason.NONE
-    return _BY_ERROR.get(status.messageErrorCode, (Event.REJECT, Reason.PROVIDER))
+    return _BY_ERROR.get(code or 0, (Event.REJECT, Reason.PROVIDER))
 
 
 def _nothing_said(outcome: Outcome, answer: Answer) -> Outcome:

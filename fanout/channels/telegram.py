@@ -20,7 +20,8 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from fanout.channels.posts import NO_ROWS, Post, Posted, Upload, decoded, deleted, form, meaning_of
+from fanout.channels.answers import decoded
+from fanout.channels.posts import NO_ROWS, Post, Posted, Upload, deleted, form, meaning_of
 from fanout.channels.protocol import Answer, Call, Meaning, meanings
 from fanout.store.states import Event, Reason
 

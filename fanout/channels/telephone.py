@@ -20,12 +20,6 @@ def reference(action: int, phase: int) -> str:
     return f"{action}-{phase}-"
 
 
-def row_of(given: str) -> int:
-    """The row of a reference, -1 if there is none."""
-    row = given.rpartition("-")[2]
-    return int(row) if row.isascii() and row.isdigit() and len(row) <= 10 else -1
-
-
 def subscribers(addresses: Column) -> Column:
     """The numbers without their plus; one that has none, or nothing, becomes empty and so unusable."""
     data, begin, end = addresses.data, addresses.offsets[:-1], addresses.offsets[1:]

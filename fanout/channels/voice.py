@@ -18,6 +18,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from fanout.channels.answers import decoded
 from fanout.channels.protocol import (
     Answer,
     Call,
@@ -109,10 +110,7 @@ class Voice:
         outcome = look_up(_MEANINGS, np.full(len(call.index), answer.code, np.int16))
         if not 200 <= answer.code < 300:
             return outcome
-        try:
-            said = _ANSWER.decode(answer.body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            said = _Body()
+        said = decoded(_ANSWER, answer.body) or _Body()
         if said.success is False:
             outcome.event[:], outcome.reason[:] = Event.REJECT, Reason.PROVIDER
         elif said.success is None and not said.call_id:  # taken, it says, but not what

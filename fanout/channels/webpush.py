@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from fanout import limits
 from fanout.channels import ece
+from fanout.channels.answers import decoded
 from fanout.channels.jwt import POINT_BYTES, from_base64url
 from fanout.channels.protocol import (
     Authorize,
@@ -126,12 +127,14 @@ class WebPush:
 
     def _read(self, address: bytes) -> tuple[str, str, ece.Subscriber] | None:
         """(endpoint, origin, keys) of a subscription that may be used."""
+        subscription = decoded(_SUBSCRIPTION, address)
+        if subscription is None:
+            return None
         try:
-            subscription = _SUBSCRIPTION.decode(address)
             keys = ece.Subscriber(from_base64url(subscription.keys.p256dh), from_base64url(subscription.keys.auth))
             parts = urlsplit(subscription.endpoint)
             host = parts.hostname or ""
-        except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+        except ValueError:
             return None
         known = host in self._exact or host.endswith(self._below)
         sound = len(keys.point) == POINT_BYTES and len(keys.auth) == ece.AUTH_BYTES

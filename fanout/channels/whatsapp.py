@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
+from fanout.channels.answers import decoded
 from fanout.channels.protocol import (
     Answer,
     Call,
@@ -129,10 +130,7 @@ class WhatsApp:
         outcome = look_up(_MEANINGS, np.full(len(call.index), answer.code, np.int16))
         if answer.code < 200:
             return outcome
-        try:
-            said = _ANSWER.decode(answer.body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            said = _Body()
+        said = decoded(_ANSWER, answer.body) or _Body()
         if said.error is not None and (meaning := _BY_ERROR.get(said.error.code)) is not None:
             outcome.event[:], outcome.reason[:] = meaning
         elif 200 <= answer.code < 300 and not said.messages:

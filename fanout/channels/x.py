@@ -27,6 +27,7 @@ import msgspec
 from msgspec import Meta
 
 from fanout.channels import oauth1
+from fanout.channels.answers import decoded
 from fanout.channels.posts import (
     LINK_CHARS,
     NO_ROWS,
@@ -34,7 +35,6 @@ from fanout.channels.posts import (
     Posted,
     PostId,
     Upload,
-    decoded,
     deleted,
     form,
     meaning_of,

@@ -28,6 +28,7 @@ import trio
 from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec import Meta
 
+from fanout.channels.answers import decoded
 from fanout.channels.jwt import Key, base64url, load_key, point, sign
 from fanout.channels.protocol import Answer, Call
 from fanout.dispatch.calls import Caller
@@ -178,11 +179,9 @@ class AccessToken(Fixed):
                 index=np.zeros(0, np.intp),
             )
         )
-        try:
-            if answer.code == 200:
-                return _GRANTED.decode(answer.body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            pass
+        granted = decoded(_GRANTED, answer.body) if answer.code == 200 else None
+        if granted is not None:
+            return granted
         log.warning("no access token: the token endpoint answered %d", answer.code)
         return None
 

@@ -7,10 +7,12 @@ they change is `Ledger.apply_receipts`, which is idempotent, so here nothing is 
    constant time. Meta sends it as `X-Hub-Signature-256: sha256=<hex>`; for the others we ask for the same form in
    `X-Signature-256`, which their consoles let us configure or a gateway adds.
 2. A receipt finds its row by the reference that went out with the message (`action-phase-row`), never by the number.
-3. A reference that is not ours, or a status that settles nothing (`sent`, `buffered`), is counted and left out; a body
-   that is no receipt at all is refused.
+3. A reference that is not ours, a status that settles nothing (`sent`, `buffered`), and an entry that makes no sense
+   (a null, a number where words belong) are counted and left out, each by itself: the others in its body count. Only a
+   body that is no receipt at all is refused.
 4. Of several receipts for one row in a body the good one counts: late news is good news (`store/states.py`).
 
+Both suppliers of SMS send the same form, each to an address of its own (`sms`, `sms_second`) and under its own secret.
 Grouped by (action, phase, channel), a body of thousands is a handful of calls to the ledger.
 """
 
@@ -26,6 +28,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from fanout.channels.answers import decoded, each, number_of
 from fanout.errors import Refused
 from fanout.store.protocol import Rows
 from fanout.wire import CHANNELS
@@ -39,6 +42,9 @@ _ROW_MAX: Final = 2**32 - 1
 Report: TypeAlias = tuple[str, bool | None]
 """A reference, and whether it was delivered; None: not settled yet."""
 
+Told: TypeAlias = tuple[list[Report], int]
+"""The reports of a body, and how many of its entries make no sense."""
+
 
 class Receipts(NamedTuple):
     """Receipts of one (action, phase, channel): `rows` uint32[n], each once, and `delivered` bool[n]."""
@@ -51,7 +57,7 @@ class Receipts(NamedTuple):
 
 
 class Read(NamedTuple):
-    """What a body held. `ignored`: reports that settle nothing, or are not ours."""
+    """What a body held. `ignored`: reports that settle nothing, are not ours, or make no sense."""
 
     receipts: list[Receipts]
     reports: int
@@ -76,15 +82,15 @@ def read(provider: str, headers: Mapping[str, str], body: bytes, *, secret: str)
     if not secret or not hmac.compare_digest(given.encode(), sign(body, secret).encode()):
         raise Refused("key_invalid")
     try:
-        reports = form.reports(form.decoder.decode(body))
+        reports, broken = form.told(form.decoder.decode(body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refused("body_malformed", format="JSON", detail=str(error)) from None
-    return _grouped(reports, form.channel)
+    return _grouped(reports, broken, form.channel)
 
 
-def _grouped(reports: list[Report], channel: int) -> Read:
+def _grouped(reports: list[Report], broken: int, channel: int) -> Read:
     groups: dict[tuple[int, int], dict[int, bool]] = {}
-    ignored = 0
+    ignored = broken
     for reference, delivered in reports:
         found = _REFERENCE.fullmatch(reference)
         if found is None or delivered is None or (row := int(found[3])) > _ROW_MAX:
@@ -102,23 +108,23 @@ def _grouped(reports: list[Report], channel: int) -> Read:
         )
         for (action, phase), group in groups.items()
     ]
-    return Read(receipts, len(reports), ignored)
+    return Read(receipts, len(reports) + broken, ignored)
 
 
 # --- forms ----------------------------------------------------------------------------------------------------------
 
 
 class _CmStatus(msgspec.Struct):
-    code: int = -1
+    code: int | str | None = None
 
 
 class _CmMessage(msgspec.Struct):
-    reference: str = ""
-    status: _CmStatus = msgspec.field(default_factory=_CmStatus)
+    reference: str | None = None
+    status: _CmStatus | None = None
 
 
 class _CmMessages(msgspec.Struct):
-    msg: list[_CmMessage] | _CmMessage
+    msg: msgspec.Raw
 
 
 class _CmBody(msgspec.Struct):
@@ -126,74 +132,90 @@ class _CmBody(msgspec.Struct):
 
 
 _CM_CODES: Final = {1: False, 2: True, 3: False}  # rejected, delivered, failed; 0 is only "with the operator"
+_CM_MESSAGE: Final = msgspec.json.Decoder(_CmMessage)
 
 
-def _cm(body: _CmBody) -> list[Report]:
-    """CM.com status reports: one, or many in one call."""
-    messages = body.messages.msg
-    found = messages if isinstance(messages, list) else [messages]
-    return [(one.reference, _CM_CODES.get(one.status.code)) for one in found]
+def _cm(body: _CmBody) -> Told:
+    """CM.com status reports: one, or many in one call; codes are numbers, or numbers in words."""
+    lines = decoded(_LINES, body.messages.msg)
+    messages, broken = ([_CM_MESSAGE.decode(body.messages.msg)], 0) if lines is None else each(_CM_MESSAGE, lines)
+    return [
+        (one.reference or "", None if one.status is None else _CM_CODES.get(_code_of(one.status))) for one in messages
+    ], broken
+
+
+def _code_of(status: _CmStatus) -> int:
+    code = number_of(status.code)
+    return -1 if code is None else code
 
 
 class _VoiceEvent(msgspec.Struct):
-    reference: str = ""
-    status: str = ""
+    reference: str | None = None
+    status: str | None = None
 
 
 class _VoiceBody(msgspec.Struct):
-    events: list[_VoiceEvent]
+    events: list[msgspec.Raw]
 
 
 _VOICE: Final = {"answered": True, "busy": False, "no-answer": False, "failed": False, "rejected": False}
+_VOICE_EVENT: Final = msgspec.json.Decoder(_VoiceEvent)
 
 
-def _voice(body: _VoiceBody) -> list[Report]:
+def _voice(body: _VoiceBody) -> Told:
     """Ends of calls. A machine that answered is answered."""
-    return [(one.reference, _VOICE.get(one.status)) for one in body.events]
+    events, broken = each(_VOICE_EVENT, body.events)
+    return [(one.reference or "", _VOICE.get(one.status or "")) for one in events], broken
 
 
 class _WhatsAppStatus(msgspec.Struct):
-    status: str = ""
-    biz_opaque_callback_data: str = ""
+    status: str | None = None
+    biz_opaque_callback_data: str | None = None
 
 
 class _WhatsAppValue(msgspec.Struct):
-    statuses: list[_WhatsAppStatus] = []
+    statuses: list[msgspec.Raw] | None = None
 
 
 class _WhatsAppChange(msgspec.Struct):
-    value: _WhatsAppValue = msgspec.field(default_factory=_WhatsAppValue)
+    value: _WhatsAppValue | None = None
 
 
 class _WhatsAppEntry(msgspec.Struct):
-    changes: list[_WhatsAppChange] = []
+    changes: list[msgspec.Raw] | None = None
 
 
 class _WhatsAppBody(msgspec.Struct):
-    entry: list[_WhatsAppEntry]
+    entry: list[msgspec.Raw]
 
 
 _WHATSAPP: Final = {"delivered": True, "read": True, "failed": False}
+_WHATSAPP_ENTRY: Final = msgspec.json.Decoder(_WhatsAppEntry)
+_WHATSAPP_CHANGE: Final = msgspec.json.Decoder(_WhatsAppChange)
+_WHATSAPP_STATUS: Final = msgspec.json.Decoder(_WhatsAppStatus)
 
 
-def _whatsapp(body: _WhatsAppBody) -> list[Report]:
+def _whatsapp(body: _WhatsAppBody) -> Told:
     """Meta's webhook; what is no status (a message to us) has none."""
-    return [
-        (one.biz_opaque_callback_data, _WHATSAPP.get(one.status))
-        for entry in body.entry
-        for change in entry.changes
-        for one in change.value.statuses
-    ]
+    found, broken = each(_WHATSAPP_ENTRY, body.entry)
+    changes, more = each(_WHATSAPP_CHANGE, [change for entry in found for change in entry.changes or ()])
+    values = [change.value for change in changes if change.value is not None]
+    statuses, most = each(_WHATSAPP_STATUS, [status for value in values for status in value.statuses or ()])
+    told = [(one.biz_opaque_callback_data or "", _WHATSAPP.get(one.status or "")) for one in statuses]
+    return told, broken + more + most
 
 
 class _Form(NamedTuple):
     channel: int
     decoder: msgspec.json.Decoder[Any]
-    reports: Callable[[Any], list[Report]]
+    told: Callable[[Any], Told]
 
 
+_LINES: Final = msgspec.json.Decoder(list[msgspec.Raw])
+_CM: Final = _Form(CHANNELS.index("sms"), msgspec.json.Decoder(_CmBody), _cm)
 _FORMS: Final[dict[str, _Form]] = {
-    "sms": _Form(CHANNELS.index("sms"), msgspec.json.Decoder(_CmBody), _cm),
+    "sms": _CM,
+    "sms_second": _CM,
     "voice": _Form(CHANNELS.index("voice"), msgspec.json.Decoder(_VoiceBody), _voice),
     "whatsapp": _Form(CHANNELS.index("whatsapp"), msgspec.json.Decoder(_WhatsAppBody), _whatsapp),
 }

@@ -40,8 +40,23 @@ HOSTILE = (
     b"a\\u0022",
     b"0" * 5_000,
 )
+DEEP = b"[" * 60_000
 NONSENSE = (
     b"",
+    DEEP,
+    b'{"z":' + DEEP,
+    b'{"error":{"details":' + DEEP,
+    b'{"messages":[' + DEEP,
+    b'{"data":{"id":' + DEEP,
+    b'{"result":' + DEEP,
+    b'{"z":' * 60_000 + b"1" + b"}" * 60_000,
+    b'{"messages":[{"reference":"1-2-3"',
+    b'{"messages":{},"data":[],"id":{},"result":7,"ok":"yes","success":"no","call-id":[]}',
+    b'{"messages":[null,7,[],"x"],"errorCode":{}}',
+    b'{"messages":null,"error":null,"data":null,"id":null,"result":null,"ok":null}',
+    b'{"error":{"code":1e999}}',
+    b'{"id":"\xff\xfe"}',
+    b'{"a":"' + b"x" * 2_000_000,
     b"{",
     b"null",
     b"[]",

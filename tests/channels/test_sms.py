@@ -25,7 +25,7 @@ def rendered(**changes: object) -> tuple[Call, np.ndarray]:
     return make().render(message(**changes), column(NUMBERS), rows, now_ms=NOW_MS).calls[0], rows
 
 
-def answered(*statuses: dict[str, object], code: int = 200) -> list[tuple[int, int]]:
+def answered(*statuses: object, code: int = 200) -> list[tuple[int, int]]:
     call, rows = rendered()
     body = json.dumps({"errorCode": 0, "messages": list(statuses)}).encode()
     outcome = make().interpret(call, Answer(code=code, body=body), rows)
@@ -45,7 +45,17 @@ def test_shape() -> None:
     assert second["to"] == [{"number": "0015551234567"}]
     assert (first["reference"], second["reference"]) == ("7-1-41", "7-1-1599999")
     assert first["body"]["content"] == f"Vermist kind: {message().text}"
-    assert first["validity"] == "1h1m"
+    assert first["validity"] == "1h0m"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "validity"),
+    [(-5, "0h1m"), (0, "0h1m"), (59, "0h1m"), (61, "0h1m"), (3_599, "0h59m"), (3_600, "1h0m"), (3_660, "1h1m"),
+     (48 * 3_600, "48h0m"), (90 * 3_600, "48h0m")],
+)  # fmt: skip
+def test_validity_is_never_none_and_never_more_than_is_left(seconds: int, validity: str) -> None:
+    call, _ = rendered(end_ms=NOW_MS + 1_000 * seconds)
+    assert {one["validity"] for one in json.loads(call.body)["messages"]["msg"]} == {validity}
 
 
 def test_partial_failure_is_a_state_for_each() -> None:
@@ -63,10 +73,31 @@ def test_whom_the_answer_does_not_name_is_unknown() -> None:
 
 
 @pytest.mark.parametrize(
+    "strange",
+    [None, 7, "x", [], {"reference": None}, {"reference": 7}, {"reference": "7-1-41", "status": 5},
+     {"reference": "7-1-41", "messageErrorCode": []}, {"reference": "7-1-41"},
+     {"reference": "99-3-41", "status": "Accepted"},
+     {"reference": "41", "status": "Accepted", "messageErrorCode": 0}],
+)  # fmt: skip
+def test_a_line_that_is_none_of_ours_takes_nothing_from_the_others(strange: object) -> None:
+    taken = {"reference": "7-1-1599999", "status": "Accepted", "messageErrorCode": 0}
+    wanted = [(Event.TIME_OUT, Reason.GARBAGE), (Event.ACCEPT, Reason.NONE)]
+    assert answered(strange, taken) == wanted
+    assert answered(taken, strange) == wanted
+
+
+def test_codes_may_be_spelt_out_or_missing() -> None:
+    refused = {"reference": "7-1-41", "status": "Rejected", "messageErrorCode": "302"}
+    taken = {"reference": "7-1-1599999", "status": "Accepted", "messageErrorCode": None}
+    assert answered(refused, taken) == [(Event.REJECT, Reason.TOKEN_INVALID), (Event.ACCEPT, Reason.NONE)]
+    assert answered({"reference": "7-1-41", "status": "Rejected"})[0] == (Event.REJECT, Reason.PROVIDER)
+
+
+@pytest.mark.parametrize(
     ("error", "meaning"),
-    [(101, (Event.RETRY, Reason.CREDENTIALS)), (102, (Event.REJECT, Reason.QUOTA)), (999, None)],
+    [(101, (Event.RETRY, Reason.CREDENTIALS)), ("102", (Event.REJECT, Reason.QUOTA)), (999, None), (None, None)],
 )
-def test_errors_of_the_whole_call(error: int, meaning: tuple[Event, Reason] | None) -> None:
+def test_errors_of_the_whole_call(error: object, meaning: tuple[Event, Reason] | None) -> None:
     call, rows = rendered()
     outcome = make().interpret(call, Answer(code=400, body=json.dumps({"errorCode": error}).encode()), rows)
     assert (outcome.event[0], outcome.reason[0]) == (meaning or (Event.REJECT, Reason.PAYLOAD))

@@ -24,6 +24,7 @@ from fanout.dispatch.credentials import (
 )
 from fanout.errors import Refused
 from fanout.simulators.credentials import ACCOUNT, KEY_ID, TEAM_ID, Issuer, write_keys
+from tests.channels.kit import NONSENSE
 from tests.dispatch.kit import clock_ms
 from tests.simulators.kit import Providers
 
@@ -117,6 +118,19 @@ async def test_an_endpoint_that_fails_holds_up_no_start(folder: Path, autojump_c
         assert token.authorize("x") == "Bearer none"
         nursery.cancel_scope.cancel()
     assert Fixed("a").authorize("x") == "a"
+
+
+@pytest.mark.parametrize("body", NONSENSE, ids=lambda body: repr(body[:20]))
+async def test_nonsense_grants_nothing_and_ends_nothing(folder: Path, autojump_clock: MockClock, body: bytes) -> None:
+    class Strange(Endpoint):
+        async def call(self, call: Call) -> Answer:
+            return Answer(code=200, body=body)
+
+    token = AccessToken(read_account("a", str(folder / "service-account.json")), Strange(), now_s=lambda: 0.0)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(token.keep)
+        assert token.authorize("x") == "Bearer none"
+        nursery.cancel_scope.cancel()
 
 
 async def test_google_grants_and_fcm_takes_it(providers: Providers) -> None:

@@ -44,6 +44,39 @@ def test_cm() -> None:
     assert rows(one) == {(7, 0, SMS): {1: True}}
 
 
+def test_the_second_supplier_signs_with_its_own_secret() -> None:
+    body = json.dumps(cm(("7-0-41", 2))).encode()
+    assert rows(read("sms_second", {"x-signature-256": sign(body, "own")}, body, secret="own")) == {
+        (7, 0, SMS): {41: True}
+    }
+    with pytest.raises(Refused, match="key_invalid"):
+        read("sms_second", {"x-signature-256": sign(body, SECRET)}, body, secret="own")
+
+
+def test_codes_may_be_spelt_out() -> None:
+    reports = [("7-0-1", "2"), ("7-0-2", "3"), ("7-0-3", "0"), ("7-0-4", "²"), ("7-0-5", "-2"), ("7-0-6", "")]
+    whole = {"messages": {"msg": [{"reference": r, "status": {"code": code}} for r, code in reports]}}
+    found = take("sms", whole)
+    assert rows(found) == {(7, 0, SMS): {1: True, 2: False}}
+    assert (found.reports, found.ignored) == (6, 4)
+
+
+BROKEN: list[object] = [None, 7, "x", [], {"reference": None}, {"reference": 7}, {"status": None}, {"status": []}]
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_an_entry_that_makes_no_sense_takes_nothing_from_the_others(broken: object) -> None:
+    good: object = {"reference": "7-0-1", "status": {"code": 2}}
+    found = take("sms", {"messages": {"msg": [good, broken]}})
+    assert (rows(found), found.reports, found.ignored) == ({(7, 0, SMS): {1: True}}, 2, 1)
+    found = take("voice", {"events": [broken, {"reference": "7-0-1", "status": "answered"}]})
+    assert (rows(found), found.reports, found.ignored) == ({(7, 0, CHANNELS.index("voice")): {1: True}}, 2, 1)
+    seen = {"status": "read", "biz_opaque_callback_data": "7-0-1"}
+    entry = {"changes": [{"value": {"statuses": [broken, seen]}}, {"value": None}]}
+    found = take("whatsapp", {"entry": [entry]}, header="x-hub-signature-256")
+    assert (rows(found), found.reports, found.ignored) == ({(7, 0, CHANNELS.index("whatsapp")): {1: True}}, 2, 1)
+
+
 def test_whatsapp_and_voice() -> None:
     statuses = [{"status": s, "biz_opaque_callback_data": f"7-0-{i}"} for i, s in enumerate(["read", "sent", "failed"])]
     found = take(

@@ -1,0 +1,34 @@
+"""Answers that make no sense, and numbers in any spelling."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from fanout.channels.answers import decoded, each, number_of
+from tests.channels.kit import NONSENSE
+
+
+class _One(msgspec.Struct):
+    id: int
+
+
+ONE = msgspec.json.Decoder(_One)
+
+
+@pytest.mark.parametrize("body", NONSENSE, ids=lambda body: repr(body[:20]))
+def test_no_body_raises(body: bytes) -> None:
+    assert decoded(ONE, body) is None
+
+
+def test_every_line_is_read_by_itself() -> None:
+    lines = [msgspec.Raw(line) for line in (b'{"id":1}', b"null", b'{"id":"x"}', b'{"z":' + b"[" * 60_000, b'{"id":2}')]
+    assert each(ONE, lines) == ([_One(1), _One(2)], 3)
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [(2, 2), ("2", 2), ("0302", 302), ("", None), ("-1", None), ("²", None), ("9" * 19, None), (None, None)],
+)
+def test_numbers(value: int | str | None, number: int | None) -> None:
+    assert number_of(value) == number
