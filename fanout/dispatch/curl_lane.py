@@ -40,7 +40,7 @@ from numpy.typing import NDArray
 from fanout.channels.protocol import GARBAGE, NO_ANSWER, NO_CONNECTION, NOT_SENT, Pieces, Requests, Template
 from fanout.dispatch.bucket import Bucket
 from fanout.dispatch.lanes import NOTHING_SENT, Job, Sent
-from fanout.dispatch.scheduler import Scheduler
+from fanout.dispatch.scheduler import WEED_S, Scheduler
 from fanout.limits import ANSWER_BYTES_MAX
 
 IDLE_S_MAX: Final = 3_600  # push services want connections kept
@@ -127,6 +127,7 @@ class CurlLane:
         self._corks: dict[int, socket.socket] = {}
         self._timer_s = NEVER_S
         self._again_s = NEVER_S
+        self._weed_s = 0.0
         self._life = trio.CancelScope(shield=True)
         self._nap = trio.CancelScope()
         self._multi = pycurl.CurlMulti()
@@ -291,6 +292,7 @@ class CurlLane:
             self._multi.socket_action(fd, ready)
         self._collect()
         self._feed()
+        self._weed(trio.current_time())
         if self._timer_s <= trio.current_time():
             self._timer_s = NEVER_S
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
@@ -314,6 +316,15 @@ class CurlLane:
             else:
                 self._scheduler.drop(job)
                 job.stop()
+
+    def _weed(self, now_s: float) -> None:
+        """Give up what was stopped, also while there is no place and no quota."""
+        if now_s >= self._weed_s:
+            self._weed_s = now_s + WEED_S
+            for job in self._scheduler.weed():
+                job.stop()
+        if not self._scheduler.empty:
+            self._again_s = min(self._again_s, self._weed_s)
 
     def _start(self, job: _Job, count: int, *, fresh: bool = False) -> None:
         idle, add = self._idle, self._multi.add_handle

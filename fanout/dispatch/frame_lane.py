@@ -37,7 +37,7 @@ from fanout.dispatch.frames.connection import Connection
 from fanout.dispatch.frames.plans import Text, columns_of, origin_of, text_of
 from fanout.dispatch.lanes import NOTHING_SENT, Job, Sent
 from fanout.dispatch.retry_after import seconds_of
-from fanout.dispatch.scheduler import Scheduler
+from fanout.dispatch.scheduler import WEED_S, Scheduler
 from fanout.dispatch.tls_socket import TlsSocket
 
 NEVER_S: Final = float("inf")
@@ -172,6 +172,7 @@ class FrameLane:
         self._jobs: dict[int, _Job] = {}
         self._numbers = 0
         self._again_s = NEVER_S
+        self._weed_s = 0.0
         self._check_s = NEVER_S
         self._epoll = select.epoll()
         self._news = trio.Event()
@@ -272,6 +273,7 @@ class FrameLane:
         for fd, _mask in self._epoll.poll(0):
             self._receive(self._links[fd], now_s)
         self._feed(now_s)
+        self._weed(now_s)
         for link in list(self._links.values()):
             if link.http.unsent:
                 self._write(link, now_s)
@@ -367,6 +369,15 @@ class FrameLane:
                 job.stop()
                 left = decision.rows
             self.bucket.give_back(left)
+
+    def _weed(self, now_s: float) -> None:
+        """Give up what was stopped, also while there is no place and no quota."""
+        if now_s >= self._weed_s:
+            self._weed_s = now_s + WEED_S
+            for job in self._scheduler.weed():
+                job.stop()
+        if not self._scheduler.empty:
+            self._again_s = min(self._again_s, self._weed_s)
 
     def _start(self, job: _Job, count: int, rooms: dict[_Link, int], now_s: float) -> int:
         """Write so many rows of a job; returns how many found no room after all."""

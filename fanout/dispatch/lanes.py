@@ -11,8 +11,9 @@ read meanings, or look at a wall clock of its own. Rules, held by one suite of t
 
 1. Every row ends with a definite code: an HTTP status, or `NOT_SENT`, `NO_CONNECTION`, `NO_ANSWER`, `GARBAGE`. A row
    that may have been taken never has a code that says it was not.
-2. `may_go` of a batch is asked before each handful of its rows goes to the wire: an action that is closed or over stops
-   within a few milliseconds, rows not sent yet come back as `NOT_SENT`.
+2. `may_go` of a batch is asked before each handful of its rows goes to the wire, and of all that wait some twenty times
+   a second: an action that is closed or over stops at once, also while its provider's quota is full or shut, and rows
+   not sent yet come back as `NOT_SENT`.
 3. A row that the provider refused before looking at it (REFUSED_STREAM, GOAWAY) may be sent again by the lane itself.
 """
 

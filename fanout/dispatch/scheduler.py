@@ -8,14 +8,17 @@ Rules:
    when a provider is slow to answer or the quota is drunk as fast as it fills.
 3. Actions of one lane take turns; within an action the order of adding holds, so its batches go nearest first.
 4. Everything is bounded by us: at most `places` rows are in flight, and a lane's queue is what senders have claimed.
+5. Who may not go does not wait: `weed` gives up what was stopped, whether or not there are places and quota. A lane
+   calls it every `WEED_S` while rows wait, so the rows of a closed action are back long before a shut quota opens.
 
-Pure: `next(now_s, in_flight)` says what to do, the lane does it. A ticket is anything with `lane`, `action` and
+Pure: `next(now_s, in_flight)` says what to do, the lane does it. A ticket is anything with `lane`, `action`, `may_go` and
 `waiting` (rows not handed to the wire yet); the scheduler keeps the order, the ticket's owner the rows.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from fanout.dispatch.bucket import Bucket
@@ -23,6 +26,8 @@ from fanout.wire import LANES
 
 QUANTUM: Final = 64
 """Rows of one action before another of the same lane has its turn: 2 ms of a core."""
+WEED_S: Final = 0.05
+"""How long the rows of an action that was stopped may go on waiting: a person would call it at once."""
 
 
 class Ticket(Protocol):
@@ -31,6 +36,7 @@ class Ticket(Protocol):
     lane: int
     action: int
     waiting: int
+    may_go: Callable[[], bool]
 
 
 T = TypeVar("T", bound=Ticket)
@@ -83,6 +89,13 @@ class Scheduler(Generic[T]):
             turn.remove(ticket)
             if not turn:
                 del self._lanes[ticket.lane][ticket.action]
+
+    def weed(self) -> list[T]:
+        """Forget the tickets that may not go any more, and return them."""
+        found = [ticket for lane in self._lanes for turn in lane.values() for ticket in turn if not ticket.may_go()]
+        for ticket in found:
+            self.drop(ticket)
+        return found
 
     def next(self, now_s: float, in_flight: int) -> Decision[T]:
         """What to do now. A decision for a ticket counts as done: its rows are off the quota."""

@@ -153,6 +153,33 @@ async def test_a_stop_between_rows_leaves_the_rest_unsent(open_lane: Opener, pro
     assert NOT_SENT not in codes[:first]
 
 
+@pytest.mark.parametrize("why", ["the quota is shut", "no place is free"])
+async def test_rows_that_may_not_go_do_not_wait(open_lane: Opener, certificates: tls.Files, why: str) -> None:
+    server, closed = FaultyServer("hang", cert=certificates.cert, key=certificates.key), False
+    async with trio.open_nursery() as nursery:
+        url = f"https://127.0.0.1:{await nursery.start(server.serve)}"
+        async with open_lane(url, certificates.ca, timeout_s=5.0, streams=2) as lane, trio.open_nursery() as callers:
+            if why == "the quota is shut":
+                lane.bucket.shut(trio.current_time() + 600)  # type: ignore[attr-defined]
+            else:
+                callers.start_soon(send, lane, url, 4)
+                while lane.in_flight < 4:  # noqa: ASYNC110 - nobody tells of it
+                    await trio.sleep(0.01)
+
+            async def close() -> None:
+                nonlocal closed
+                await trio.sleep(0.2)
+                closed = True
+
+            callers.start_soon(close)
+            began_s = trio.current_time()
+            sent = await send(lane, url, ROWS, lambda: not closed)
+            assert trio.current_time() - began_s < 1.0
+            assert set(sent.codes.tolist()) == {NOT_SENT}
+            lane.close()
+        nursery.cancel_scope.cancel()
+
+
 async def test_bodies_are_of_refusals_and_retry_after_is_read(open_lane: Opener, providers: Providers) -> None:
     providers.moods(fcm={"storm": 1.0, "retry_after_s": 7})
     template = Template(

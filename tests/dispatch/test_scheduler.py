@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hypothesis import given
@@ -16,6 +17,7 @@ class Rows:
     lane: int
     action: int
     waiting: int
+    may_go: Callable[[], bool] = lambda: True
 
 
 def scheduler(places: int = 512, reserve: float = 0.125, rate: float = 1e9) -> Scheduler[Rows]:
@@ -127,3 +129,15 @@ def test_places_follow_the_connections() -> None:
     assert go(one, 1) is None
     one.resize(8)
     assert go(one, 1) == (1, 6), "of eight, one is life's"
+
+
+def test_who_may_not_go_is_given_up_wherever_it_stands() -> None:
+    one = scheduler(places=8)
+    closed = [Rows(2, 1, 10, lambda: False), Rows(0, 2, 10, lambda: False), Rows(0, 2, 10, lambda: False)]
+    live = Rows(1, 3, 4)
+    for rows in (closed[0], live, *closed[1:]):
+        one.add(rows)
+    assert set(map(id, one.weed())) == set(map(id, closed))
+    assert one.weed() == []
+    assert go(one) == (3, 4)
+    assert one.empty
