@@ -9,8 +9,9 @@ Rules:
 1. It trips when, of the answers of the last two spans of `SPAN_S`, at least `LEAST` and at least half were the
    provider's failure (no connection, no answer, 5xx). Refusals of single rows are the provider working.
 2. Open, nothing is sent: batches stay in the ledger, where the deadline and other senders see them.
-3. After `cool_s` it is half open: one small batch may go. Good closes it; bad opens it again for twice as long, at
-   most `COOL_S_MAX`.
+3. After `cool_s` it is half open: one probe may go, of `PROBE_ROWS` rows at most, so that a provider that is still down
+   costs a handful of people their time and not thousands. Good closes it; bad opens it again for twice as long, at most
+   `COOL_S_MAX`. Half open, only the probe's answer counts: others were asked before.
 4. An event that makes no sense in a state changes nothing.
 
 Two spans of counts, not a list of answers: 35,000 answers a second would make a long list. Pure: `now_s` is given.
@@ -25,6 +26,7 @@ SPAN_S: Final = 5.0
 LEAST: Final = 20  # answers; fewer say nothing about a provider
 COOL_S_FIRST: Final = 1.0
 COOL_S_MAX: Final = 30.0
+PROBE_ROWS: Final = 8  # more say no more about a provider
 
 
 class Is(IntEnum):
@@ -67,7 +69,10 @@ class Breaker:
         return f"<Breaker {self.state.name.lower()}, good {self._now[0]}, bad {self._now[1]}>"
 
     def allows(self, now_s: float) -> int:
-        """Batches that may go now: 0, 1 (half open), or as many as there are (a large number)."""
+        """Batches that may go now: 0, 1 (half open), or as many as there are (a large number).
+
+        The clock is looked at here: who asks lets an open breaker that has cooled be half open.
+        """
         if self.state is Is.OPEN and now_s >= self._open_until_s:
             self._step(On.COOLED)
             self._probing = False
@@ -76,12 +81,14 @@ class Breaker:
         return 1 if self.state is Is.HALF_OPEN else 1_000_000
 
     def probe(self) -> None:
-        """A batch went out while half open; no other goes before its answer."""
+        """A probe went out while half open; nothing else goes before its answer."""
         self._probing = True
 
-    def answered(self, good: int, bad: int, now_s: float) -> None:
-        """So many rows were answered, well or badly."""
+    def answered(self, good: int, bad: int, now_s: float, *, probe: bool = True) -> None:
+        """So many rows were answered, well or badly. `probe`: they are the probe's, should it be half open."""
         if self.state is Is.HALF_OPEN:
+            if not probe:
+                return
             self._probing = False
             if good + bad:
                 self._step(On.GOOD if good >= bad else On.BAD)

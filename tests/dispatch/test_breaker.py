@@ -71,3 +71,17 @@ def test_the_pause_is_bounded() -> None:
         assert breaker.allows(now_s) == 1
         breaker.probe()
         breaker.answered(0, 1, now_s)
+
+
+def test_half_open_only_the_probe_counts() -> None:
+    breaker = Breaker(now_s=0)
+    breaker.answered(0, LEAST, 0, probe=False)
+    assert breaker.allows(COOL_S_FIRST) == 1
+    breaker.probe()
+    breaker.answered(0, 9, COOL_S_FIRST, probe=False)
+    breaker.answered(9, 0, COOL_S_FIRST, probe=False)
+    breaker.answered(0, 0, COOL_S_FIRST, probe=False)
+    assert breaker.state is Is.HALF_OPEN
+    assert breaker.allows(COOL_S_FIRST) == 0, "what was asked before the outage was seen says nothing, and frees no probe"
+    breaker.answered(1, 0, COOL_S_FIRST)
+    assert breaker.state is Is.CLOSED
