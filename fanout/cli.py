@@ -241,6 +241,16 @@ def action_start(
     minutes: Annotated[float, typer.Option(help="How long the action runs.")] = 60.0,
     language: Annotated[str, typer.Option(help="Language of the text.")] = "nl",
     reference: Annotated[str, typer.Option(help="Your case number: the same one again is the same action.")] = "",
+    speaks: Annotated[list[str] | None, typer.Option(help="Only who has this language; repeat for several.")] = None,
+    age_group: Annotated[
+        list[str] | None, typer.Option(help="Only unknown, youth, adult or senior; repeat for several.")
+    ] = None,
+    live: Annotated[str, typer.Option(help="Live positions count beside or instead of places, or: ignore.")] = "beside",
+    fresh: Annotated[int, typer.Option(help="Seconds for which a live position counts.")] = 300,
+    nearest_to: Annotated[
+        list[str] | None,
+        typer.Option(help="LON,LAT from where nearest first counts; repeat for a line. [the circle's centre]"),
+    ] = None,
     wave: Annotated[int, typer.Option(min=0, help="Tell so many people per free operator at a time. [0: all]")] = 0,
     operators: Annotated[int, typer.Option(min=0, help="With --wave: how many operators are free now.")] = 1,
     follow: Annotated[bool, typer.Option("--follow", help="Show the counts until the action is over.")] = False,
@@ -248,14 +258,19 @@ def action_start(
 ) -> None:
     """Start an action in a circle."""
     now_ms = application.clock_ms()
-    request = wire.ActionRequest(
-        reference=reference or f"cli-{now_ms}",
-        kind=kind,
-        area=wire.Circle(lon=lon, lat=lat, radius_m=radius),
-        texts={language: text},
-        end_ms=now_ms + int(minutes * 60_000),
-        waves=wire.Waves(people=wave, free=operators) if wave else None,
-    )
+    body = {
+        "reference": reference or f"cli-{now_ms}",
+        "kind": kind,
+        "area": wire.Circle(lon=lon, lat=lat, radius_m=radius),
+        "texts": {language: text},
+        "end_ms": now_ms + int(minutes * 60_000),
+        "languages": speaks or None,
+        "age_groups": age_group or None,
+        "live": {"mode": live, "fresh_s": fresh},
+        "centre": _centre(nearest_to or []),
+        "waves": wire.Waves(people=wave, free=operators) if wave else None,
+    }
+    request = wire.decode_json(wire.encode_json(body), wire.ActionRequest)
     with Client(address, key) as engine:
         accepted = engine.start(request)
         channels = ", ".join(f"{count.people:,} by {count.channel}" for count in accepted.channels)
@@ -338,6 +353,17 @@ def simulate_providers(context: typer.Context) -> None:
 
 
 # --- inside -----------------------------------------------------------------------------------------------------------
+
+
+def _centre(spots: list[str]) -> wire.Centre | None:
+    """The point or the line of some `LON,LAT`."""
+    try:
+        line = [(float(lon), float(lat)) for lon, lat in (spot.split(",") for spot in spots)]
+    except ValueError:
+        raise Refused("field_invalid", "--nearest-to", detail="Each is LON,LAT in degrees, as 6.56,52.99.") from None
+    if len(line) > 1:
+        return wire.LineString(coordinates=line)
+    return wire.Point(coordinates=line[0]) if line else None
 
 
 def _follow(engine: Client, action: int) -> None:

@@ -7,6 +7,11 @@
         for view in fanout.follow(accepted.id):
             print(view.tallies[0].accepted)
 
+Who of the area is reached may be narrowed, and live positions weighed, in an action and its preview alike:
+
+    wire.PreviewRequest(…, languages=["nl"], age_groups=["adult"], live=wire.Live(mode="instead", fresh_s=60),
+                        centre=wire.Point(coordinates=(6.56, 52.99)))
+
 Rules:
 
 1. What the engine refuses is raised as `fanout.errors.Refused`, with the engine's code, sentence and place. When no
@@ -140,7 +145,7 @@ class Client:
         return self._call("DELETE", f"/v1/participants/{participant}", None, wire.Erased)
 
     def positions(self, positions: Sequence[wire.LivePosition]) -> wire.PositionsAccepted:
-        """Live positions."""
+        """Live positions: for a while they count beside people's places, or as an action's `live` has it."""
         request = wire.PositionsRequest(positions=list(positions))
         return self._call("POST", "/v1/positions", request, wire.PositionsAccepted)
 

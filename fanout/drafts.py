@@ -5,10 +5,14 @@ run the same checks, so what a preview shows is what a start does.
 
 Rules:
 
-1. Selecting and planning run in a thread, in one step on one view of the registry; their kernels release the GIL.
-2. A preview sorts nobody and cuts no batches: it counts in one unsorted pass, since it is called while a shape is being
+1. Aiming, selecting and planning run in a thread, in one step on one view of the registry; their kernels release the
+   GIL. Whoever is found for a preview is found by the same query for a start.
+2. How much ground a tenant may address is asked of the area as it is drawn, where nobody is selected yet but for the
+   people nearest to a point, who are what draws it.
+3. A preview sorts nobody and cuts no batches: it counts in one unsorted pass, since it is called while a shape is being
    dragged over a map.
-3. Nothing here remembers anything but caches that could be made again.
+4. Nothing here remembers anything but caches that could be made again: which district each place of the registry's
+   base is in, found for the next base before it is in force.
 """
 
 from __future__ import annotations
@@ -16,7 +20,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple, Protocol, TypeVar, TypeVarTuple
+from functools import partial
+from typing import Generic, NamedTuple, Protocol, TypeVar, TypeVarTuple
 
 import numpy as np
 import trio
@@ -24,22 +29,25 @@ import trio
 from fanout import limits, wire
 from fanout.channels import catalogue as channels
 from fanout.errors import Refused
+from fanout.geo import shapes
 from fanout.geo.areas import NamedAreas, Shape, shape_of
-from fanout.plan.batches import Cutting, cut
+from fanout.plan.batches import Cutting, cut, sizes
 from fanout.plan.eta import seconds_for, seconds_to_share
 from fanout.plan.policy import NO_CHANNEL, first_choice, mask_of, told_in
 from fanout.posts import Photos, PostPlanner
 from fanout.registry.registry import Registry
-from fanout.registry.view import View
-from fanout.selection.choose import choose
-from fanout.selection.drawn import drawn
-from fanout.selection.preview import Districts, by_kind, density, reach
-from fanout.selection.query import Query
+from fanout.registry.view import Part, View
+from fanout.selection.choose import Selection, choose
+from fanout.selection.districts import Districts
+from fanout.selection.drawn import circle_of, drawn
+from fanout.selection.preview import Reached, by_kind, density, reach
+from fanout.selection.query import Query, Spot
 from fanout.settings import KindSettings, Settings, TenantSettings
 from fanout.store.protocol import NewBatch
 
 Arguments = TypeVarTuple("Arguments")
 Answer = TypeVar("Answer")
+People = TypeVar("People", Selection, Reached)
 
 DISTRICTS = "municipality"
 """The kind of named areas by which a preview counts people, when areas of it are loaded."""
@@ -72,16 +80,21 @@ class Draft(NamedTuple):
 
 
 class _Checked(NamedTuple):
-    """What passed. `area`, `shape`: the ground; `query`: the people."""
+    """What passed of an action, but for its area."""
 
     kind: KindSettings
-    area: wire.Area
-    shape: Shape
     opened: list[str]
-    query: Query
     offered: tuple[str, ...]
     rights: TenantSettings
     photo: wire.Photo | None
+
+
+class _Aimed(NamedTuple, Generic[People]):
+    """`area`, `shape`: the ground; `people`: who is on it."""
+
+    area: wire.Area
+    shape: Shape
+    people: People
 
 
 class Drafter:
@@ -98,6 +111,7 @@ class Drafter:
         photos: Photos,
     ) -> None:
         self.paces = channels.paces(settings)
+        self._sizes = sizes(self.paces)
         self._settings = settings
         self._registry = registry
         self._boards = boards
@@ -107,18 +121,17 @@ class Drafter:
         self._photos = photos
         self._threads = trio.CapacityLimiter(4)
         self._districts: tuple[int, Districts] | None = None
+        registry.before_swap(self.prepare)
 
     async def draft(self, tenant: str, action: wire.Action) -> Draft:
         """Errors: every refusal of the kind, the tenant's rights, the times, the texts and the area."""
         _check_times(action.end_ms, self._clock_ms())
         view = self._registry.view()
-        checked = await self._check(tenant, action, view)
-        asked = action.waves
-        cutting = None if asked is None else Cutting(asked.people, asked.free, action.end_ms)
-        people, batches, version = await self.blocking(_select_and_plan, view, checked.query, checked.offered, cutting)
-        _check_people(people, checked.rights)
-        boards = await self._plan_boards(action, checked)
-        posts = await self._posts.plan(tenant, action, checked.shape)
+        checked = await self._check(tenant, action)
+        aimed, batches = await self.blocking(self._select_and_plan, tenant, action, checked, view)
+        people = len(aimed.people)
+        boards = await self._plan_boards(action, aimed.shape, checked.kind)
+        posts = await self._posts.plan(tenant, action, aimed.shape)
         if not people and not boards.boards and not posts:
             raise Refused("selection_empty", "area")
         counts: dict[str, int] = {}
@@ -126,12 +139,12 @@ class Drafter:
             name = wire.CHANNELS[batch.channel]
             counts[name] = counts.get(name, 0) + len(batch.rows)
         return Draft(
-            area=checked.area,
-            shape=checked.shape,
+            area=aimed.area,
+            shape=aimed.shape,
             lane=wire.LANES.index(action.lane or checked.kind.lane),
             people=people,
             batches=batches,
-            version=version,
+            version=aimed.people.version,
             photo=checked.photo,
             boards=boards,
             posts=posts,
@@ -144,9 +157,8 @@ class Drafter:
         if request.end_ms:
             _check_times(request.end_ms, self._clock_ms())
         view = self._registry.view()
-        checked = await self._check(tenant, request, view)
-        count = await self.blocking(_count, view, checked, self._districts_now, request.grid)
-        _check_people(count.people, checked.rights)
+        checked = await self._check(tenant, request)
+        count = await self.blocking(self._count, tenant, request, checked, view)
         people = {name: number for name, number in count.channels.items() if number}
         renderings = channels.renderings(request, list(people))
         parts_of = {(item.channel, item.language): item.parts for item in renderings}
@@ -154,7 +166,7 @@ class Drafter:
         return wire.Preview(
             people=count.people,
             channels=self.channel_counts(people),
-            boards=await self._plan_boards(request, checked),
+            boards=await self._plan_boards(request, count.shape, checked.kind),
             seconds_to_half=self.seconds_to(people, 0.5),
             seconds_to_most=self.seconds_to(people, 0.9),
             seconds_to_all=self.seconds_to(people, 1.0),
@@ -164,7 +176,7 @@ class Drafter:
             districts=count.districts,
             density=count.density,
             snapshot_version=view.version,
-            posts=await self._posts.plan(tenant, request, checked.shape),
+            posts=await self._posts.plan(tenant, request, count.shape),
         )
 
     def check_texts(
@@ -200,9 +212,9 @@ class Drafter:
 
     async def ground(self, tenant: str, action: wire.Action) -> tuple[wire.Area, Shape]:
         """Where boards show an action that was accepted, as an area and as a shape. Errors: those of the area."""
-        opened = self.open_channels(action)
-        area, shape, _ = await self.blocking(self._aim, tenant, action, opened, self._registry.view())
-        return area, shape
+        aim = partial(self._aim, tenant, action, self.open_channels(action), self._registry.view())
+        aimed = await self.blocking(aim, reach if isinstance(action.area, wire.Nearest) else _nobody)
+        return aimed.area, aimed.shape
 
     async def photo_if_kept(self, action: wire.Action) -> wire.Photo | None:
         """The photo of an action that was accepted; None when it has none, or it is gone."""
@@ -217,7 +229,7 @@ class Drafter:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    async def _check(self, tenant: str, action: wire.Action, view: View) -> _Checked:
+    async def _check(self, tenant: str, action: wire.Action) -> _Checked:
         kind = self._settings.kinds.get(action.kind)
         if kind is None:
             raise Refused("kind_unknown", "kind", kind=action.kind, known=", ".join(self._settings.kinds))
@@ -229,29 +241,89 @@ class Drafter:
             raise Refused("text_unfit", "channels", detail="none of the channels asked for is switched on")
         self.check_texts(action.texts, action.titles, opened, action.photo)
         photo = None if action.photo is None else await self.blocking(self._photos.photo, action.photo)
-        area, shape, query = await self.blocking(self._aim, tenant, action, opened, view)
-        size_km2 = query.shape.area_km2
-        if rights.area_km2_max and size_km2 > rights.area_km2_max:
-            raise Refused("area_too_large", "area", area_km2=size_km2, limit_km2=rights.area_km2_max)
-        return _Checked(kind, area, shape, opened, query, tuple(action.texts), rights, photo)
+        return _Checked(kind, opened, tuple(action.texts), rights, photo)
 
     def _aim(
-        self, tenant: str, action: wire.Action, opened: Sequence[str], view: View
-    ) -> tuple[wire.Area, Shape, Query]:
-        """The ground of an action, as an area and as a shape, and whom it is to reach. Blocking."""
-        shape = shape_of(action.area, self._areas)
-        query = Query(shape=shape, kind=action.kind, at_ms=self._clock_ms(), channels=mask_of(opened), tenant=tenant)
+        self,
+        tenant: str,
+        action: wire.Action,
+        opened: Sequence[str],
+        view: View,
+        find: Callable[[View, Query], People],
+        area_km2_max: float = 0.0,
+    ) -> _Aimed[People]:
+        """The ground of an action and whom it is to reach: `find` is called once, unless the ground is refused."""
+        query = self._query(tenant, action, opened)
+        shape = query.shape
+        if isinstance(action.area, wire.Nearest):
+            people = find(view, query)
+            area: wire.Area = circle_of(action.area, people.furthest_m)
+            shape = shape_of(area)
+            _check_ground(shape, area_km2_max)
+            return _Aimed(area, shape, people)
         area = drawn(view, query, action.area)
         if area is not action.area:
             shape = shape_of(area, self._areas)
-            if not isinstance(action.area, wire.Nearest):
-                query = replace(query, shape=shape)
-        return area, shape, query
+        _check_ground(shape, area_km2_max)
+        return _Aimed(area, shape, find(view, replace(query, shape=shape)))
 
-    async def _plan_boards(self, action: wire.Action, checked: _Checked) -> wire.BoardPlan:
+    def _query(self, tenant: str, action: wire.Action, opened: Sequence[str]) -> Query:
+        return Query(
+            shape=shape_of(action.area, self._areas),
+            kind=action.kind,
+            at_ms=self._clock_ms(),
+            channels=mask_of(opened),
+            tenant=tenant,
+            languages=None if action.languages is None else tuple(action.languages),
+            age_groups=None if action.age_groups is None else tuple(action.age_groups),
+            centre=_centre_of(action.centre),
+            live=action.live.mode,
+            live_fresh_ms=action.live.fresh_s * 1000,
+        )
+
+    def _select_and_plan(
+        self, tenant: str, action: wire.Action, checked: _Checked, view: View
+    ) -> tuple[_Aimed[Selection], list[NewBatch]]:
+        asked, offered = action.waves, checked.offered
+        aimed = self._aim(tenant, action, checked.opened, view, choose, checked.rights.area_km2_max)
+        rows = aimed.people.rows
+        _check_people(len(rows), checked.rights)
+        if asked is not None and len(rows) > limits.WAVES_MAX * asked.people:
+            waves = -(-len(rows) // asked.people)
+            raise Refused("waves_too_many", "waves.people", people=len(rows), size=asked.people, waves=waves,
+                          limit=limits.WAVES_MAX)  # fmt: skip
+        chosen = first_choice(view.take("preference", rows), mask_of(checked.opened))
+        assert not (chosen == NO_CHANNEL).any(), "the selection lets only those through who have an open channel"
+        languages = _told(view, offered)[view.take("language", rows)]
+        cutting = None if asked is None else Cutting(asked.people, asked.free, action.end_ms)
+        return aimed, cut(rows, view.take("generation", rows), chosen, languages, offered, self._sizes, cutting)
+
+    def _count(self, tenant: str, request: wire.PreviewRequest, checked: _Checked, view: View) -> _Count:
+        aimed = self._aim(tenant, request, checked.opened, view, reach, checked.rights.area_km2_max)
+        reached, offered = aimed.people, checked.offered
+        _check_people(len(reached), checked.rights)
+        kinds, people = by_kind(reached)
+        chosen = first_choice(kinds["preference"].astype(np.uint32), mask_of(checked.opened))
+        counts = np.zeros((256, len(offered)), np.int64)
+        np.add.at(counts, (chosen, _told(view, offered)[kinds["language"]]), people)
+        sms = wire.CHANNELS.index("sms")
+        return _Count(
+            shape=aimed.shape,
+            people=len(reached),
+            channels={name: int(counts[number].sum()) for number, name in enumerate(wire.CHANNELS)},
+            sms_languages={language: int(counts[sms, number]) for number, language in enumerate(offered)},
+            districts=self._districts_now().counts(reached),
+            density=_density(reached, request.grid),
+        )
+
+    async def _plan_boards(self, action: wire.Action, shape: Shape, kind: KindSettings) -> wire.BoardPlan:
         if not action.boards.show:
             return wire.BoardPlan()
-        return await self._boards.plan(action, checked.shape, checked.kind)
+        return await self._boards.plan(action, shape, kind)
+
+    def prepare(self, base: Part) -> None:
+        """Find the districts of a base's places, so that no preview waits for it. Blocking."""
+        self._districts_now().prepare(base.index)
 
     def _districts_now(self) -> Districts:
         """The districts that are loaded; made again when areas of the kind were imported. Called in a thread."""
@@ -262,6 +334,7 @@ class Drafter:
 
 
 class _Count(NamedTuple):
+    shape: Shape
     people: int
     channels: dict[str, int]
     sms_languages: dict[str, int]
@@ -269,49 +342,41 @@ class _Count(NamedTuple):
     density: wire.Density | None
 
 
-def _count(view: View, checked: _Checked, districts_now: Callable[[], Districts], grid: int) -> _Count:
-    reached = reach(view, checked.query)
-    kinds, people = by_kind(reached)
-    chosen = first_choice(kinds["preference"].astype(np.uint32), checked.query.channels)
-    offered = checked.offered
-    counts = np.zeros((256, len(offered)), np.int64)
-    np.add.at(counts, (chosen, _told(view, offered)[kinds["language"]]), people)
-    sms = wire.CHANNELS.index("sms")
-    drawn = None
-    if grid:
-        cells = density(reached, columns=grid, rows=grid)
-        drawn = wire.Density(
-            west=cells.west, south=cells.south, east=cells.east, north=cells.north, people=cells.people.tolist()
-        )
-    return _Count(
-        people=len(reached),
-        channels={name: int(counts[number].sum()) for number, name in enumerate(wire.CHANNELS)},
-        sms_languages={language: int(counts[sms, number]) for number, language in enumerate(offered)},
-        districts=districts_now().counts(view, reached),
-        density=drawn,
+def _nobody(view: View, query: Query) -> Selection:
+    """Finds nobody: for those who want to know the ground only."""
+    return Selection(np.empty(0, np.uint32), np.empty(0, np.float32), view.version)
+
+
+def _centre_of(centre: wire.Centre | None) -> Spot | tuple[Spot, ...] | None:
+    """From where distances count. Errors: `Refused("area_coordinate_range" | "area_coordinate_not_finite")`."""
+    match centre:
+        case wire.Point(coordinates=(lon, lat)):
+            shapes.fixed_point(lon, lat, "centre.coordinates")
+            return lon, lat
+        case wire.LineString(coordinates=line):
+            for at, (lon, lat) in enumerate(line):
+                shapes.fixed_point(lon, lat, f"centre.coordinates[{at}]")
+            return tuple(line)
+    return None
+
+
+def _density(reached: Reached, grid: int) -> wire.Density | None:
+    if not grid:
+        return None
+    cells = density(reached, columns=grid, rows=grid)
+    return wire.Density(
+        west=cells.west, south=cells.south, east=cells.east, north=cells.north, people=cells.people.tolist()
     )
-
-
-def _select_and_plan(
-    view: View, query: Query, offered: tuple[str, ...], waves: Cutting | None
-) -> tuple[int, list[NewBatch], int]:
-    selection = choose(view, query)
-    rows = selection.rows
-    if waves is not None and len(rows) > limits.WAVES_MAX * waves.people:
-        count = -(-len(rows) // waves.people)
-        raise Refused(
-            "waves_too_many", "waves.people", people=len(rows), size=waves.people, waves=count, limit=limits.WAVES_MAX
-        )
-    chosen = first_choice(view.take("preference", rows), query.channels)
-    assert not (chosen == NO_CHANNEL).any(), "the selection lets only those through who have an open channel"
-    languages = _told(view, offered)[view.take("language", rows)]
-    batches = cut(rows, view.take("generation", rows), chosen, languages, offered, waves)
-    return len(rows), batches, selection.version
 
 
 def _told(view: View, offered: tuple[str, ...]) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
     """uint8[languages of the view]: the number of the offered language that each is told in."""
     return np.array([offered.index(told_in(wanted, offered)) for wanted in view.languages], np.uint8)
+
+
+def _check_ground(shape: Shape, area_km2_max: float) -> None:
+    if area_km2_max and shape.area_km2 > area_km2_max:
+        raise Refused("area_too_large", "area", area_km2=shape.area_km2, limit_km2=area_km2_max)
 
 
 def _check_people(people: int, rights: TenantSettings) -> None:

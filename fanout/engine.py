@@ -295,6 +295,7 @@ class Engine:
 
     async def warm(self) -> None:
         """Work out an action for everyone and one for a small circle, without effect: what is lazy is then loaded."""
+        await self._blocking(self._drafter.prepare, self._registry.view().base)
         tenant, kind = next(iter(self._settings.tenants)), next(iter(self._settings.kinds))
         areas: tuple[wire.Area, ...] = (wire.Everyone(), wire.Circle(lon=0.0, lat=0.0, radius_m=1_000.0))
         for area in areas:

@@ -21,6 +21,7 @@ VERTICES_MAX: Final = 10_000  # the finest Dutch municipality has 1,500; validit
 AREA_DEPTH_MAX: Final = 8  # union of intersection of …; deeper is a mistake or an attack
 AREA_PARTS_MAX: Final = 1_000
 CORRIDOR_VERTICES_MAX: Final = 1_000  # each arc is a query of its own, and each person's distance is to all of them
+CENTRE_VERTICES_MAX: Final = 1_000  # of a line that orders people: as a corridor's
 RADIUS_M_MAX: Final = 20_037_508.0  # half the equator: a circle of this radius is the whole world
 
 # --- participants ---------------------------------------------------------------------------------------------------
@@ -30,6 +31,7 @@ ADDRESSES_PER_PARTICIPANT_MAX: Final = 8
 ADDRESS_CHARS_MAX: Final = 4_096  # a Web Push subscription is about 350, an FCM token 163
 KINDS_MAX: Final = 32  # one bit each in a uint32 column
 TENANTS_MAX: Final = 32  # one bit each in a uint32 column
+LIVE_FRESH_S_MAX: Final = 86_400  # of a live position that may count; `registry.position_ttl_s` ends them sooner
 DELTA_ROWS_MAX: Final = 16_384  # people changed since the base was made: each change copies them, ~10 ms of one core
 PARTICIPANTS_MAX: Final = 2**31  # rows are uint32; half of it leaves room for sentinels
 
@@ -38,6 +40,10 @@ BATCH_ROWS_MAX: Final = 2_048  # the window of unknowns after a crash, and what 
 BATCH_ROWS_FIRST: Final = 64  # the first batches are small, so that the first message does not wait for a big one
 WAVES_MAX: Final = 10_000  # of one action; each is a batch or more; who needs more shall take larger ones
 SMS_BATCH_ROWS_MAX: Final = 500  # rows of a batch that rings twice: smaller, as they become unknown, not resent
+BATCH_S: Final = (
+    1.0  # of its provider's quota in a batch that rings twice: what a crash leaves unknown, a turn's length
+)
+BATCH_ROWS_LEAST: Final = 8  # however slow the provider: each batch costs the ledger some commits
 ACTION_HOURS_MAX: Final = 72
 STORE_WAIT_S_MAX: Final = (
     10.0  # a writer waits this long for its turn; the longest commit, a national close, takes 0.1 s

@@ -21,6 +21,48 @@ from msgspec import Meta
 
 from fanout import limits
 from fanout.errors import Refused
+from fanout.wire_areas import (
+    Area as Area,
+)
+from fanout.wire_areas import (
+    Centre as Centre,
+)
+from fanout.wire_areas import (
+    Circle as Circle,
+)
+from fanout.wire_areas import (
+    Corridor as Corridor,
+)
+from fanout.wire_areas import (
+    Difference as Difference,
+)
+from fanout.wire_areas import (
+    Everyone as Everyone,
+)
+from fanout.wire_areas import (
+    Intersection as Intersection,
+)
+from fanout.wire_areas import (
+    LineString as LineString,
+)
+from fanout.wire_areas import (
+    MultiPolygon as MultiPolygon,
+)
+from fanout.wire_areas import (
+    Named as Named,
+)
+from fanout.wire_areas import (
+    Nearest as Nearest,
+)
+from fanout.wire_areas import (
+    Point as Point,
+)
+from fanout.wire_areas import (
+    Polygon as Polygon,
+)
+from fanout.wire_areas import (
+    Union as Union,
+)
 from fanout.wire_boards import (
     BoardCapability as BoardCapability,
 )
@@ -65,12 +107,11 @@ Outcome: TypeAlias = Literal["direct", "indirect", "none"]
 
 Ident = Annotated[str, Meta(min_length=1, max_length=limits.PARTICIPANT_ID_CHARS_MAX, pattern=r"^[A-Za-z0-9._:@-]+$")]
 Reference = Annotated[str, Meta(min_length=1, max_length=limits.REFERENCE_CHARS_MAX)]
+AgeGroup: TypeAlias = Literal["unknown", "youth", "adult", "senior"]
 Language = Annotated[str, Meta(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})?$")]
 Text = Annotated[str, Meta(min_length=1, max_length=limits.TEXT_CHARS_MAX)]
 Texts = Annotated[dict[Language, Text], Meta(min_length=1, max_length=limits.LANGUAGES_MAX)]
 PhotoHash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
-Position = tuple[float, float]
-"""Longitude, latitude."""
 
 
 class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -80,78 +121,6 @@ class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class Output(msgspec.Struct, frozen=True, kw_only=True):
     """What we answer. Fields may be added; readers ignore those they do not know."""
 
-
-# --- areas ----------------------------------------------------------------------------------------------------------
-
-
-class Circle(Input, frozen=True, kw_only=True, tag="Circle", tag_field="type"):
-    """All within `radius_m` great-circle metres of the centre, the rim included."""
-
-    lon: float
-    lat: float
-    radius_m: float
-
-
-class Polygon(Input, frozen=True, kw_only=True, tag="Polygon", tag_field="type"):
-    """GeoJSON: rings of positions, the outer one first, then holes. Border points are inside."""
-
-    coordinates: list[list[Position]]
-
-
-class MultiPolygon(Input, frozen=True, kw_only=True, tag="MultiPolygon", tag_field="type"):
-    """GeoJSON: a list of polygons."""
-
-    coordinates: list[list[list[Position]]]
-
-
-class Everyone(Input, frozen=True, kw_only=True, tag="Everyone", tag_field="type"):
-    """Every participant, wherever they are."""
-
-
-class Named(Input, frozen=True, kw_only=True, tag="Named", tag_field="type"):
-    """An imported area by its kind and its name or code: `("municipality", "Assen")`, `("country", "BEL")`."""
-
-    kind: Annotated[str, Meta(min_length=1, max_length=40)]
-    name: Annotated[str, Meta(min_length=1, max_length=120)]
-
-
-class Nearest(Input, frozen=True, kw_only=True, tag="Nearest", tag_field="type"):
-    """The `count` people nearest to a point."""
-
-    lon: float
-    lat: float
-    count: Annotated[int, Meta(ge=1, le=10_000_000)]
-
-
-class Corridor(Input, frozen=True, kw_only=True, tag="Corridor", tag_field="type"):
-    """All within `radius_m` great-circle metres of a line, as an escape route."""
-
-    line: Annotated[list[Position], Meta(min_length=2)]
-    radius_m: float
-
-
-class Union(Input, frozen=True, kw_only=True, tag="Union", tag_field="type"):
-    """What is in any of the areas."""
-
-    of: Annotated[list[Area], Meta(min_length=1, max_length=limits.AREA_PARTS_MAX)]
-
-
-class Intersection(Input, frozen=True, kw_only=True, tag="Intersection", tag_field="type"):
-    """What is in all of the areas."""
-
-    of: Annotated[list[Area], Meta(min_length=1, max_length=limits.AREA_PARTS_MAX)]
-
-
-class Difference(Input, frozen=True, kw_only=True, tag="Difference", tag_field="type"):
-    """What is in `of` and not in `without`."""
-
-    of: Area
-    without: Area
-
-
-Area: TypeAlias = (
-    Circle | Polygon | MultiPolygon | Everyone | Named | Nearest | Corridor | Union | Intersection | Difference
-)
 
 # --- participants ---------------------------------------------------------------------------------------------------
 
@@ -194,7 +163,7 @@ class Participant(Input, frozen=True, kw_only=True):
     addresses: Annotated[list[Address], Meta(max_length=limits.ADDRESSES_PER_PARTICIPANT_MAX)]
     language: Language = "nl"
     timezone: Annotated[str, Meta(max_length=64)] = "Europe/Amsterdam"
-    age_group: Literal["unknown", "youth", "adult", "senior"] = "unknown"
+    age_group: AgeGroup = "unknown"
     kinds: Annotated[list[str], Meta(max_length=limits.KINDS_MAX)] | None = None
     tenants: Annotated[list[str], Meta(max_length=limits.TENANTS_MAX)] | None = None
 
@@ -270,8 +239,24 @@ class Waves(Input, frozen=True, kw_only=True):
     answer_s: Annotated[int, Meta(ge=1, le=3_600)] = 60
 
 
+class Live(Input, frozen=True, kw_only=True):
+    """How live positions count: whose phone was in the area within the last `fresh_s` seconds.
+
+    `beside`: such a position is one more place of theirs, so those who live there and those who are there both hear of
+    it. `instead`: who has a fresh position is where it is and nowhere else. `ignore`: registered places alone.
+    """
+
+    mode: Literal["beside", "instead", "ignore"] = "beside"
+    fresh_s: Annotated[int, Meta(ge=1, le=limits.LIVE_FRESH_S_MAX)] = 300
+
+
 class Action(Input, frozen=True, kw_only=True):
-    """What an operator wants made known, where, and until when."""
+    """What an operator wants made known, where, to whom, and until when.
+
+    Whom, beside those who want this kind from this tenant and can be reached: `languages` are ranges as RFC 4647 has
+    them (`nl` is also `nl-BE`), `age_groups` as people gave them; None: all. `live`: see there. Nearest first counts
+    from `centre`, a point or a line; None: from what the area suggests, a corridor's own line or the middle.
+    """
 
     kind: Annotated[str, Meta(min_length=1, max_length=40)]
     area: Area
@@ -280,6 +265,10 @@ class Action(Input, frozen=True, kw_only=True):
     end_ms: int
     lane: Lane | None = None
     channels: list[ActionChannel] | None = None
+    languages: Annotated[list[Language], Meta(min_length=1, max_length=limits.LANGUAGES_MAX)] | None = None
+    age_groups: Annotated[list[AgeGroup], Meta(min_length=1, max_length=4)] | None = None
+    live: Live = Live()
+    centre: Centre | None = None
     photo: PhotoHash | None = None
     operator: Annotated[str, Meta(max_length=64)] = ""
     call_number: Annotated[str, Meta(max_length=24)] = ""

@@ -24,6 +24,7 @@ from fanout.store.writer import open_writer
 
 HOUR_MS = 3_600_000
 HERE = wire.Circle(lon=5.0, lat=52.0, radius_m=1_000)
+FAR_NEAREST = wire.Union(of=[wire.Circle(lon=5.0, lat=52.0, radius_m=1), wire.Nearest(lon=5.1, lat=52.0, count=20)])
 
 
 class RecordedBoards:
@@ -240,7 +241,11 @@ async def test_an_action_expires_at_its_end(tmp_path: Path) -> None:
         ("village", {}, "not_permitted"),
         ("village", {"kind": "fire"}, "area_too_large"),
         ("village", {"kind": "fire", "area": wire.Circle(lon=5.0, lat=52.0, radius_m=400)}, "selection_too_large"),
+        ("village", {"kind": "fire", "area": wire.Nearest(lon=5.1, lat=52.0, count=1_000_000)}, "area_too_large"),
+        ("village", {"kind": "fire", "area": FAR_NEAREST}, "area_too_large"),
+        ("village", {"kind": "fire", "area": wire.Nearest(lon=5.0, lat=52.0, count=5)}, "selection_too_large"),
         ("police", {"kind": "party"}, "kind_unknown"),
+        ("police", {"centre": wire.Point(coordinates=(5.0, 92.0))}, "area_coordinate_range"),
         ("police", {"end_ms": 1}, "end_in_the_past"),
         ("police", {"channels": ["voice"]}, "text_unfit"),
         ("police", {"area": wire.Named(kind="municipality", name="Atlantis")}, "area_unknown"),
@@ -253,6 +258,64 @@ async def test_what_is_refused_left_nothing(tmp_path: Path, tenant: str, changes
         assert caught.value.code == code
         assert room.store.actions() == []
         assert room.boards.shown == {}
+
+
+async def test_a_tenant_may_reach_the_nearest_in_its_ground(tmp_path: Path) -> None:
+    """Three people within 14 metres are a circle of a thousandth of a square kilometre."""
+    async with open_room(tmp_path) as room:
+        nearest = room.request(kind="fire", area=wire.Nearest(lon=5.0, lat=52.0, count=3))
+        assert (await room.engine.start("village", nearest)).people == 3
+
+
+@pytest.mark.parametrize(
+    ("filters", "told"),
+    [
+        ({}, ["home", "belgian", "english", "senior", "away", "here"]),
+        ({"languages": ["nl"]}, ["home", "belgian", "senior", "away", "here"]),
+        ({"languages": ["nl-BE", "en"]}, ["belgian", "english"]),
+        ({"age_groups": ["senior", "youth"]}, ["senior"]),
+        ({"live": wire.Live(mode="ignore")}, ["home", "belgian", "english", "senior", "away"]),
+        ({"live": wire.Live(mode="instead")}, ["home", "belgian", "english", "senior", "here"]),
+        ({"live": wire.Live(fresh_s=1)}, ["home", "belgian", "english", "senior", "away"]),
+        ({"centre": wire.Point(coordinates=(5.004, 52.0))}, ["away", "senior", "here", "english", "belgian", "home"]),
+        (
+            {"centre": wire.LineString(coordinates=[(5.0018, 51.9), (5.0018, 52.1)])},
+            ["english", "belgian", "senior", "home", "away", "here"],
+        ),
+        ({"area": wire.Nearest(lon=5.0, lat=52.0, count=2), "languages": ["en", "nl-BE"]}, ["belgian", "english"]),
+    ],
+)
+async def test_an_action_reaches_whom_it_asks_for_and_its_preview_says_so(
+    tmp_path: Path, filters: dict[str, Any], told: list[str]
+) -> None:
+    """Homes stand a thousandth of a degree apart; `away` is far from hers, and `here` has come from afar."""
+    traits: dict[str, dict[str, Any]] = {
+        "home": {}, "belgian": {"language": "nl-BE"}, "english": {"language": "en"}, "senior": {"age_group": "senior"},
+        "away": {}, "here": {},
+    }  # fmt: skip
+    people = [
+        wire.Participant(
+            id=name,
+            places=[wire.Place(lon=6.0 if name == "here" else 5.0 + number / 1000, lat=52.0)],
+            addresses=[wire.Address(channel="sms", value=f"+3161234{number:04}")],
+            **trait,
+        )
+        for number, (name, trait) in enumerate(traits.items())
+    ]
+    async with open_room(tmp_path, people=0) as room:
+        await trio.to_thread.run_sync(room.registry.upsert, people)
+        seen = [
+            wire.LivePosition(id="away", lon=7.0, lat=52.0, at_ms=room.now_ms - 20_000),
+            wire.LivePosition(id="here", lon=5.0055, lat=52.0, at_ms=room.now_ms - 20_000),
+        ]
+        await trio.to_thread.run_sync(room.registry.positions, seen, room.now_ms)
+        one_text = {"texts": {"nl": "Vermist."}, "boards": wire.BoardOptions(show=False)}
+        request = room.request(**one_text, **filters)
+        fields = {name: getattr(request, name) for name in wire.PreviewRequest.__struct_fields__ if name != "grid"}
+        preview = await room.engine.preview("police", wire.PreviewRequest(**fields))
+        accepted = await room.engine.start("police", request)
+        assert room.registry.view().id_of(np.array(room.send([Event.ACCEPT]))) == told
+        assert (preview.people, preview.channels) == (accepted.people, accepted.channels)
 
 
 async def test_an_action_that_would_reach_nobody_is_refused(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ class LiveView:
 
     `base` is over rows; `base_at_ms` int64[n], when a row's position in it was measured, `NEVER` without one.
     `moved` uint8[m], not 0: look in the delta. `delta_rows` uint32[k] ascending, `delta_at_ms` int64[k]; `delta` is
-    over their numbers 0 … k-1.
+    over their numbers 0 … k-1. What was measured more than `expires_ms` ago counts for nothing.
     """
 
     base: PlaceIndex
@@ -46,6 +46,7 @@ class LiveView:
     delta: PlaceIndex
     delta_rows: Rows
     delta_at_ms: Times
+    expires_ms: int
 
     def __len__(self) -> int:
         return int((self.base_at_ms != NEVER).sum()) + len(self.delta)
@@ -103,6 +104,7 @@ class LivePositions:
             delta,
             _sealed(self._delta_rows.copy()),
             _sealed(at_ms),
+            self.expires_ms,
         )
 
     def _move(self, rows: NDArray[np.int64]) -> None:

@@ -43,7 +43,7 @@ from fanout.registry.hygiene import Hygiene
 from fanout.registry.live import LivePositions
 from fanout.registry.packed import Overlay, Packed
 from fanout.registry.replica import Replica
-from fanout.registry.view import Rows, View
+from fanout.registry.view import Part, Rows, View
 from fanout.store.protocol import Log
 
 COMPACT_AFTER_CHANGES: Final = 100_000
@@ -71,6 +71,7 @@ class Registry:
         self._snapshot_version = 0
         self._hygiene = Hygiene()
         self._addresses: Replica | None = None  # opened when there is something to compare
+        self._before_swap: list[Callable[[Part], None]] = []
         empty = views.empty_part()
         self._view = View(
             0, 0, 0, numbering.frozen(), empty, views.empty_part(np.empty(0, np.uint32)), np.zeros(0, np.uint8)
@@ -141,6 +142,11 @@ class Registry:
             "snapshot_version": self._snapshot_version,
             "log_entries": self._sequence - self._snapshot_sequence,
         }
+
+    def before_swap(self, prepare: Callable[[Part], None]) -> None:
+        """Have `prepare` called with every new base before readers meet it, in the thread that made it: what is kept
+        of a base beside it can be ready when it is in force."""
+        self._before_swap.append(prepare)
 
     def dropped(self) -> dict[tuple[str, str], int]:
         """How many dead addresses were dropped in all, by channel and reason."""
@@ -314,6 +320,7 @@ class Registry:
                 view = self._view
                 self._written = []
             base = views.merged(view)
+            self._prepare(base)
             with self._lock:
                 self._view = views.rebased(self._view, base, _joined(self._written))
                 self._written = []
@@ -430,6 +437,7 @@ class Registry:
             version=view.version, sequence=sequence, people=view.people, hygiene=taken_in,
         )  # fmt: skip
         found = snapshot.load(self._folder, view.version, verify=False)
+        self._prepare(found.part)
         with self._lock:
             now = self._view if self._view.version > view.version else view
             written = _joined(self._written)
@@ -439,6 +447,10 @@ class Registry:
             self._snapshot_sequence, self._snapshot_version = sequence, view.version
         self._log.trim(entries.STREAM, upto=sequence)
         snapshot.remove_others(self._folder, view.version)
+
+    def _prepare(self, base: Part) -> None:
+        for prepare in self._before_swap:
+            prepare(base)
 
     def _changed(self, rows: Rows) -> None:
         self._written.append(rows)

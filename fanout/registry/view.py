@@ -175,6 +175,11 @@ class View:
         out[changed] = self.delta.people[slots[changed]]
         return out
 
+    def numbers(self, rows: Rows) -> tuple[tuple[Part, NDArray[np.int64]], ...]:
+        """The rows' people by part: their numbers there, int64[m] each. The rows were given out."""
+        slots = self._slots(rows)
+        return (self.base, rows[slots < 0].astype(np.int64)), (self.delta, slots[slots >= 0])
+
     def row_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """int64[n]: the row of each id, -1 if it is not registered."""
         return self.rows_of(packed.of_texts(ids))

@@ -1,4 +1,4 @@
-"""The one pass of a selection: candidates in, keys out. The only numba of this package.
+"""The one pass of a selection: candidates in, keys out. Order is for `ordering`.
 
 For every place in the runs of a shape: is its person current, wanted, reachable, and the place's hours in force; and
 how far is it. What passes becomes one uint64: the float32 distance's bits above (for distances, which are not negative,
@@ -7,6 +7,10 @@ deterministic.
 
 People and places that filters cannot tell apart are of one kind, and a query judges each kind once (`want`); a
 candidate then costs a sequential read and a look into a small table. Neighbours have neighbouring rows, for the rest.
+
+`centre` is what distances count from (`query.Centre`): a point, a line of great-circle arcs, or neither. Of a line,
+blocks of arcs have a bounding sphere, and the arc that was nearest to the candidate before is asked first, as
+candidates come in the order of the map: most blocks are passed over.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import math
 import numpy as np
 from numba import njit
 
-from fanout.geo.kernels import haversine, haversine_near, line_distance_rad, wrap
+from fanout.geo.kernels import haversine, haversine_near, wrap
 
 _EARTH_M = 6_371_008.8
 _RAD = math.pi / 180 / 10_000_000
@@ -26,6 +30,7 @@ _NEAR_LAT_RAD = 1.35
 _jit = njit(cache=True, nogil=True)
 
 FLAG_ERASED = 1
+ARCS_A_BLOCK = 8
 NO_ROWS = np.zeros(0, np.uint32)
 NO_ROWS.setflags(write=False)
 _NEVER = np.int64(-(2**63))
@@ -58,15 +63,18 @@ def want(
 
 
 @_jit
-def _metres(lon, lat, lon0, lat0, sin0, cos0, line):
-    """Distance from the centre, or from the line if there is one; 0 if there is neither (`lat0` beyond the pole)."""
-    if line.shape[0]:
-        return _EARTH_M * line_distance_rad(lon, lat, line)
-    if lat0 > 900_000_000:
+def _metres(lon, lat, centre, sin0, cos0, last):
+    """Distance from the centre's line if it has one, else from its point; 0 if it has neither (`lat` beyond the pole).
+
+    `sin0`, `cos0`: of the point's latitude. `last` int64[1]: the arc that was nearest to the point before.
+    """
+    if centre.arcs.shape[0]:
+        return _line_metres(lon, lat, centre.arcs, centre.blocks, last)
+    if centre.lat > 900_000_000:
         return 0.0
-    dlon = wrap(np.int64(lon) - lon0) * _RAD
-    dlat = (np.int64(lat) - lat0) * _RAD
-    lat0_rad = lat0 * _RAD
+    dlon = wrap(np.int64(lon) - centre.lon) * _RAD
+    dlat = (np.int64(lat) - centre.lat) * _RAD
+    lat0_rad = centre.lat * _RAD
     if abs(dlon) < _NEAR_RAD and abs(dlat) < _NEAR_RAD and abs(lat0_rad) < _NEAR_LAT_RAD:
         a = haversine_near(dlon, dlat, sin0, cos0)
         # the arc sine's series: the first term left out is below 1e-14 of the whole
@@ -76,9 +84,46 @@ def _metres(lon, lat, lon0, lat0, sin0, cos0, line):
 
 
 @_jit
+def _line_metres(lon, lat, arcs, blocks, last):
+    """Distance from a line (see `query.line_of`): chords are compared, and only the shortest becomes metres."""
+    la, lo = lat * _RAD, lon * _RAD
+    x, y, z = math.cos(la) * math.cos(lo), math.cos(la) * math.sin(lo), math.sin(la)
+    best = _arc_chord2(x, y, z, arcs, last[0])
+    chord = math.sqrt(best)
+    for block in range(blocks.shape[0]):
+        dx, dy, dz = x - blocks[block, 0], y - blocks[block, 1], z - blocks[block, 2]
+        if math.sqrt(dx * dx + dy * dy + dz * dz) - blocks[block, 3] > chord:
+            continue
+        for arc in range(block * ARCS_A_BLOCK, min(arcs.shape[0], (block + 1) * ARCS_A_BLOCK)):
+            found = _arc_chord2(x, y, z, arcs, arc)
+            if found < best:
+                best = found
+                chord = math.sqrt(best)
+                last[0] = arc
+    return 2.0 * _EARTH_M * math.asin(min(1.0, 0.5 * chord))
+
+
+@_jit
+def _arc_chord2(x, y, z, arcs, arc):
+    """The square of the shortest chord from a unit vector to an arc: cross-track beside it, else to the nearer end."""
+    ax, ay, az = x - arcs[arc, 0], y - arcs[arc, 1], z - arcs[arc, 2]
+    bx, by, bz = x - arcs[arc, 3], y - arcs[arc, 4], z - arcs[arc, 5]
+    best = min(ax * ax + ay * ay + az * az, bx * bx + by * by + bz * bz)
+    if (
+        arcs[arc, 15] > 0.0
+        and arcs[arc, 9] * x + arcs[arc, 10] * y + arcs[arc, 11] * z >= 0.0
+        and arcs[arc, 12] * x + arcs[arc, 13] * y + arcs[arc, 14] * z >= 0.0
+    ):
+        sine = arcs[arc, 6] * x + arcs[arc, 7] * y + arcs[arc, 8] * z
+        square = min(1.0, sine * sine)
+        best = min(best, 2.0 * square / (1.0 + math.sqrt(1.0 - square)))
+    return best
+
+
+@_jit
 def choose_places(
     runs, lon, lat, persons, kinds, wanted, stale, row_of, excluded,
-    live_at_ms, moved, moved_rows, moved_at_ms, since_ms, lon0, lat0, line, out_rows, out_metres,
+    live_at_ms, moved, moved_rows, moved_at_ms, since_ms, centre, out_rows, out_metres,
 ):  # fmt: skip
     """Keys of one part's places; returns how many were written.
 
@@ -88,7 +133,8 @@ def choose_places(
     `located_ms`). `out_rows` uint32[2 n] and `out_metres` float32[2 n] are two views of the keys: the low and high
     halves.
     """
-    sin0, cos0 = math.sin(lat0 * _RAD), math.cos(lat0 * _RAD)
+    sin0, cos0 = math.sin(centre.lat * _RAD), math.cos(centre.lat * _RAD)
+    last = np.zeros(1, np.int64)
     count = 0
     for r in range(runs.shape[0]):
         for i in range(runs[r, 0], runs[r, 1]):
@@ -103,7 +149,7 @@ def choose_places(
             if moved.size and located_ms(row, live_at_ms, moved, moved_rows, moved_at_ms) >= since_ms:
                 continue
             out_rows[2 * count] = row
-            out_metres[2 * count + 1] = _metres(lon[i], lat[i], lon0, lat0, sin0, cos0, line)
+            out_metres[2 * count + 1] = _metres(lon[i], lat[i], centre, sin0, cos0, last)
             count += 1
     return count
 
@@ -126,35 +172,23 @@ def located_ms(row, live_at_ms, moved, moved_rows, moved_at_ms):
 
 
 @_jit
-def fresh_positions(runs, rows, at_ms, moved, since_ms, out):
-    """Positions in the runs measured not before `since_ms` and not moved since: their places in the index."""
-    count = 0
-    for r in range(runs.shape[0]):
-        for i in range(runs[r, 0], runs[r, 1]):
-            number = rows[i]
-            if at_ms[number] >= since_ms and not (moved.size and moved[number]):
-                out[count] = i
-                count += 1
-    return count
-
-
-@_jit
 def reached_places(
-    runs, lon, lat, persons, kinds, wanted, stale, row_of, excluded, people, lon0, lat0, line, single,
-    out_rows, out_places, out_metres,
+    runs, lon, lat, persons, kinds, wanted, stale, row_of, excluded, people,
+    live_at_ms, moved, moved_rows, moved_at_ms, since_ms, centre, single, measured, out_rows, out_places, out_metres,
 ):  # fmt: skip
     """As `choose_places` without order: each person once, with the position of the place that decides; returns how
     many.
 
-    `people`: how many the part has; `single`: none of them has two places, so nothing is measured. `out_*` of as many
-    as there are candidates.
+    `people`: how many the part has; `single`: none of them has two places. Only who has several is measured, unless
+    all are to be (`measured`). `out_*` of as many as there are candidates.
     """
     twice = np.zeros(0 if single else (people >> 6) + 1, np.uint64)
     if not single:
         _mark_twice(runs, persons, kinds, wanted, twice)
     met = np.zeros(twice.size, np.uint64)
     slots = np.empty(0 if single else people, np.uint32)  # of those met, if they are to be met again
-    sin0, cos0 = math.sin(lat0 * _RAD), math.cos(lat0 * _RAD)
+    sin0, cos0 = math.sin(centre.lat * _RAD), math.cos(centre.lat * _RAD)
+    last = np.zeros(1, np.int64)
     count = 0
     for r in range(runs.shape[0]):
         for i in range(runs[r, 0], runs[r, 1]):
@@ -166,21 +200,63 @@ def reached_places(
             row = row_of[number] if row_of.size else number
             if row < excluded.size and excluded[row]:
                 continue
+            if moved.size and located_ms(row, live_at_ms, moved, moved_rows, moved_at_ms) >= since_ms:
+                continue
             slot = count
-            if twice.size and twice[number >> 6] >> np.uint64(number & 63) & np.uint64(1):
-                metres = np.float32(_metres(lon[i], lat[i], lon0, lat0, sin0, cos0, line))
-                word, bit = number >> 6, np.uint64(1) << np.uint64(number & 63)
-                if met[word] & bit:
-                    slot = np.int64(slots[number])
-                    if metres >= out_metres[slot]:
-                        continue
-                met[word] |= bit
-                slots[number] = slot
+            several = twice.size and twice[number >> 6] >> np.uint64(number & 63) & np.uint64(1)
+            if measured or several:
+                metres = np.float32(_metres(lon[i], lat[i], centre, sin0, cos0, last))
+                if several:
+                    word, bit = number >> 6, np.uint64(1) << np.uint64(number & 63)
+                    if met[word] & bit:
+                        slot = np.int64(slots[number])
+                        if metres >= out_metres[slot]:
+                            continue
+                    met[word] |= bit
+                    slots[number] = slot
                 out_metres[slot] = metres
             out_rows[slot] = row
             out_places[slot] = i
             count += slot == count
     return count
+
+
+@_jit
+def nearer_of_both(rows, places, metres, measured, lon, lat, centre, live_rows, live_metres, live_kept):
+    """Who was reached by a place and by a live position: the nearer decides, the place where they are as near.
+
+    `rows`, `places` uint32[n], `metres` float32[n] of one part (`reached_places`; `metres` is right where `measured`);
+    those for whom the live position decides are taken out, in place; returns how many are left. `live_kept` uint8[m]
+    becomes 0 for those for whom the place does. `live_rows` each once.
+    """
+    size = 16
+    while size < 2 * live_rows.size:
+        size *= 2
+    table = np.zeros(size, np.uint32)
+    for slot in range(live_rows.size):
+        at = (np.uint64(live_rows[slot]) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)) & np.uint64(size - 1)
+        while table[at]:
+            at = (at + np.uint64(1)) & np.uint64(size - 1)
+        table[at] = slot + 1
+    sin0, cos0 = math.sin(centre.lat * _RAD), math.cos(centre.lat * _RAD)
+    last = np.zeros(1, np.int64)
+    kept = 0
+    for i in range(rows.size):
+        row = rows[i]
+        at = (np.uint64(row) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)) & np.uint64(size - 1)
+        while table[at] and live_rows[table[at] - 1] != row:
+            at = (at + np.uint64(1)) & np.uint64(size - 1)
+        if table[at]:
+            slot = table[at] - 1
+            if not measured:
+                place = places[i]
+                metres[i] = _metres(lon[place], lat[place], centre, sin0, cos0, last)
+            if live_metres[slot] < metres[i]:
+                continue
+            live_kept[slot] = 0
+        rows[kept], places[kept], metres[kept] = row, places[i], metres[i]
+        kept += 1
+    return kept
 
 
 @_jit
@@ -200,9 +276,10 @@ def _mark_twice(runs, persons, kinds, wanted, twice):
 def count_cells(lon, lat, west, south, width, height, out):
     """Count points into `out` uint32[rows, columns] over a box of `width` by `height` fixed-point units."""
     rows, columns = out.shape
+    across, up = columns / width, rows / height  # a point at a cell's border may count in the next
     for i in range(lon.size):
-        x = (np.int64(lon[i]) - west) * columns // width
-        y = (np.int64(lat[i]) - south) * rows // height
+        x = min(columns - 1, np.int64((np.int64(lon[i]) - west) * across))
+        y = min(rows - 1, np.int64((np.int64(lat[i]) - south) * up))
         out[y, x] += 1
 
 
@@ -223,75 +300,36 @@ def choose_people(profile, wanted, stale, row_of, excluded, out):
 
 @_jit
 def choose_positions(
-    lon, lat, rows, people, channels, kinds, tenants, languages, age_groups, excluded, lon0, lat0, line,
-    out_rows, out_metres,
+    runs, lon, lat, numbers, row_of, at_ms, moved, since_ms, profile, wanted, stale, changed_rows, changed_profile,
+    changed_wanted, excluded, centre, out_rows, out_metres, out_at,
 ):  # fmt: skip
-    """As `choose_places`, for live positions: `people` PERSON[n] are the records of `rows` uint32[n]; no hours."""
-    sin0, cos0 = math.sin(lat0 * _RAD), math.cos(lat0 * _RAD)
-    count = 0
-    for i in range(rows.size):
-        row = rows[i]
-        if not _wanted(people[i], channels, kinds, tenants, languages, age_groups):
-            continue
-        if row < excluded.size and excluded[row]:
-            continue
-        out_rows[2 * count] = row
-        out_metres[2 * count + 1] = _metres(lon[i], lat[i], lon0, lat0, sin0, cos0, line)
-        count += 1
-    return count
+    """As `choose_places`, for live positions measured not before `since_ms`, whatever the hours; and where each is.
 
-
-@_jit
-def sort_keys(keys, spare):
-    """Sort keys ascending; `spare` uint64[n]. The sorted keys are in the array that is returned, one of the two.
-
-    Least-significant-digit radix sort of the distances (11 bits a pass, as many passes as their range needs), then each
-    run of equal distances by row. Against a comparison sort: 6 ns instead of 40 a key.
+    `numbers` uint32 in the index's order, of which `at_ms` int64 is when each was measured, `moved` uint8 (or [0])
+    whether it is out of date, and `row_of` uint32 (or [0]) the row. A row's person is in the base (`profile` uint32 by
+    row, `wanted` uint8 by profile) unless it is `stale` there, then among `changed_rows` uint32, ascending.
+    `out_at` uint32[n]: positions in the index.
     """
-    low, high = keys[0], keys[0]
-    for key in keys:
-        low = min(low, key)
-        high = max(high, key)
-    low = low >> np.uint64(32)
-    span = (high >> np.uint64(32)) - low
-    here, there = keys, spare
-    counts = np.empty(2048, np.int64)
-    shift = np.uint64(0)
-    while span >> shift:
-        counts[:] = 0
-        for key in here:
-            counts[(((key >> np.uint64(32)) - low) >> shift) & np.uint64(2047)] += 1
-        total = 0
-        for digit in range(2048):
-            count = counts[digit]
-            counts[digit] = total
-            total += count
-        for key in here:
-            digit = (((key >> np.uint64(32)) - low) >> shift) & np.uint64(2047)
-            there[counts[digit]] = key
-            counts[digit] += 1
-        here, there = there, here
-        shift += np.uint64(11)
-    start = 0
-    for i in range(1, here.size + 1):
-        if i == here.size or here[i] >> np.uint64(32) != here[start] >> np.uint64(32):
-            if i - start > 1:
-                here[start:i].sort()
-            start = i
-    return here
-
-
-@_jit
-def first_of_each(keys, rows):
-    """Keep the first key of every row, in place; returns how many. `rows`: the upper bound of any row."""
-    seen = np.zeros((rows >> 6) + 1, np.uint64)
-    kept = 0
-    for i in range(keys.size):
-        row = keys[i] & np.uint64(0xFFFFFFFF)
-        word, bit = row >> np.uint64(6), np.uint64(1) << (row & np.uint64(63))
-        if seen[word] & bit:
-            continue
-        seen[word] |= bit
-        keys[kept] = keys[i]
-        kept += 1
-    return kept
+    sin0, cos0 = math.sin(centre.lat * _RAD), math.cos(centre.lat * _RAD)
+    last = np.zeros(1, np.int64)
+    count = 0
+    for r in range(runs.shape[0]):
+        for i in range(runs[r, 0], runs[r, 1]):
+            number = numbers[i]
+            if at_ms[number] < since_ms or (moved.size and moved[number]):
+                continue
+            row = row_of[number] if row_of.size else number
+            if row < excluded.size and excluded[row]:
+                continue
+            if row < stale.size and not stale[row]:
+                if not wanted[profile[row]]:
+                    continue
+            else:
+                slot = np.searchsorted(changed_rows, row)
+                if slot == changed_rows.size or changed_rows[slot] != row or not changed_wanted[changed_profile[slot]]:
+                    continue
+            out_rows[2 * count] = row
+            out_metres[2 * count + 1] = _metres(lon[i], lat[i], centre, sin0, cos0, last)
+            out_at[count] = i
+            count += 1
+    return count

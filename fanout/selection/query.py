@@ -7,8 +7,9 @@ Names a view does not know select those who want everything, and no one else.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,11 @@ from fanout.selection import kernels
 
 EVERY_CHANNEL: Final = 0xFF
 _NOWHERE: Final = (0, 2_000_000_000)  # a latitude that no place has: distances are 0
+_NO_ARCS: Final = np.empty((0, 16), np.float64)
+_NO_BLOCKS: Final = np.empty((0, 4), np.float64)
+
+Spot: TypeAlias = tuple[float, float]
+"""Longitude, latitude, degrees."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,10 +35,12 @@ class Query:
     """Who is wanted.
 
     `channels`: a bit per channel that may be used; people without one of them are not selected. `kind`, `tenant`: empty
-    means any; who wants no kind at all is never selected. `at_ms`: the moment whose hours count. `languages`,
-    `age_groups`: names; None: all. `centre`: longitude and latitude in degrees from which "nearest first" counts; None:
-    what the shape suggests (`Nearest` means its own point). `exclude`: rows that have it. `live`: positions of phones
-    not older than `live_fresh_ms` are left aside, count beside a person's places, or instead of them.
+    means any; who wants no kind at all is never selected. `at_ms`: the moment whose hours count. `languages`: ranges,
+    as `nl`, which takes `nl-BE` too (RFC 4647, basic filtering); `age_groups`: names; None: all. `centre`: from where
+    "nearest first" counts, longitude and latitude in degrees, or a line of two such points or more; None: what the
+    shape suggests (`Nearest` means its own point, a corridor its line). Whom `Nearest` selects its own point decides.
+    `exclude`: rows that have it. `live`: positions of phones not older than `live_fresh_ms` are left aside, count
+    beside a person's places, or instead of them.
     """
 
     shape: shapes.Shape
@@ -42,10 +50,23 @@ class Query:
     tenant: str = ""
     languages: tuple[str, ...] | None = None
     age_groups: tuple[str, ...] | None = None
-    centre: tuple[float, float] | None = None
+    centre: Spot | Sequence[Spot] | None = None
     exclude: Rows | None = None
     live: Literal["ignore", "beside", "instead"] = "ignore"
     live_fresh_ms: int = 5 * 60_000
+
+
+class Centre(NamedTuple):
+    """From where distances count, as kernels take it: a line if `arcs` has rows, else a point, else neither.
+
+    `lon`, `lat` fixed-point; a latitude beyond the pole is neither. `arcs` float64[a, 16], `blocks` float64[b, 4]: see
+    `line_of`.
+    """
+
+    lon: np.int64
+    lat: np.int64
+    arcs: NDArray[np.float64]
+    blocks: NDArray[np.float64]
 
 
 class Filters(NamedTuple):
@@ -58,9 +79,7 @@ class Filters(NamedTuple):
     languages: NDArray[np.uint8]
     age_groups: np.uint8
     excluded: NDArray[np.uint8]
-    lon0: np.int64
-    lat0: np.int64
-    line: NDArray[np.float64]
+    centre: Centre
 
     def judged(self, kinds: Kinds) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """uint8[profiles], uint8[kinds of places]: 1 where a person, and a place at this moment, is wanted."""
@@ -78,18 +97,17 @@ def filters_of(query: Query, view: View) -> Filters:
     names = view.names
     languages = np.zeros(256, np.uint8)
     for number, name in enumerate(names.languages):
-        languages[number] = query.languages is None or name in query.languages
+        languages[number] = query.languages is None or any(_in_range(name, wanted) for wanted in query.languages)
     groups = sum(1 << number for number, name in enumerate(AGE_GROUPS)
                  if query.age_groups is None or name in query.age_groups)  # fmt: skip
     excluded = np.zeros(0, np.uint8)
     if query.exclude is not None and query.exclude.size:
         excluded = np.zeros(view.rows, np.uint8)
         excluded[query.exclude[query.exclude < view.rows]] = 1
-    (lon0, lat0), line = _centre(query)
     return Filters(
         hours.in_force(query.at_ms, names.timezones, names.hours), np.uint8(query.channels),
         _bit(query.kind, names.kinds), _bit(query.tenant, names.tenants), languages, np.uint8(groups), excluded,
-        np.int64(lon0), np.int64(lat0), line,
+        _centre(query),
     )  # fmt: skip
 
 
@@ -100,16 +118,53 @@ def _bit(name: str, names: tuple[str, ...]) -> np.uint32:
     return np.uint32(1 << (names.index(name) if name in names else 31))
 
 
-def _centre(query: Query) -> tuple[tuple[int, int], NDArray[np.float64]]:
-    none = np.empty((0, 3), np.float64)
+def _in_range(language: str, wanted: str) -> bool:
+    return language.casefold() == wanted.casefold() or language.casefold().startswith(f"{wanted.casefold()}-")
+
+
+def _centre(query: Query) -> Centre:
     if query.centre is not None:
-        return shapes.fixed_point(*query.centre, "centre"), none
+        spots = query.centre
+        if isinstance(spots[0], Sequence):
+            return line_of(shapes.corridor([(lon, lat) for lon, lat in spots], 1.0).vectors)  # type: ignore[misc]
+        lon, lat = spots
+        return _point(*shapes.fixed_point(lon, lat, "centre"))  # type: ignore[arg-type]
     match query.shape:
         case shapes.Corridor(vectors=vectors):
-            return _NOWHERE, vectors
+            return line_of(vectors)
         case shape:
-            found = shapes.centre_of(shape)
-            return (_NOWHERE if found is None else found), none
+            return _point(*(shapes.centre_of(shape) or _NOWHERE))
+
+
+def _point(lon: int, lat: int) -> Centre:
+    return Centre(np.int64(lon), np.int64(lat), _NO_ARCS, _NO_BLOCKS)
+
+
+def line_of(vectors: NDArray[np.float64]) -> Centre:
+    """A line as kernels measure it; `vectors` float64[v, 3]: unit vectors of its points, joined by great-circle arcs.
+
+    An arc from a to b is a, b, the unit normal n of its plane, n x a and b x n (beside the arc is where both have no
+    negative product with a point), and 1, or 0 if a and b are one point or opposite ones. Of each block of arcs:
+    the centre and radius of a ball that has all of them in it.
+    """
+    a, b = vectors[:-1], vectors[1:]
+    normal = np.cross(a, b)
+    length = np.linalg.norm(normal, axis=1, keepdims=True)
+    proper = length > 1e-15
+    normal = np.where(proper, normal / np.where(proper, length, 1.0), 0.0)
+    arcs = np.hstack([a, b, normal, np.cross(normal, a), np.cross(b, normal), proper.astype(np.float64)])
+    blocks = []
+    for first in range(0, len(a), kernels.ARCS_A_BLOCK):
+        ends = np.stack([a, b])[:, first : first + kernels.ARCS_A_BLOCK]
+        middles = ends.sum(axis=0)
+        norms = np.linalg.norm(middles, axis=1, keepdims=True)
+        middles = np.where(norms > 1e-9, middles / np.where(norms > 1e-9, norms, 1.0), 0.0)
+        # all of an arc is as near to its middle as its ends are; between opposite ends it may go anywhere
+        halves = np.where(norms[:, 0] > 1e-9, np.linalg.norm(middles - ends[0], axis=1), 2.0)
+        centre = middles.mean(axis=0)
+        radius = (np.linalg.norm(middles - centre, axis=1) + halves).max() * (1 + 1e-9) + 1e-12
+        blocks.append([*centre, radius])
+    return Centre(np.int64(_NOWHERE[0]), np.int64(_NOWHERE[1]), arcs, np.array(blocks, np.float64))
 
 
 def whole_world(radius_m: float) -> bool:

@@ -10,8 +10,10 @@ from fanout.registry import packed
 from fanout.registry.columns import PERSON, Names
 from fanout.registry.live import LivePositions
 from fanout.registry.view import View, empty_part, make_part
-from fanout.selection import kernels, preview
+from fanout.selection import preview
 from fanout.selection.choose import choose
+from fanout.selection.districts import Districts
+from fanout.selection.ordering import kernels as ordering
 from fanout.selection.query import Query
 
 
@@ -27,10 +29,12 @@ def warm() -> None:
     stale.setflags(write=False)
     live = LivePositions(1_000).update(np.array([0, 1]), lon[:2], lat[:2], np.array([5, 5]), 5)
     view = View(1, 2, 2, Names(), base, empty_part(np.empty(0, np.uint32)), stale, live)
-    kernels.sort_keys(np.array([2, 1], np.uint64), np.empty(2, np.uint64))
+    ordering.sort_keys(np.array([2, 1], np.uint64), np.empty(2, np.uint64))
     for shape in (shapes.EVERYONE, shapes.Circle(0, 0, 1e3), shapes.corridor([(0, 0), (0, 1)], 1e3)):
         choose(view, Query(shape=shape, exclude=np.array([1], np.uint32)))
-        choose(view, Query(shape=shape, live="instead"))
-        reached = preview.reach(view, Query(shape=shape))
+        for live_is in ("ignore", "beside", "instead"):
+            choose(view, Query(shape=shape, live=live_is, centre=(0.0, 0.0)))
+            reached = preview.reach(view, Query(shape=shape, live=live_is))
+    preview.reach(view, Query(shape=shapes.Nearest(0, 0, 1)))
     preview.density(reached)
-    preview.Districts({"": shapes.Circle(0, 0, 1e3)}).counts(view, reached)
+    Districts({"": shapes.Circle(0, 0, 1e3)}).counts(reached)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
+from typing import Any
 
 import httpx
 import pytest
@@ -151,6 +152,38 @@ def test_participants_come_and_go_at_once(engine: Client) -> None:
     away = wire.Participant(id="new-2", places=[wire.Place(lon=10.0, lat=10.0)], addresses=people[2].addresses)
     engine.put_participants([away])
     assert engine.start(request(area=here)).people == 1
+
+
+def test_who_is_on_the_way_is_reached_beside_who_lives_there(engine: Client) -> None:
+    home, away = (-31.0, 60.0), (-31.5, 60.0)
+    people = [
+        wire.Participant(
+            id=f"live-{number}",
+            places=[wire.Place(lon=home[0], lat=home[1])],
+            addresses=[wire.Address(channel="sms", value=f"+3161235{number:04}")],
+        )
+        for number in range(4)
+    ]
+    engine.put_participants(people)
+    now_ms = int(time.time() * 1000)
+    seen = [wire.LivePosition(id=f"live-{n}", lon=away[0], lat=away[1], at_ms=now_ms - 60_000) for n in range(3)]
+    assert engine.positions(seen).accepted == 3
+
+    def reached(spot: tuple[float, float], **live: Any) -> int:
+        fields = {"area": wire.Circle(lon=spot[0], lat=spot[1], radius_m=500), "live": wire.Live(**live)}
+        asked = request(**fields)
+        said = {name: getattr(asked, name) for name in ("kind", "area", "texts", "end_ms", "live")}
+        preview = engine.preview(wire.PreviewRequest(**said))
+        if preview.people:
+            assert engine.start(asked).people == preview.people
+        return preview.people
+
+    assert (reached(home), reached(away)) == (4, 3)
+    assert (reached(home, mode="instead"), reached(away, mode="instead")) == (1, 3)
+    assert (reached(home, mode="ignore"), reached(away, mode="ignore")) == (4, 0)
+    assert (reached(home, mode="instead", fresh_s=30), reached(away, fresh_s=30)) == (4, 0)
+    for number in range(4):
+        engine.erase(f"live-{number}")
 
 
 def test_receipts_count_as_delivered_whoever_sends_them_how_often(running: Running, engine: Client) -> None:

@@ -38,3 +38,18 @@ def test_an_action_is_cancelled(running: Running) -> None:
     assert "action_without_waves" in run(
         running, "operators", re.findall(r"action (\d+)", run(running, "start", "Brand.", *place))[0], "1", fails=True
     )
+
+
+def test_whom_an_action_reaches_may_be_said(running: Running) -> None:
+    place = ("--lon", "4.9", "--lat", "52.37", "--radius", "8000")
+
+    def people(*words: str) -> int:
+        return int(re.findall(r"action \d+: ([\d,]+) people", run(running, "start", "Brand.", *place, *words))[0])
+
+    whole, dutch = people(), people("--speaks", "nl", "--live", "ignore")
+    assert 0 < dutch < whole
+    assert people("--nearest-to", "4.8,52.3", "--nearest-to", "4.9,52.4") == whole
+    refused = {"--age-group=old": "field_invalid", "--nearest-to=4.9": "field_invalid", "--live=later": "field_invalid",
+               "--nearest-to=4.9,99": "area_coordinate_range"}  # fmt: skip
+    for wrong, code in refused.items():
+        assert code in run(running, "start", "Brand.", *place, wrong, fails=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -42,8 +43,15 @@ def wants(names: list[str] | None, name: str) -> bool:
     return names is None or (bool(names) and (not name or name in names))
 
 
-def chosen(people: list[Somebody], query: Query, centre: tuple[int, int] | None) -> dict[int, float]:
-    """Row to distance of everybody selected. Shapes: circles and everyone."""
+def speaks(language: str, wanted: tuple[str, ...]) -> bool:
+    """Whether a language is in one of the ranges: `nl-BE` in `nl`, `nl` not in `nl-BE`."""
+    return any(language.split("-")[: len(one.split("-"))] == one.split("-") for one in wanted)
+
+
+def chosen(
+    people: list[Somebody], query: Query, distance_m: Callable[[int, int], float], expires_ms: int = 900_000
+) -> dict[int, float]:
+    """Row to distance of everybody selected, by the distance of a point. Shapes: circles and everyone."""
     found: dict[int, float] = {}
     for somebody in people:
         one = somebody.one
@@ -52,13 +60,13 @@ def chosen(people: list[Somebody], query: Query, centre: tuple[int, int] | None)
             not mask & query.channels
             or not wants(one.kinds, query.kind)
             or not wants(one.tenants, query.tenant)
-            or (query.languages is not None and one.language not in query.languages)
+            or (query.languages is not None and not speaks(one.language, query.languages))
             or (query.age_groups is not None and one.age_group not in query.age_groups)
             or (query.exclude is not None and somebody.row in query.exclude)
         ):
             continue
         live = somebody.live if query.live != "ignore" else None
-        fresh = live is not None and live[2] >= query.at_ms - query.live_fresh_ms
+        fresh = live is not None and live[2] >= query.at_ms - min(query.live_fresh_ms, expires_ms)
         points = [(live[0], live[1])] if fresh and live is not None else []
         if not (fresh and query.live == "instead"):
             points += [
@@ -70,6 +78,5 @@ def chosen(people: list[Somebody], query: Query, centre: tuple[int, int] | None)
             around = query.shape
             if isinstance(around, shapes.Circle) and haversine_m(around.lon, around.lat, lon, lat) > around.radius_m:
                 continue
-            metres = 0.0 if centre is None else haversine_m(*centre, lon, lat)
-            found[somebody.row] = min(metres, found.get(somebody.row, 2 * RADIUS_M * 4))
+            found[somebody.row] = min(distance_m(lon, lat), found.get(somebody.row, 2 * RADIUS_M * 4))
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 
 from fanout import wire
 from fanout.geo import EVERYONE, circle, corridor, shapes
+from fanout.geo.kernels import line_distance_rad
 from fanout.registry.registry import Registry
 from fanout.selection import Query, choose
+from tests.geo.naive_geo import RADIUS_M, haversine_m
 from tests.registry.naive_registry import MemoryLog, person
 from tests.selection.naive_selection import Somebody, chosen
 
@@ -26,6 +29,8 @@ HOURS: tuple[list[wire.Window], ...] = (
     [wire.Window(days="67", start="22:00", end="06:30")],
     [wire.Window(start="00:00", end="00:00"), wire.Window(days="1", start="12:00", end="12:01")],
 )
+WAY = ((6.499, 53.2), (6.506, 53.203), (6.506, 53.203), (6.51, 53.199))
+"""A line to count from, with a stop in it."""
 _NAMES = itertools.count()
 
 
@@ -52,7 +57,7 @@ def somebody(random: np.random.Generator) -> wire.Participant:
         f"p{next(_NAMES)}",
         places=places,
         addresses=[wire.Address(channel=channel, value=value[channel]) for channel in channels],  # type: ignore[arg-type]
-        language=str(random.choice(["nl", "en"])),
+        language=str(random.choice(["nl", "nl-BE", "en"])),
         timezone=str(random.choice(ZONES)),
         age_group=str(random.choice(["unknown", "youth", "senior"])),
         kinds=names[random.integers(4)],
@@ -71,13 +76,22 @@ def question(random: np.random.Generator, rows: np.ndarray, at_ms: int) -> Query
         at_ms=at_ms,
         channels=pick(0xFF, 1 << 3, 1 << 1),
         tenant=pick("", "police", "town"),
-        languages=pick(None, ("nl",), ("en", "fy")),
+        languages=pick(None, ("nl",), ("nl-BE",), ("en", "fy")),
         age_groups=pick(None, ("youth", "senior")),
-        centre=pick(None, (6.5, 53.2)),
+        centre=pick(None, (6.5, 53.2), WAY),
         exclude=pick(None, rows[: len(rows) // 3]),
         live=pick("ignore", "beside", "instead"),
-        live_fresh_ms=int(pick(10_000, 600_000)),
+        live_fresh_ms=int(pick(10_000, 600_000, 86_400_000)),
     )
+
+
+def distance_m(query: Query, lon: int, lat: int) -> float:
+    """Metres of a point from what a query counts from; lines by the kernel of corridors, which has its own oracle."""
+    if query.centre == WAY:
+        return RADIUS_M * float(line_distance_rad(lon, lat, corridor(WAY, 1.0).vectors))
+    if query.centre is not None:
+        return haversine_m(65_000_000, 532_000_000, lon, lat)
+    return haversine_m(query.shape.lon, query.shape.lat, lon, lat) if isinstance(query.shape, shapes.Circle) else 0.0
 
 
 @settings(max_examples=2_000)
@@ -97,19 +111,17 @@ def test_selections_are_those_of_the_naive_one(registry: Registry, seed: int) ->
     for one in people:
         if random.random() < 0.4:
             lon, lat = 6.5 + int(random.integers(0, 8)) / 500, 53.2 + int(random.integers(0, 8)) / 1000
-            measured = at_ms - int(random.choice([1_000, 60_000, 10_000]))
+            measured = at_ms - int(random.choice([1_000, 60_000, 10_000, 1_000_000]))
             live[one.id] = (round(lon * 1e7), round(lat * 1e7), measured)
-            registry.positions([wire.LivePosition(id=one.id, lon=lon, lat=lat, at_ms=measured)], at_ms)
+            # one that has expired meanwhile was taken in before
+            registry.positions(
+                [wire.LivePosition(id=one.id, lon=lon, lat=lat, at_ms=measured)], min(at_ms, measured + 1)
+            )
     view = registry.view()
     rows = view.row_of([one.id for one in people])
     everybody = [Somebody(int(row), one, live.get(one.id)) for row, one in zip(rows, people, strict=True)]
     query = question(random, rows.astype(np.uint32), at_ms)
-    centre = None
-    if query.centre is not None:
-        centre = (65_000_000, 532_000_000)
-    elif isinstance(query.shape, shapes.Circle):
-        centre = (query.shape.lon, query.shape.lat)
-    wanted = chosen(everybody, query, centre)
+    wanted = chosen(everybody, query, partial(distance_m, query))
     found = choose(view, query)
     assert set(found.rows.tolist()) == wanted.keys()
     assert len(found) == len(wanted), "each person once"
@@ -159,6 +171,50 @@ def test_along_an_escape_route_the_line_decides(tmp_path: Path) -> None:
     found = choose(view, Query(shape=corridor([(4.9, 52.0), (5.2, 52.0), (5.3, 52.05)], 1_000.0)))
     assert view.id_of(found.rows) == ["p1", "p2", "p0"]
     assert found.distance_m[0] == pytest.approx(102, abs=1), "a great circle bulges ten metres towards the pole here"
+    registry.close()
+
+
+@settings(max_examples=300)
+@given(st.integers(0, 2**32 - 1))
+def test_a_line_of_many_arcs_orders_as_measuring_each_of_them(lines: Registry, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    far = float(random.choice([1e-6, 1e-3, 0.1, 20.0, 170.0]))
+    bends = int(random.integers(2, 60))
+    lon = np.clip(5.0 + np.cumsum(random.normal(0, far / bends, bends)), -179, 179)
+    lat = np.clip(52.0 + np.cumsum(random.normal(0, far / bends / 3, bends)), -89, 89)
+    if random.random() < 0.3:
+        lon[bends // 2 :], lat[bends // 2 :] = lon[bends // 2], lat[bends // 2]
+    line = tuple(zip(lon.tolist(), lat.tolist(), strict=True))
+    view = lines.view()
+    found = choose(view, Query(shape=EVERYONE, centre=line))
+    vectors = corridor(line, 1.0).vectors
+    homes = zip(*(np.rint(column[found.rows] * 1e7).astype(np.int64) for column in view.homes()), strict=True)
+    wanted = [RADIUS_M * float(line_distance_rad(x, y, vectors)) for x, y in homes]
+    np.testing.assert_allclose(found.distance_m, wanted, rtol=1e-6, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> Registry:
+    """A hundred people with one home each, most of them in one town."""
+    registry = Registry.open(tmp_path_factory.mktemp("lines"), MemoryLog())
+    random = np.random.default_rng(1)
+    spread = np.where(random.random(100) < 0.7, 0.01, 30.0)
+    homes = [
+        wire.Place(lon=5.0 + float(random.uniform(-1, 1) * reach), lat=52.0 + float(random.uniform(-1, 1) * reach))
+        for reach in spread
+    ]
+    registry.upsert([person(f"l{n}", places=[home]) for n, home in enumerate(homes)])
+    return registry
+
+
+def test_the_nearest_may_be_told_in_the_order_of_a_line(tmp_path: Path) -> None:
+    """Who is among the nearest their own point says, who of them hears of it first the centre."""
+    registry = Registry.open(tmp_path, MemoryLog())
+    registry.upsert([person(f"p{n}", places=[wire.Place(lon=5.0 + n / 100, lat=52.0)]) for n in range(10)])
+    nearest = shapes.Nearest(50_000_000, 520_000_000, 4)
+    found = choose(registry.view(), Query(shape=nearest, centre=((5.031, 51.9), (5.031, 52.1))))
+    assert registry.view().id_of(found.rows) == ["p3", "p2", "p1", "p0"]
+    assert found.furthest_m == pytest.approx(2_053.7, abs=0.1)
     registry.close()
 
 
