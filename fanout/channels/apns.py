@@ -80,7 +80,7 @@ class Apns:
         self._topic = topic
 
     def fits(self, message: Message) -> str | None:
-        if (length := len(_body(message, quiet=False))) > PAYLOAD_BYTES_MAX:
+        if (length := max(len(_body(message, quiet=quiet)) for quiet in (False, True))) > PAYLOAD_BYTES_MAX:
             return f"the payload has {length:,} bytes of {PAYLOAD_BYTES_MAX:,}"
         return None
 

@@ -14,7 +14,8 @@ Lore, from the platform's reference and from those who run it at scale:
   better still counts as perhaps told, and gets the result. 503 UNAVAILABLE says that it did nothing.
 * 429 and 503 may carry Retry-After; 4xx other than 429 count against the quota, so dead tokens cost.
 * `image` is an address that the phone fetches itself, up to 1 MB, and leaves out when it cannot.
-* Payload at most 4,096 bytes. We count the whole message without its token, which is the stricter reading.
+* Payload at most 4,096 bytes. We count the whole message without its token, which is the stricter reading, loud and
+  quiet, whichever is longer.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ class Fcm:
         self._url = f"{self._origin}/v1/projects/{project}/messages:send".encode()
 
     def fits(self, message: Message) -> str | None:
-        before, after = _body(message, quiet=False, ttl_s=TTL_S_MAX)
-        if (length := len(before) + len(after)) > PAYLOAD_BYTES_MAX:
+        whole = (_body(message, quiet=quiet, ttl_s=TTL_S_MAX) for quiet in (False, True))
+        if (length := max(len(before) + len(after) for before, after in whole)) > PAYLOAD_BYTES_MAX:
             return f"the payload has {length:,} bytes of {PAYLOAD_BYTES_MAX:,}"
         return None
 

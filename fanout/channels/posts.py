@@ -19,7 +19,6 @@ Credentials stand in headers, or in the path where the network wants them there:
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from typing import Annotated, Final, NamedTuple, Protocol
 
@@ -31,11 +30,8 @@ from numpy.typing import NDArray
 from fanout.channels.protocol import Answer, Call, Meaning, look_up
 from fanout.store.states import Event, Reason
 
-LINK_CHARS: Final = 23  # what a link counts, however long it is, on X and on Mastodon
 PostId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 NO_ROWS: Final = np.zeros(0, np.intp)
-
-_LINK: Final = re.compile(r"https?://\S+", re.IGNORECASE)
 
 
 class Post(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,17 +90,6 @@ class PostChannel(Protocol):
 def said(title: str, text: str) -> str:
     """The text of a post: the title stands above it."""
     return f"{title}\n{text}" if title else text
-
-
-def length_with_links(text: str) -> int:
-    """Characters, with each link counted as `LINK_CHARS`."""
-    rest, links = _LINK.subn("", text)
-    return len(rest) + LINK_CHARS * links
-
-
-def without_links(text: str) -> tuple[str, int]:
-    """The text without its links, and how many there were."""
-    return _LINK.subn("", text)
 
 
 def meaning_of(table: NDArray[np.uint8], code: int) -> Meaning:

@@ -85,7 +85,7 @@ class WebPush:
         self._entropy = entropy
 
     def fits(self, message: Message) -> str | None:
-        if (length := len(_plain(message, quiet=False))) > ece.PLAIN_BYTES_MAX:
+        if (length := max(len(_plain(message, quiet=quiet)) for quiet in (False, True))) > ece.PLAIN_BYTES_MAX:
             return f"the message has {length:,} bytes of {ece.PLAIN_BYTES_MAX:,}"
         return None
 

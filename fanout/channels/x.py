@@ -4,8 +4,8 @@ Lore:
 
 * `POST /2/tweets {"text", "media": {"media_ids"}, "reply": {"in_reply_to_tweet_id"}}`, 201 with `data.id`.
 * 280 weighted characters (twitter-text, config v3): Latin and its neighbours count 1, everything else 2, an emoji 2
-  however many code points it has, a link 23 however long it is. A bare domain may become a link too, so it counts 23
-  where that is more.
+  however many code points it has, a link 23 however long it is (`links.py` says where one ends). A bare domain may
+  become a link too, so it counts 23 where that is more.
 * A picture goes first: `POST /2/media/upload` as a form with `media_category=tweet_image`, at most 5 MB, good for a
   day. The chunked way (initialize, append, finalize) is for video. An answer with `processing_info` is asked about
   until it says `succeeded`.
@@ -26,10 +26,9 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from fanout.channels import oauth1
+from fanout.channels import links, oauth1
 from fanout.channels.answers import decoded
 from fanout.channels.posts import (
-    LINK_CHARS,
     NO_ROWS,
     Post,
     Posted,
@@ -38,7 +37,6 @@ from fanout.channels.posts import (
     deleted,
     form,
     meaning_of,
-    without_links,
 )
 from fanout.channels.protocol import Answer, Call, Meaning, meanings
 from fanout.store.states import Event, Reason
@@ -52,7 +50,6 @@ _EMOJI: Final = re.compile(
     "|(?:[\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff][\ufe0f\U0001f3fb-\U0001f3ff]?)"
     "(?:\u200d[\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff][\ufe0f\U0001f3fb-\U0001f3ff]?)*"
 )
-_DOMAIN: Final = re.compile(r"(?<![\w@.-])(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)+[a-z]{2,24}(?:/\S*)?", re.IGNORECASE)
 _MEANINGS: Final = meanings({400: (Event.REJECT, Reason.PAYLOAD), 404: (Event.REJECT, Reason.PROVIDER)})
 
 
@@ -143,11 +140,19 @@ class X:
 
 def weight(text: str) -> int:
     """The weighted length of a text."""
-    rest, links = without_links(unicodedata.normalize("NFC", text))
-    domains = sum(max(0, LINK_CHARS - len(found[0])) for found in _DOMAIN.finditer(rest))
-    rest, emoji = _EMOJI.subn("", rest)
+    return links.length(unicodedata.normalize("NFC", text), links.X, _without_schemes)
+
+
+def _without_schemes(text: str) -> int:
+    """The weight of a text without links that say they are some; a bare name counts as a link where that is more."""
+    names = [_letters(text[one.begin : one.end]) for one in links.bare(text, links.X)]
+    return _letters(text) + sum(max(0, links.LINK_CHARS - one) for one in names)
+
+
+def _letters(text: str) -> int:
+    rest, emoji = _EMOJI.subn("", text)
     light = sum(any(low <= ord(letter) <= high for low, high in _LIGHT) for letter in rest)
-    return LINK_CHARS * links + domains + 2 * emoji + 2 * len(rest) - light
+    return 2 * emoji + 2 * len(rest) - light
 
 
 def _meaning(answer: Answer) -> Meaning:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -25,6 +26,7 @@ from fanout.channels.protocol import (
 )
 from fanout.store.states import ILLEGAL, REPLACES_IN_PLACE, TABLE, Event, Reason, State
 
+PAYLOAD_BYTES_MAX = 4_096  # of FCM, APNs and Web Push alike
 NOW_MS = 1_800_000_000_000
 HOSTILE = (
     b"",
@@ -137,6 +139,46 @@ def check_row_channel(
             assert outcome.reason[0] != Reason.TOKEN_DEAD or code in gone, "dead on the provider's own word only"
     assert channel.fits(message()) is None
     assert channel.fits(message(text="x" * 5_000)) is not None
+    _check_payload(channel, good)
+    _check_life(render)
+
+
+def _check_payload(channel: RowChannel, good: Sequence[bytes]) -> None:
+    """What fits has a body in bounds on the wire, in bytes, loud and quiet; a character more is refused."""
+    for letter in ("x", "é", "漢", '"', "\n", "\U0001f6b2"):
+        for kind in ("missing_child", "a", "k" * 32):
+            least, most = 0, 5_000
+            while least < most:
+                middle = (least + most + 1) // 2
+                fits = channel.fits(longest(text=letter * middle, kind=kind)) is None
+                least, most = (middle, most) if fits else (least, middle - 1)
+            for quiet in (False, True):
+                again = np.full(len(good), quiet)
+                requests = channel.render(
+                    longest(text=letter * least, kind=kind), column(good), again, now_ms=NOW_MS, authorize=lambda _: "x"
+                )
+                for row, address in enumerate(good):
+                    body = written(requests, row)[2]
+                    assert len(body.replace(address, b"")) <= PAYLOAD_BYTES_MAX
+    assert least > 500, "an ordinary text has room"
+
+
+def longest(**changes: object) -> Message:
+    """A message whose numbers are as long as any the ledger gives."""
+    return message(**({"action": 2**53, "phase": 9_999, "name": "update", "end_ms": NOW_MS * 10} | changes))
+
+
+def _check_life(render: Callable[[Message], Requests]) -> None:
+    """Whatever the end is, however long the numbers, headers and lengths of life are in the bounds of the platforms."""
+    for end_ms in (0, NOW_MS, NOW_MS + 1, NOW_MS + 3_600_000, NOW_MS * 5):
+        for template in render(longest(end_ms=end_ms)).templates:
+            headers = dict(header.split(": ", 1) for header in template.headers)
+            assert len(headers) == len(template.headers), "no header twice"
+            assert all(name == name.lower() and value.isprintable() for name, value in headers.items())
+            assert 0 <= int(headers.get("ttl", "0")) <= 28 * 86_400
+            assert re.fullmatch(r"[A-Za-z0-9_-]{1,32}", headers.get("topic", "t")), "RFC 8030 section 5.4"
+            assert len(headers.get("apns-collapse-id", "").encode()) <= 64
+            assert headers.get("apns-priority", "10") in ("1", "5", "10")
 
 
 def check_call_channel(make: Callable[[], CallChannel], good: Sequence[bytes]) -> None:

@@ -41,6 +41,20 @@ def test_a_status() -> None:
     assert make().interpret(taken("12")).url == "https://social.example/@politie/12"
 
 
+@pytest.mark.parametrize(
+    ("text", "length"),
+    [
+        ("https://politie.nl/" + 500 * "x", 23),
+        ("Zie https://politie.nl.", 28),
+        ("https://politie.nl。" + 200 * "漢", 224),
+    ],
+)
+def test_a_link_counts_23_and_what_follows_it_counts_too(text: str, length: int) -> None:
+    room = 500 - length
+    assert make().fits(text + " " + (room - 1) * "x", picture=False) is None
+    assert make().fits(text + " " + room * "x", picture=False) == "it has 501 characters of 500"
+
+
 @pytest.mark.parametrize("url", ["http://plain.example/1", "javascript:alert(1)", None])
 def test_a_link_that_is_none_is_left_out(url: str | None) -> None:
     said = make().interpret(Answer(code=200, body=json.dumps({"id": "1", "url": url}).encode()))
@@ -61,8 +75,3 @@ def test_a_picture_that_takes_its_time() -> None:
     assert channel.uploaded(so_far, Answer(code=200, body=b'{"id":"55"}')).ready
     assert channel.uploaded(so_far, Answer(code=422)).refused == (Event.REJECT, Reason.PAYLOAD)
     assert channel.uploaded(so_far, Answer(code=500)).refused == (Event.RETRY, Reason.PROVIDER)
-
-
-def test_a_link_counts_23() -> None:
-    assert make().fits("x" * 477 + "https://politie.example/" + "y" * 300, picture=False) is None
-    assert make().fits("x" * 478 + "https://politie.example/", picture=False) is not None
