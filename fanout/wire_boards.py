@@ -71,12 +71,23 @@ class BoardItem(msgspec.Struct, frozen=True, kw_only=True):
     why: str
 
 
+class BoardStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What a display says of itself, where its dialect has words for it. `override`: what somebody on the spot has it
+    show instead of its content, empty for nothing.
+    """
+
+    firmware: str = ""
+    system: str = ""
+    up_since: str = ""
+    override: str = ""
+
+
 class BoardView(msgspec.Struct, frozen=True, kw_only=True):
     """`GET /v1/boards/{id}`: what a board can, shall show, and says it shows.
 
     `desired`: actions in its desired document, in their order; `shown`: lines as reported; `why`: as reported.
-    `lag_ms`: since when its report lags behind what is desired, None if it does not. `capability` and `items` are in
-    the answer for one board, not in the list of all.
+    `lag_ms`: since when its report lags behind what is desired, None if it does not. `capability`, `items` and `status`
+    are in the answer for one board, not in the list of all.
     """
 
     id: str
@@ -95,6 +106,7 @@ class BoardView(msgspec.Struct, frozen=True, kw_only=True):
     problems: list[str] = []
     capability: BoardCapability | None = None
     items: list[BoardItem] = []
+    status: BoardStatus | None = None
 
 
 class BoardProof(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ from fanout.geo import PlaceIndex, shapes
 from fanout.geo.fixed import SCALE
 from signage import shadow
 from signage.dialects.native import Caps, Item, Reported
+from signage.dialects.rtig_t047 import Status
 from signage.layout import Model, model_of
 
 PROBLEMS_MAX: Final = 8  # the latest entries for ops that are kept per board
@@ -62,6 +63,7 @@ class Board:
         "sent_ms",
         "showings",
         "state",
+        "status",
         "tries",
         "version",
         "via",
@@ -96,6 +98,7 @@ class Board:
         self.via: object | None = None  # the area topic it has its document from, if not its own
         # what it says
         self.report: Reported | None = None
+        self.status: Status | None = None  # of a display of RTIG T047
 
     def __repr__(self) -> str:
         return f"<Board {self.id} {self.model.name} {self.presence} {self.state.name} v{self.version}>"

@@ -6,13 +6,14 @@ Rules:
 2. A character the board lacks is written with those it has, by one table (€ → EUR, “ → ", ĳ → ij, ½ → 1/2) and else by
    its base letter without accents (ü → u). Nothing is dropped and nothing becomes a question mark: a character that
    has no such spelling (an emoji, another script) makes the text unfit for the model, with the character named.
-3. A board that names a character set we do not know is taken to have ASCII: the least all have.
+3. A board that names a character set we do not know is taken to have ASCII: the least all have. Of several it names
+   the richest we know counts, whatever their order.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -40,6 +41,11 @@ SPELLINGS: Final = {
 }  # fmt: skip
 
 
+RICHEST: Final = ("utf-8", "cp1252", "iso8859-15", "latin-1", "cp850", "cp437", "ascii")  # codecs, by what they have
+_UNMARKED: Final = str.maketrans("", "", "-_ ")
+_SPELT_OTHERWISE: Final = {name.translate(_UNMARKED): name for name in CODECS}
+
+
 class Unspellable(ValueError):
     """A character that cannot be written with what the board has: the argument."""
 
@@ -47,6 +53,15 @@ class Unspellable(ValueError):
 def normalise(text: str) -> str:
     """NFC, with single spaces between words."""
     return " ".join(unicodedata.normalize("NFC", text).split())
+
+
+def richest(names: Sequence[str]) -> str:
+    """The name of the character set that has most, of several; the first, as it stands, when we know none."""
+    plain = [name.strip().lower() for name in names]
+    known = [_SPELT_OTHERWISE[bare] for name in plain if (bare := name.translate(_UNMARKED)) in _SPELT_OTHERWISE]
+    if not known:
+        return plain[0] if plain else "ascii"
+    return min(known, key=lambda name: RICHEST.index(CODECS[name]))
 
 
 @lru_cache(maxsize=64)

@@ -15,12 +15,13 @@ from signage.arbitration import on_now
 from signage.boards import PROBLEMS_MAX, Board, Boards
 from signage.dialects import rtig_t047
 from signage.dialects.native import Caps, Item, Reported
+from signage.displays import Placed
 from signage.lists import Listed
 from signage.mqtt import Packet
 from signage.outbox import Outbox
 from signage.shadow import Event, State
 from signage.showing import Showing
-from signage.standard import Placed, Standard
+from signage.standard import Gone, Standard
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Core(Protocol):
 class Passengers:
     """See the module. Driven by the reconciler alone."""
 
-    def __init__(self, core: Core, clock_ms: Callable[[], int]) -> None:
+    def __init__(self, core: Core, clock_ms: Callable[[], int], grace_ms: int) -> None:
         self._core = core
         self._clock_ms = clock_ms
         self._queued: dict[Board, None] = {}
@@ -58,10 +59,12 @@ class Passengers:
             born=lambda caps: core.born(caps, DIALECT),
             reported=self._snapshot,
             present=self._heartbeat,
+            stated=self._stated,
             trouble=self._trouble,
             expected=self._expected,
             running=self._running,
             met=self._met,
+            grace_ms=grace_ms,
         )
 
     @property
@@ -81,6 +84,10 @@ class Passengers:
         self._queued.clear()
         self._standard.settle(now_ms)
         return self._standard.take()
+
+    def sent(self, packet: Packet) -> None:
+        """The broker has it."""
+        self._standard.sent(packet)
 
     def up(self) -> None:
         self._standard.up()
@@ -124,18 +131,19 @@ class Passengers:
             self._standard.forget(board.id)
             core.step(board, Event.STORED)
             return
-        fresh = core.outbox.refresh(board, now_ms)
+        core.outbox.refresh(board, now_ms)
         board.sent_ms = now_ms
         wanted = {
             rtig_t047.message_id(item.action, item.stage): (item, core.showings[item.action].texts(board.model))
             for item in board.items
         }
-        gone = [
-            rtig_t047.message_id(action, stage)
+        gone = {
+            rtig_t047.message_id(action, stage): Gone(core.showings[action].every_text(stage, board.model), end_ms)
             for action in board.showings
+            if (end_ms := core.showings[action].last_end_ms)
             for stage in core.showings[action].stages_over()
-        ]
-        self._standard.want(board.id, board.version, wanted, gone, again=not fresh or board.tries > 0)
+        }
+        self._standard.want(board.id, board.version, wanted, gone, board.tries > 0, now_ms)
         core.step(board, Event.TAKEN)
         core.step(board, Event.STORED)
         core.published(board, now_ms)
@@ -144,14 +152,14 @@ class Passengers:
         board = self._core.boards.get(board_id)
         return on_now(board.items, self._clock_ms()) if board is not None else []
 
-    def _running(self) -> list[str]:
-        """Ids of all messages that any display may be showing."""
-        return [
-            rtig_t047.message_id(action, stage)
+    def _running(self) -> dict[str, int]:
+        """Ids of all messages that any display may be showing, and when they are over."""
+        return {
+            rtig_t047.message_id(action, stage): showing.last_end_ms
             for action, showing in self._core.showings.items()
             for stage in ("start", "result")
             if stage == "start" or showing.record.result_texts
-        ]
+        }
 
     # --- what they say ------------------------------------------------------------------------------------------------
 
@@ -170,6 +178,11 @@ class Passengers:
         if board is not None and (alive or board.presence != "unknown"):
             board.presence = "ready" if alive else "lost"
             board.heard_ms = self._clock_ms() if alive else board.heard_ms
+
+    def _stated(self, board_id: str, status: rtig_t047.Status) -> None:
+        board = self._core.boards.get(board_id)
+        if board is not None:
+            board.status = status
 
     def _trouble(self, board_id: str, words: str) -> None:
         _log.warning("display %s: %s", board_id, words)

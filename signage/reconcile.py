@@ -91,7 +91,7 @@ class Reconciler:
         self._controllers: dict[str, dict[Board, None]] = {}
         self._early: dict[str, dict[str, bytes]] = {}
         self._nameless: dict[str, int] = {}  # when those whose birth document is missing are asked for it
-        self._passengers = Passengers(self, clock_ms)
+        self._passengers = Passengers(self, clock_ms, self._grace_ms)
         self._ticks = 0
 
     def on_work(self, kick: Callable[[], None]) -> None:
@@ -231,6 +231,8 @@ class Reconciler:
 
     def sent(self, packet: Packet, heard: bool) -> None:
         now_ms = self._clock_ms()
+        if packet.token is None:
+            self._passengers.sent(packet)
         for board in self.outbox.sent(packet):
             self.published(board, now_ms)
 
@@ -474,16 +476,21 @@ class Reconciler:
         self._desire(board)
 
     def _consider(self, board: Board) -> None:
-        """A board that is new, or somewhere else: put it on the actions whose area it is in, take it off the others."""
-        if board.lon is None or board.lat is None:
-            return
+        """A board that is new, or somewhere else: put it on the actions whose area it is in, take it off the others.
+        One that does not say where it stands is in the area of everyone.
+        """
+        placed = board.lon is not None and board.lat is not None
         here: PlaceIndex | None = None
         for action, shape in self._shapes.items():
             showing = self.showings[action]
             if not showing.record.live or isinstance(shape, shapes.Nearest):
                 continue
-            here = here or PlaceIndex.build(np.array([board.lon]), np.array([board.lat]))
-            inside = here.count(widened(shape, showing.record.request.boards.margin_m)) > 0
+            inside = isinstance(shape, shapes.Everyone)
+            if not inside:
+                if not placed:
+                    continue
+                here = here or PlaceIndex.build(np.array([board.lon]), np.array([board.lat]))
+                inside = here.count(widened(shape, showing.record.request.boards.margin_m)) > 0
             member = action in board.showings
             if inside and not member and self._composer.item(showing, board.model) is not None:
                 showing.record.boards.append(board.id)

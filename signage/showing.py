@@ -23,6 +23,7 @@ from typing import Literal
 import msgspec
 
 from fanout import wire
+from signage import charsets
 from signage.dialects.native import EMERGENCY, Item, Media, Target
 from signage.layout import Model, Pace, Unfit, band, reduced
 from signage.pictures import Box, lay_out_beside
@@ -109,8 +110,17 @@ class Showing:
                 return ["start", "update", "result"] if self.record.result_texts else ["start", "update"]
 
     def texts(self, model: Model) -> dict[str, str]:
-        """The texts that the item of this model was laid out from, for displays that do it themselves."""
+        """The texts that the item of this model was laid out from, spelt with the characters it has, for displays that
+        lay out themselves.
+        """
         return self._texts.get(model, {})
+
+    def every_text(self, stage: str, model: Model) -> tuple[str, ...]:
+        """Every text that a stage may have put on this model, spelt as there, for what must be gone from it."""
+        record = self.record
+        forms = forms_of(record.request.texts, record.request.boards.texts)
+        texts = record.result_texts.values() if stage == "result" else [text for form in forms for _, text in form]
+        return tuple(dict.fromkeys(_spelt(text, model) for text in texts))
 
     def why_unfit(self, model: Model) -> str:
         return self._why.get(model, "")
@@ -136,7 +146,7 @@ class Showing:
             return None
         layout = placed.layout
         chosen = dict(forms[layout.form])
-        self._texts[model] = {language: chosen[language] for language in layout.languages}
+        self._texts[model] = {language: _spelt(chosen[language], model) for language in layout.languages}
         media = [_media(photo, placed.picture, end_ms)] if photo is not None and placed.picture is not None else []
         return Item(
             action=record.action,
@@ -152,6 +162,14 @@ class Showing:
             media=media,
             box=list(placed.text or _box(model, record.target)),
         )
+
+
+def _spelt(text: str, model: Model) -> str:
+    """The text with the characters the model has; as it is where it cannot be, and the model then shows none of it."""
+    try:
+        return charsets.spell(charsets.normalise(text), charsets.membership(model.charset))
+    except charsets.Unspellable:
+        return text
 
 
 def _box(model: Model, target: Target) -> tuple[int, ...]:

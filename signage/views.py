@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from fanout.wire import BoardCapability, BoardItem, BoardProof, BoardView
+from fanout.wire_boards import BoardStatus
 from signage import shadow
 from signage.arbitration import Verdict, arbitrate
 from signage.boards import Board
@@ -58,7 +59,8 @@ def page_of(board: Board, now_ms: int) -> BoardView:
         for each in _verdicts(board, now_ms)
     ]
     capability = BoardCapability(announced=board.announced, **own)
-    return msgspec.structs.replace(view_of(board, now_ms), capability=capability, items=items)
+    status = BoardStatus(**board.status._asdict()) if board.status is not None else None
+    return msgspec.structs.replace(view_of(board, now_ms), capability=capability, items=items, status=status)
 
 
 def explained(proof: Proof, record: Record, board_of: dict[str, Board], now_ms: int) -> list[BoardProof]:

@@ -3,8 +3,8 @@
 Rules:
 
 1. Strict in what we send: every field by the standard's letter, languages in upper case, times with an offset, objects
-   wrapped in the message's name. Lenient in what we read: wrapped or bare, `charEncodings` or `charEncdings`, numbers
-   as strings, identifiers in the body or found by the request's id.
+   wrapped in the message's name. Lenient in what we read: wrapped, twice or bare, `charEncodings` or `charEncdings`,
+   numbers as strings, a report beside the ids or around them, identifiers in the body or found by the request's id.
 2. An unknown level of a topic is the word `null`; no level is ever empty or holds a blank, `/`, `+` or `#`.
 3. A display may stand in several localities, clusters and stops; it listens at each. `cover` finds the topics for many.
 4. The full topic of a message ends in its id, so that several can be retained for one display. A display that
@@ -12,13 +12,16 @@ Rules:
    published on the topic without the id too, unretained. It is the same message id with REPLACE, so hearing both is
    hearing one.
 5. Message ids are derived from action and stage: after a restart the same message has the same id.
+6. No pictures. An `informationMessage` has no place for one: the standard shows a picture (`multimediaRef`) as a part
+   of a template, and templates are set all at once (`setAllTemplates`), so one more picture would wipe out the screens
+   that the display's owner laid out. Its reference also asks for the MD5 of a file, and a photo is known here by its
+   SHA-256. The text is shown in full; native boards show the photo too.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-import unicodedata
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -28,6 +31,7 @@ import msgspec
 
 from fanout import limits
 from fanout.errors import Refused
+from signage import charsets
 from signage.dialects.native import Caps, Item
 
 TYPES: Final = ("PID-LED", "PID-LCD", "PID-TFT", "PID-EPAPER")
@@ -55,6 +59,7 @@ EARLY_MS: Final = (
 _NAMESPACE: Final = uuid.UUID("6f7e1c1e-58a8-4f43-9a40-7d1c54a1b047")
 _TARGETS: Final = {"full": "FULL_SCREEN", "over": "OVERLINE", "bottom line": "BOTTOM_LINE"}
 _BEHAVIOURS: Final = {"static": "STATIC", "paged": "PAGED", "scroll": "SCROLL"}
+_REPORTS: Final = ("statusReport", "textDisplayConfig", "graphicalDisplayConfig")
 _LEVEL: Final = re.compile(r"[\s/+#]+")
 
 
@@ -74,6 +79,15 @@ class Address(NamedTuple):
     stop: str
     vendor: str
     device: str
+
+
+class Status(NamedTuple):
+    """What a display says of itself. `override`: what somebody has it show instead of its content, empty: nothing."""
+
+    firmware: str = ""
+    system: str = ""
+    up_since: str = ""
+    override: str = ""
 
 
 class Heard(NamedTuple):
@@ -200,22 +214,37 @@ def read(topic: str, payload: bytes) -> Heard | None:
         raise Refused("board_document_invalid", board=kind, what=what, detail=str(error)) from None
     if not isinstance(body, dict):
         raise Refused("board_document_invalid", board=kind, what=what, detail="it is not an object")
-    if len(body) == 1:
-        (inner,) = body.values()
-        if isinstance(inner, dict) and "textDisplayConfig" not in body and "statusReport" not in body:
-            body = inner
+    while len(body) == 1:  # wrapped in its name, or twice, as the standard's own sample of an acknowledgement
+        ((name, inner),) = body.items()
+        if not isinstance(inner, dict) or name in _REPORTS:
+            break
+        body = inner
     return Heard(kind, what, body)
 
 
 def identity(body: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Vendor and device of a body that names them."""
-    vendor, device = body.get("vendorId"), body.get("deviceId")
-    if not isinstance(vendor, str | int) or not isinstance(device, str | int):
+    """Vendor and device of a body that names them, or of the report within it."""
+    for each in _with_reports(body):
+        vendor, device = each.get("vendorId"), each.get("deviceId")
+        if isinstance(vendor, str | int) and isinstance(device, str | int):
+            break
+    else:
         return None
     pair = str(vendor).strip(), str(device).strip()
     if not all(pair) or len(board_id(*pair)) > limits.BOARD_ID_CHARS_MAX or not board_id(*pair).isprintable():
         return None
     return pair
+
+
+def request_id(body: Mapping[str, Any]) -> str:
+    """The id of the request, or of our response, that a body answers; empty when it has none."""
+    ids = (each.get(name) for each in _with_reports(body) for name in ("requestId", "responseId"))
+    return next((str(one) for one in ids if isinstance(one, str | int) and one != ""), "").strip()
+
+
+def _with_reports(body: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A body, and the report within it, which some displays put the ids into."""
+    return [body, *(each for name in _REPORTS if isinstance(each := body.get(name), dict))]
 
 
 def locations_of(config: object) -> tuple[tuple[Location, ...], tuple[float, float] | None]:
@@ -246,9 +275,9 @@ def caps_of(board: str, kind: str, model: str, body: Mapping[str, Any]) -> Caps:
     """What a capability response means for the layout. Missing numbers are zero: such a display can show nothing."""
     text = _find(body, "textDisplayConfig")
     screen = _find(_find(body, "graphicalDisplayConfig"), "screenDimensions")
-    encodings = text.get("charEncodings") or text.get("charEncdings") or []
-    encodings = [encodings] if isinstance(encodings, str) else encodings
-    name = str(_first(encodings) or "ascii").lower()
+    encodings = text.get("charEncodings") or text.get("charEncdings") or "UTF-8"  # the default, says the standard
+    encodings = encodings if isinstance(encodings, list) else [encodings]
+    name = charsets.richest([str(each)[:100] for each in encodings])
     lines, characters = _count(text.get("lines")), _count(text.get("charsPerLine"))
     graphic = not lines and bool(screen)
     pages = 8 if text.get("canPage", True) in (True, "true", "TRUE") else 1
@@ -278,37 +307,22 @@ def snapshot_lines(body: Mapping[str, Any]) -> list[str]:
     return [str(text)[:200] for text in texts if text is not None]
 
 
-def seen_in(lines: Sequence[str], texts: Mapping[str, str]) -> bool:
-    """Whether what a display shows is one of the texts, or a part of it: a page, or a stretch of a running line.
-
-    Compared letter by letter and digit by digit, so that line breaks, hyphens, accents and cases of the display do not
-    count. A part must have at least twelve of them, or be a whole line, lest a time or a number passes for our text.
-    """
-    shown = _plain("".join(lines))
-    if not shown:
-        return False
-    for text in texts.values():
-        whole = _plain(text)
-        if whole and (whole in shown or (shown in whole and len(shown) >= min(12, len(whole) // 4 + 1))):
-            return True
-    return False
+def status_of(body: Mapping[str, Any]) -> Status:
+    """What a status response says, wherever in it the report stands."""
+    report = _find(body, "statusReport") or body
+    override = report.get("displayOverride", body.get("displayOverride"))
+    if isinstance(override, dict):
+        override = override.get("status") or ", ".join(f"{name} {value}" for name, value in override.items())
+    return Status(
+        firmware=_words(report.get("firmwareVersion")),
+        system=_words(report.get("operatingSystem")),
+        up_since=_words(report.get("upSince")),
+        override="yes" if override is True else _words(override),
+    )
 
 
-def length_within(lines: Sequence[str], texts: Mapping[str, str]) -> int:
-    """Letters and digits of the longest of the texts that stands whole in the lines; 0 when none does."""
-    shown = _plain("".join(lines))
-    return max((len(_plain(text)) for text in texts.values() if _plain(text) in shown), default=0)
-
-
-def _plain(text: str) -> str:
-    bare = unicodedata.normalize("NFKD", text).casefold()
-    return "".join(letter for letter in bare if letter.isalnum())
-
-
-def _first(value: object) -> Any:
-    if isinstance(value, list):
-        return next((each for each in value if each not in (None, "")), None)
-    return value
+def _words(value: object) -> str:
+    return str(value)[:100] if isinstance(value, str | int | float) and value not in (False, "") else ""
 
 
 def _number(value: object) -> float | None:

@@ -6,7 +6,12 @@ text snapshot requests, beats every 30 s, asks for its content after a restart, 
 and behaviour.
 
 `exact` subscribes at each level as listed in the standard, without the level of the message id; else with it.
-`legacy` spells `charEncdings`, as the standard's own sample does.
+`legacy` spells `charEncdings`, as the standard's own sample does, and puts its ids into the report, not around it.
+
+A text snapshot is what stands there at that moment, line by line: a page of a full message; a page of an overline above
+the bottom line; a stretch of the bottom line, running round and round, below the departures. Where the house has a
+line for itself (`header`, with a clock), that stands on top of all. A status may say that somebody on the spot
+overrides it all (`override`).
 
 Moods break the rules as those of `display` do: a `mute` one answers no text snapshot, a `liar` stands still on what it
 showed first and says otherwise, a `faulty` one sends garbage and faults, `clock` is hours off, `slow` takes seconds for
@@ -32,7 +37,10 @@ _FIELDS: Final = {
 }  # fmt: skip
 BEAT_MS: Final = 30_000
 ASK_MS: Final = 3_000  # a display that got no answer to its discovery asks again
-PAGE_MS: Final = 4_000
+RUN: Final = 7  # characters by which a running line moves from one snapshot to the next
+GAP: Final = "     "  # between the end of a running text and its beginning
+DEPARTURES: Final = ("12 Centraal     3 min", "4 Zernike      11 min")
+CODECS: Final = {"UTF-8": "utf-8", "ASCII": "ascii", "ISO-8859-1": "latin-1"}
 
 
 class Frame(NamedTuple):
@@ -63,6 +71,8 @@ class PassengerDisplay:
         seed: int = 0,
         slow_ms: int = 3_000,
         localities: Sequence[str] = (),
+        encodings: Sequence[str] = ("UTF-8",),
+        header: str = "",
     ) -> None:
         self.vendor, self.device, self.kind = vendor, device, kind
         self.id = f"{vendor}:{device}"
@@ -71,6 +81,9 @@ class PassengerDisplay:
         self.lines, self.characters = lines, characters
         self.position = position
         self.exact, self.legacy = exact, legacy
+        self.encodings = [*encodings]
+        self.header = header
+        self.override = ""
         self.mood: Mood = mood
         self.connected = False
         self.film: list[Frame] = []
@@ -80,9 +93,9 @@ class PassengerDisplay:
         self.statuses: list[str] = []
         self._messages: dict[str, dict[str, Any]] = {}
         self._order = 0
-        self._beat_ms = 0
+        self._beat_ms = self._up_ms = 0
         self._asked_ms: int | None = None
-        self._page = 0
+        self._moment = 0
         self._count = 0
         dice = random.Random(f"{seed}/{self.id}")
         self.clock_error_ms = dice.choice((-7_200_000, -600_000, 600_000, 7_200_000)) if mood == "clock" else 0
@@ -138,7 +151,7 @@ class PassengerDisplay:
 
     def connect(self, now_ms: int) -> list[Out]:
         self.connected = True
-        self._beat_ms = now_ms
+        self._beat_ms = self._up_ms = now_ms
         if not self.film:
             self._frame("local", now_ms)
         out = [self._discover(now_ms)]
@@ -258,17 +271,22 @@ class PassengerDisplay:
         about: dict[str, Any] = {**self._ids(), "requestId": request_id}
         match what:
             case "displayCapability":
-                about["textDisplayConfig"] = {
-                    ("charEncdings" if self.legacy else "charEncodings"): ["UTF-8"],
-                    "lines": self.lines,
-                    "charsPerLine": self.characters,
-                    "canScroll": True,
-                    "canPage": True,
-                    "maxScrollChar": 150,
-                }
+                about = self._with_report(
+                    about,
+                    "textDisplayConfig",
+                    {
+                        ("charEncdings" if self.legacy else "charEncodings"): self.encodings,
+                        "lines": self.lines,
+                        "charsPerLine": self.characters,
+                        "canScroll": True,
+                        "canPage": True,
+                        "maxScrollChar": 150,
+                    },
+                )
             case "status":
-                about["firmwareVersion"] = "1.0"
-                about["upSince"] = _iso(now_ms)
+                report = {"firmwareVersion": "1.0", "operatingSystem": "Linux 6.1", "upSince": _iso(self._up_ms)}
+                report |= {"displayOverride": self.override} if self.override else {}
+                about = self._with_report(about, "statusReport", report)
             case "textSnapshot":
                 if self.mood == "mute":
                     return []
@@ -278,6 +296,10 @@ class PassengerDisplay:
             case _:
                 return []
         return [self._out(f"{self.kind}/{what}/response", f"{what}Response", about)]
+
+    def _with_report(self, about: dict[str, Any], name: str, report: dict[str, Any]) -> dict[str, Any]:
+        """A report beside the ids, as the standard has it; or around them."""
+        return {name: {**about, **report}} if self.legacy else {**about, name: report}
 
     def _reset(self, body: dict[str, Any], about: dict[str, Any], now_ms: int) -> list[Out]:
         """Data is dropped and asked for again; a restart begins with discovery."""
@@ -295,7 +317,7 @@ class PassengerDisplay:
         if name != "informationMessage" or not isinstance(body, dict):
             self.violations.append(f"{name} on {topic}")
             return
-        wrong = _wrong(body)
+        wrong = _wrong(body) or self._unreadable(body)
         if wrong:
             self.violations.append(f"{wrong} in {body}")
             return
@@ -320,18 +342,51 @@ class PassengerDisplay:
         urgent = [message for message in live if message["messagePriority"] == "EMERGENCY"]
         if urgent:
             return sorted(urgent, key=lambda message: int(message["order"]))
-        full = [message for message in live if message["messageTargetArea"] == "FULL_SCREEN"]
-        if full:
-            return [each for each in full if each["messageActionPriority"] == full[0]["messageActionPriority"]]
-        return live
+        area: dict[str, list[dict[str, Any]]] = {"FULL_SCREEN": [], "OVERLINE": [], "BOTTOM_LINE": []}
+        for message in live:
+            area[message["messageTargetArea"]].append(message)
+        for name in ("FULL_SCREEN", "OVERLINE"):
+            best = [
+                each for each in area[name] if each["messageActionPriority"] == area[name][0]["messageActionPriority"]
+            ]
+            if best:
+                return best if name == "FULL_SCREEN" else best + area["BOTTOM_LINE"]
+        return area["BOTTOM_LINE"]
 
     def standing(self, now_ms: int) -> list[str]:
-        """The lines at this moment: one page of one message; each call is a moment later."""
-        pages = [page for message in self.showing(now_ms) for page in self._paged(message)]
-        self._page += 1
-        return pages[self._page % len(pages)] if pages else ["12 Centraal     3 min", "", ""]
+        """The lines at this moment; each call is a moment later."""
+        self._moment += 1
+        room = self.lines - bool(self.header)
+        top = [self.header] if self.header else []
+        if self.override == "OFF":
+            return [""] * self.lines
+        messages = self.showing(now_ms)
+        full = [each for each in messages if each["messageTargetArea"] == "FULL_SCREEN"]
+        over = [each for each in messages if each["messageTargetArea"] == "OVERLINE"]
+        bottom = [each for each in messages if each["messageTargetArea"] == "BOTTOM_LINE"]
+        if full:
+            return top + self._page(full, room)
+        above = self._page(over, room - 1) if over else self._departures(room - 1)
+        return [*top, *above, self._bottom_line(bottom) if bottom else ""]
 
-    def _paged(self, message: dict[str, Any]) -> list[list[str]]:
+    def _departures(self, lines: int) -> list[str]:
+        return [*DEPARTURES, *[""] * lines][:lines]
+
+    def _page(self, messages: list[dict[str, Any]], lines: int) -> list[str]:
+        """One page of one of the messages, which alternate."""
+        pages = [page for message in messages for page in self._paged(message, lines)]
+        return pages[self._moment % len(pages)]
+
+    def _bottom_line(self, messages: list[dict[str, Any]]) -> str:
+        """What is in sight of the messages that run along the bottom, or one of their pages."""
+        if any(message["messageBehaviour"] != "SCROLL" for message in messages):
+            return self._page(messages, 1)[0]
+        running = "".join(text["text"] + GAP for message in messages for text in message["messageText"])
+        start = self._moment * RUN % len(running)
+        around = running * (2 + self.characters // len(running))
+        return around[start : start + self.characters]
+
+    def _paged(self, message: dict[str, Any], high: int) -> list[list[str]]:
         """Every language one after the other, words filled into lines; a long word is broken."""
         lines: list[str] = []
         for text in message["messageText"]:
@@ -344,9 +399,16 @@ class PassengerDisplay:
                     else:
                         line = f"{line} {piece}".strip()
             lines += [line] if line else []
-            while len(lines) % self.lines:
+            while len(lines) % high:
                 lines.append("")
-        return [lines[at : at + self.lines] for at in range(0, len(lines), self.lines)]
+        return [lines[at : at + high] for at in range(0, len(lines), high)]
+
+    def _unreadable(self, body: dict[str, Any]) -> str:
+        """What of a text it has no characters for."""
+        letters = {letter for text in body.get("messageText", ()) for letter in text["text"]}
+        codecs = [CODECS[name] for name in self.encodings if name in CODECS] or ["ascii"]
+        lacking = [letter for letter in sorted(letters) if not any(_has(codec, letter) for codec in codecs)]
+        return f"characters {lacking}" if lacking else ""
 
     def _frame(self, why: str, now_ms: int) -> None:
         on = self.showing(now_ms)
@@ -385,6 +447,14 @@ def _matches(pattern: str, topic: str) -> bool:
     """MQTT's rule for `+`."""
     wanted, given = pattern.split("/"), topic.split("/")
     return len(wanted) == len(given) and all(a in ("+", b) for a, b in zip(wanted, given, strict=True))
+
+
+def _has(codec: str, letter: str) -> bool:
+    try:
+        letter.encode(codec)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _wrong(body: dict[str, Any]) -> str:

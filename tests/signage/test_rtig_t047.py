@@ -218,15 +218,6 @@ def test_garbage_changes_nothing(payload: bytes) -> None:
     assert len(world.core.boards) == 2
 
 
-def test_a_part_is_seen_and_a_time_is_not() -> None:
-    text = {"nl": "Vermist: jongen, 6 jaar, 1.15 m, kort donker haar. Gezien? Bel 112."}
-    assert t047.seen_in(["jongen, 6 jaar, 1.15 m,", "kort donker haar."], text)
-    assert t047.seen_in(["VERMIST: JONGEN, 6 JAAR", "1.15 M, KORT DON-", "KER HAAR. GEZIEN? BEL", "112."], text)
-    assert not t047.seen_in(["112"], text)
-    assert not t047.seen_in(["", ""], text)
-    assert not t047.seen_in(["12 Centraal  3 min"], text)
-
-
 def test_a_page_that_two_messages_share_proves_neither() -> None:
     world = make(1)
     display = world.displays[0]
