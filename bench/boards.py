@@ -165,6 +165,9 @@ class _Pour:
         if not self.open:
             self.done.set()
 
+    def refused(self, packet: Packet, reason: int) -> None:
+        raise AssertionError(f"the broker refuses {packet.topic}: 0x{reason:02x}")
+
     def lost(self, packets: Sequence[Packet]) -> None:
         raise AssertionError("the bench's broker went away")
 

@@ -112,7 +112,9 @@ class BoardView(msgspec.Struct, frozen=True, kw_only=True):
 class BoardProof(msgspec.Struct, frozen=True, kw_only=True):
     """One board of an action: when it was told, had it, was seen to show it, its latest text, and to be clear of it.
 
-    Milliseconds since 1970 by the engine's clock, None for never. `reason`: why it lags, empty when it does not.
+    Milliseconds since 1970 by the engine's clock, None for never. `dark_ms`: since when it says that it does not show
+    it although it must, None while it does. `why`: the board's own words for that, or for its end (`desired`, `ended`,
+    `power`, `comm_loss` …), or for refusing it. `reason`: why it lags, in ours; empty when it does not.
     """
 
     board: str
@@ -121,6 +123,8 @@ class BoardProof(msgspec.Struct, frozen=True, kw_only=True):
     shown_ms: int | None
     updated_ms: int | None
     ended_ms: int | None
+    dark_ms: int | None = None
+    why: str = ""
     reason: str = ""
 
 

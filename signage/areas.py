@@ -97,6 +97,12 @@ class Areas:
             self._of.pop(board, None)
         return wrong
 
+    def leave(self, board: Board) -> None:
+        """The board is no more."""
+        for area in self._of.pop(board, ()):
+            del area.listeners[board]
+            self._stirred[area] = None
+
     def stir(self, board: Board) -> None:
         """What this board must show has changed."""
         for area in self._of.get(board, ()):

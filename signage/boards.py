@@ -5,7 +5,8 @@ Rules:
 
 1. A board announces itself (birth document, discovery), and then its newest document counts, whole; or it stands in an
    imported list, which fills in where it stands if it does not say.
-2. Rows are given in order of appearance and never reused while the process lives. Columns by row: position, model.
+2. Boards are in the order of their appearance. One that is retired (`remove`) is forgotten; if it appears again, it is
+   a new one.
 3. Areas are answered by `fanout.geo.PlaceIndex`, rebuilt when a position changed and a query comes: ten thousand
    boards take a millisecond, so boards on vehicles need no index of their own. A board without a position is in no
    area, except that of everyone.
@@ -21,7 +22,6 @@ from collections.abc import Iterator, Sequence
 from typing import Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fanout import limits
 from fanout.errors import Refused
@@ -33,7 +33,7 @@ from signage.dialects.rtig_t047 import Status
 from signage.layout import Model, model_of
 
 PROBLEMS_MAX: Final = 8  # the latest entries for ops that are kept per board
-Presence = Literal["unknown", "ready", "sleeping", "lost"]
+Presence = Literal["unknown", "ready", "sleeping", "lost", "retired"]
 
 
 class Board:
@@ -59,18 +59,17 @@ class Board:
         "presence",
         "problems",
         "report",
-        "row",
         "sent_ms",
         "showings",
         "state",
         "status",
         "tries",
+        "unheard",
         "version",
         "via",
     )  # fmt: skip
 
-    def __init__(self, row: int, caps: Caps, dialect: str) -> None:
-        self.row = row
+    def __init__(self, caps: Caps, dialect: str) -> None:
         self.id = caps.board
         self.dialect = dialect
         self.caps = caps
@@ -93,6 +92,7 @@ class Board:
         self.state = shadow.State.CLEAR
         self.sent_ms = 0
         self.tries = 0
+        self.unheard = False  # the broker said that nobody listens on its topic
         self.lag_since_ms = 0
         self.own_held = False  # whether the broker keeps something on its own topic
         self.via: object | None = None  # the area topic it has its document from, if not its own
@@ -112,20 +112,19 @@ class Board:
 
 
 class Boards:
-    """All boards by id and by row."""
+    """All boards by id, in the order of their appearance."""
 
     def __init__(self) -> None:
         self._by_id: dict[str, Board] = {}
-        self._rows: list[Board] = []
         self._index: PlaceIndex | None = None
         self._models: dict[Model, Model] = {}
-        self._placed: NDArray[np.uint32] = np.empty(0, np.uint32)
+        self._placed: list[Board] = []  # those with a place, in the order of the index
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._by_id)
 
     def __iter__(self) -> Iterator[Board]:
-        return iter(self._rows)
+        return iter(self._by_id.values())
 
     def get(self, board: str) -> Board | None:
         return self._by_id.get(board)
@@ -134,12 +133,11 @@ class Boards:
         """Take a birth document; the board, and whether anything of it is new. `Refused` when there are too many."""
         board = self._by_id.get(caps.board)
         if board is None:
-            if len(self._rows) >= limits.BOARDS_MAX:
+            if len(self._by_id) >= limits.BOARDS_MAX:
                 detail = f"there are {limits.BOARDS_MAX} boards already"
                 raise Refused("board_document_invalid", board=caps.board, what="birth document", detail=detail)
-            board = Board(len(self._rows), caps, dialect)
+            board = Board(caps, dialect)
             board.model = self._models.setdefault(board.model, board.model)
-            self._rows.append(board)
             self._by_id[board.id] = board
             self._index = None
             return board, True
@@ -152,6 +150,11 @@ class Boards:
             self.move(board, caps.lon, caps.lat)
         return board, True
 
+    def remove(self, board: Board) -> None:
+        """It is retired; whoever still holds it finds that `get` does not know it."""
+        del self._by_id[board.id]
+        self._index = None
+
     def move(self, board: Board, lon: float, lat: float) -> bool:
         """A board on a vehicle says where it is; whether that is another place than before."""
         if (board.lon, board.lat) == (lon, lat):
@@ -161,23 +164,21 @@ class Boards:
         return True
 
     def within(self, shape: shapes.Shape, margin_m: float = 0.0) -> list[Board]:
-        """Boards in the area or at most `margin_m` metres outside it, in the order of their rows."""
+        """Boards in the area or at most `margin_m` metres outside it, in the order of their appearance."""
         if isinstance(shape, shapes.Everyone):
-            return list(self._rows)
-        if isinstance(shape, shapes.Nearest) or not self._rows:
+            return list(self)
+        if isinstance(shape, shapes.Nearest) or not self._by_id:
             return []
         index = self._built()
         if len(index) == 0:
             return []
-        rows = self._placed[index.select(widened(shape, margin_m))]
-        return [self._rows[row] for row in np.sort(rows).tolist()]
+        return [self._placed[at] for at in np.sort(index.select(widened(shape, margin_m))).tolist()]
 
     def _built(self) -> PlaceIndex:
         if self._index is None:
-            placed = [board for board in self._rows if board.lon is not None and board.lat is not None]
-            self._placed = np.array([board.row for board in placed], np.uint32)
-            lon = np.array([board.lon for board in placed], np.float64)
-            lat = np.array([board.lat for board in placed], np.float64)
+            self._placed = [board for board in self if board.lon is not None and board.lat is not None]
+            lon = np.array([board.lon for board in self._placed], np.float64)
+            lat = np.array([board.lat for board in self._placed], np.float64)
             self._index = PlaceIndex.build(lon, lat)
         return self._index
 

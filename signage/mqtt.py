@@ -10,16 +10,19 @@ Rules:
 2. **Each connection starts clean.** A new paho client per connection and a clean session: paho's own queue is never
    replayed, packets in flight are given back to the source (`lost`), and the source publishes from its state on `up`.
 3. **Nothing blocks the loop.** Name look-up, TCP and TLS are done by trio with one time-out; paho gets a socket that is
-   connected already and reads and writes memory (`_Wire`), so one system call carries many packets. Inbound work is
+   connected already and reads and writes memory (`Wire`), so one system call carries many packets. Inbound work is
    cut into pieces of `READ_BYTES`, with a checkpoint after each.
 4. PUBLISH and PUBACK are written and read here, both ways: paho makes objects with tables of properties of each, walks
    its own queue, and takes several times as long as all that is done with them; half of a second for ten thousand
    boards. paho has every other packet and keeps the session. It numbers its packets from 1, and there are a handful on
    a connection; ours begin at `PACKET_ID_FIRST`, since ids of all kinds are one space.
 5. Brokers are a list: the next is tried when one fails, with back-off that doubles to a ceiling and is spread by the
-   client's id, not by chance. MQTT 5 is tried first; a broker that refuses it is spoken to in 3.1.1 from then on.
+   client's id, not by chance. MQTT 5 is tried first, at each connection anew. Only a broker that does not know it (it
+   says so, answers in another form, or hangs up without an answer) is spoken to in 3.1.1, in the connection after that:
+   one that is full, starting or silent may well know it, and on 3.1.1 documents have no expiry.
 6. What the link will *not* do: keep time-outs for acknowledgements (MQTT resends on reconnect only, never on a timer).
-   Whether a board lags is the shadow's business.
+   Whether a board lags is the shadow's business. Nor does it repeat what the broker refuses (`refused`): it would be
+   refused again.
 
 Why not paho's own loop: its thread would hand every message across threads, its window is found by walking all
 messages in flight at each acknowledgement, and its connect blocks. Why not write the protocol: paho knows it.
@@ -27,33 +30,38 @@ messages in flight at each acknowledgement, and its connect blocks. Why not writ
 
 from __future__ import annotations
 
-import errno
 import logging
 import math
-import socket
 import ssl
 import zlib
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
 
 import msgspec
 import paho.mqtt.client as paho
 import trio
+from paho.mqtt import MQTTException
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from fanout.errors import Refused
+from signage.wires import Down, Unanswered, Wire, open_wire, parse_broker, tls_context, varint
 
 _log = logging.getLogger(__name__)
 
 PUBLISH, PUBACK = 3, 4  # kinds of packets
 NOBODY_LISTENS: Final = 0x10  # reasons in a PUBACK of MQTT 5; failures are 0x80 and above
 FAILURE: Final = 0x80
+OTHER_PROTOCOL: Final = 0x84  # in a CONNACK: the broker does not know this version
+REFUSALS: Final = {
+    0x80: "unspecified error",
+    0x83: "implementation specific error",
+    0x87: "not authorised",
+    0x90: "topic name invalid",
+    0x97: "quota exceeded",
+    0x99: "payload format invalid",
+}
 PACKET_ID_FIRST: Final = 256
-READ_BYTES: Final = 16 * 1024  # one read: at most some 150 messages, 5 ms of work between two checkpoints
-PACKET_BYTES_MAX: Final = 1024 * 1024  # a board's report has some hundred bytes, and 64 KiB at most
 SEND_BYTES_MAX: Final = 256 * 1024  # above this the pump waits for the socket before it asks for more packets
 CONNECT_TIMEOUT_S: Final = 10.0
 
@@ -77,6 +85,9 @@ class Source(Protocol):
 
     def sent(self, packet: Packet, heard: bool) -> None:
         """The broker has it. `heard` is False when it said that nobody subscribes (MQTT 5, reason 0x10)."""
+
+    def refused(self, packet: Packet, reason: int) -> None:
+        """The broker will not have it (MQTT 5; `REFUSALS` has the words)."""
 
     def lost(self, packets: Sequence[Packet]) -> None:
         """The connection ended before the broker acknowledged these."""
@@ -120,99 +131,18 @@ class Statistics(msgspec.Struct, kw_only=True):
     published: int = 0
     acknowledged: int = 0
     unheard: int = 0
+    refused: int = 0
     received: int = 0
     in_flight: int = 0
-
-
-class _Down(Exception):
-    """The connection ended; the reason is the argument."""
-
-
-class _Wire:
-    """What paho takes for its socket: bytes in memory, moved by the link's tasks."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-        self.incoming = bytearray()
-        self.position = 0
-        self.limit = 0
-        self.outgoing = bytearray()
-        self.closed = False
-
-    def recv(self, size: int) -> bytes:
-        """What paho reads: never past the packet it was given."""
-        piece = bytes(self.incoming[self.position : min(self.position + size, self.limit)])
-        if not piece:
-            if self.closed:
-                return b""
-            raise BlockingIOError(errno.EAGAIN, "nothing here yet")
-        self.position += len(piece)
-        return piece
-
-    def send(self, data: bytes | bytearray) -> int:
-        self.outgoing += data
-        return len(data)
-
-    def fill(self) -> None:
-        """Read once from the socket; `_Down` at its end. Blocking is an exception, as sockets have it."""
-        data = self.sock.recv(READ_BYTES)
-        if not data:
-            raise _Down("the broker closed the connection")
-        del self.incoming[: self.position]
-        self.position = 0
-        self.incoming += data
-
-    def packet(self) -> tuple[int, int, int] | None:
-        """The next packet when it is whole: its first byte, where its body begins, where it ends."""
-        data, at = self.incoming, self.position + 1
-        length = shift = 0
-        while at < len(data):
-            digit = data[at]
-            length |= (digit & 0x7F) << shift
-            shift += 7
-            at += 1
-            if not digit & 0x80:
-                break
-            if shift > 21:
-                raise _Down("the broker sent a packet whose length makes no sense")
-        else:
-            return None
-        if length > PACKET_BYTES_MAX:
-            raise _Down(f"the broker sent a packet of {length} bytes")
-        return (data[self.position], at, at + length) if at + length <= len(data) else None
-
-    def flush(self) -> None:
-        while self.outgoing:
-            count = self.sock.send(self.outgoing)
-            del self.outgoing[:count]
-
-    def setblocking(self, flag: bool) -> None:
-        assert not flag
-
-    def fileno(self) -> int:
-        return self.sock.fileno()
-
-    def close(self) -> None:
-        self.closed = True
 
 
 class _Client(paho.Client):
     """paho with a wire that is connected already. The one private method it overrides makes the socket."""
 
-    wire: _Wire
+    wire: Wire
 
     def _create_socket(self) -> Any:
         return self.wire
-
-
-def _varint(value: int) -> bytes:
-    """A length as MQTT writes it: seven bits a byte, the lowest first."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def _packed(packet: Packet) -> bytes:
@@ -226,27 +156,6 @@ def _packed(packet: Packet) -> bytes:
     return packed
 
 
-def parse_broker(address: str) -> tuple[str, int, bool]:
-    """Host, port, TLS of `mqtt://host[:port]` or `mqtts://host[:port]`; `Refused("settings_invalid")` else."""
-    parts = urlsplit(address)
-    try:
-        port = parts.port
-    except ValueError:
-        port = -1
-    if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or port == -1 or parts.path not in ("", "/"):
-        problem = f"  signage.brokers: {address!r} is not mqtt://host:port or mqtts://host:port"
-        raise Refused("settings_invalid", "signage.brokers", count=1, problems=problem)
-    tls = parts.scheme == "mqtts"
-    return parts.hostname, port or (8883 if tls else 1883), tls
-
-
-def _tls_context(options: LinkOptions) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=options.ca_file or None)
-    if options.cert_file:
-        context.load_cert_chain(options.cert_file, options.key_file or None)
-    return context
-
-
 class Link:
     """One connection, kept alive by `run`. `kick()` says that the source has packets; `statistics()` what happened."""
 
@@ -256,7 +165,11 @@ class Link:
         self._options = options
         self._source = source
         self._addresses = [parse_broker(address) for address in options.brokers]
-        self._context = _tls_context(options) if any(tls for _, _, tls in self._addresses) else None
+        self._context = (
+            tls_context(options.ca_file, options.cert_file, options.key_file)
+            if any(tls for _, _, tls in self._addresses)
+            else None
+        )
         self._old = dict.fromkeys(options.brokers, options.protocol == "3.1.1")
         self._flight: dict[int, Packet] = {}
         self._properties: dict[tuple[int | None, str | None], bytes] = {}
@@ -266,6 +179,7 @@ class Link:
         self._work = trio.Event()
         self._up = trio.Event()
         self._ended = ""
+        self._unknown = False
         self._stats = Statistics()
 
     def statistics(self) -> Statistics:
@@ -293,7 +207,7 @@ class Link:
             before = self._stats.connections
             try:
                 await self._session(name, *self._addresses[index])
-            except _Down as down:
+            except Down as down:
                 reason = str(down)
             except (OSError, ssl.SSLError, trio.TooSlowError) as error:
                 reason = f"{type(error).__name__}: {error}".rstrip(": ")
@@ -306,13 +220,14 @@ class Link:
             )
 
     async def _session(self, name: str, host: str, port: int, tls: bool) -> None:
-        """One connection, from name look-up to its end; raises `_Down`, `OSError`, `ssl.SSLError` or `TooSlowError`."""
+        """One connection, from name look-up to its end; raises `Down`, `OSError`, `ssl.SSLError` or `TooSlowError`."""
         with trio.fail_after(CONNECT_TIMEOUT_S):
-            sock = await _open(host, port, self._context if tls else None)
+            wire = await open_wire(host, port, self._context if tls else None)
         old = self._old[name]
         client = self._client(old)
-        client.wire = wire = _Wire(sock)
+        client.wire = wire
         self._ended = ""
+        self._unknown = not old  # MQTT 5 is, to this broker, until it has answered
         try:
             client.connect_async(host, port, keepalive=self._options.keepalive_s)
             client.reconnect()
@@ -320,10 +235,10 @@ class Link:
                 nursery.start_soon(self._tick, client)
                 nursery.start_soon(self._write, client, wire)
                 await self._read(name, client, wire)
-        except* (_Down, OSError) as group:
-            if not self._stats.connected and self._options.protocol == "auto" and not old:
-                self._old[name] = True  # never got as far as CONNACK: it may not know MQTT 5
-            raise _Down(self._ended or _first(group)) from None
+        except* (Down, OSError) as group:
+            if self._options.protocol == "auto":
+                self._old[name] = self._unknown and not isinstance(_first(group), Unanswered)
+            raise Down(self._ended or str(_first(group))) from None
         finally:
             await self._close(client, wire)
 
@@ -350,7 +265,7 @@ class Link:
 
     # --- the three tasks of a connection ------------------------------------------------------------------------------
 
-    async def _read(self, name: str, client: _Client, wire: _Wire) -> None:
+    async def _read(self, name: str, client: _Client, wire: Wire) -> None:
         self._stats.broker = name
         while True:
             try:
@@ -366,15 +281,22 @@ class Link:
                     self._take_puback(wire.incoming, body, end)
                 else:
                     wire.limit = end
-                    client.loop_read()
+                    self._hand_over(client)
                 wire.position = end
             if wire.closed:
-                raise _Down(self._ended or "the connection ended")
+                raise Down(self._ended or "the connection ended")
             if wire.outgoing or self._source_has_room():
                 self._work.set()
             await trio.lowlevel.checkpoint()
 
-    def _take_publish(self, wire: _Wire, first: int, at: int, end: int) -> None:
+    def _hand_over(self, client: _Client) -> None:
+        """A packet that is paho's."""
+        try:
+            client.loop_read()
+        except MQTTException as error:
+            raise Down(f"the broker sent a broken packet: {error}") from None
+
+    def _take_publish(self, wire: Wire, first: int, at: int, end: int) -> None:
         """One incoming message at QoS 0 or 1: handed to the source, and acknowledged. A message that trips us is
         logged.
         """
@@ -397,7 +319,7 @@ class Link:
             at += length
         self._stats.received += 1
         if at > end:
-            raise _Down("the broker sent a broken message")
+            raise Down("the broker sent a broken message")
         try:
             self._source.received(name.decode(), bytes(data[at:end]), bool(first & 1))
         except UnicodeDecodeError:
@@ -410,16 +332,20 @@ class Link:
         if packet is None:
             return
         reason = data[at + 2] if end > at + 2 else 0
+        if reason >= FAILURE:
+            self._stats.refused += 1
+            words = REFUSALS.get(reason, "unknown reason")
+            _log.error("the broker refuses what we publish on %r: 0x%02x, %s", packet.topic, reason, words)
+            self._source.refused(packet, reason)
+            return
         self._stats.acknowledged += 1
         self._stats.unheard += reason == NOBODY_LISTENS
-        if reason >= FAILURE:
-            _log.error("the broker refuses what we publish on %r: reason 0x%02x", packet.topic, reason)
-        self._source.sent(packet, reason == 0)
+        self._source.sent(packet, reason != NOBODY_LISTENS)
 
     def _source_has_room(self) -> bool:
         return len(self._flight) < self._window
 
-    async def _write(self, client: _Client, wire: _Wire) -> None:
+    async def _write(self, client: _Client, wire: Wire) -> None:
         while True:
             await self._work.wait()
             self._work = trio.Event()
@@ -427,7 +353,7 @@ class Link:
                 self._pump(wire)
             client.loop_write()
             if wire.closed:
-                raise _Down(self._ended or "the connection ended")
+                raise Down(self._ended or "the connection ended")
             while wire.outgoing:
                 try:
                     wire.flush()
@@ -437,7 +363,7 @@ class Link:
                 self._work.set()
                 await trio.lowlevel.checkpoint()
 
-    def _pump(self, wire: _Wire) -> None:
+    def _pump(self, wire: Wire) -> None:
         """Take packets while the window and the wire have room."""
         flight, window = self._flight, self._window
         self._more_to_take = True
@@ -459,7 +385,7 @@ class Link:
         topic = packet.topic.encode()
         properties = self._props(packet) if self._stats.protocol == "5" else b""
         outgoing.append(0x32 | packet.retain)
-        outgoing += _varint(4 + len(topic) + len(properties) + len(packet.payload))
+        outgoing += varint(4 + len(topic) + len(properties) + len(packet.payload))
         outgoing += len(topic).to_bytes(2, "big")
         outgoing += topic
         outgoing += self._packet_id.to_bytes(2, "big")
@@ -485,9 +411,9 @@ class Link:
             client.loop_misc()
             self._work.set()
             if not self._stats.connected and trio.current_time() - started > CONNECT_TIMEOUT_S:
-                raise _Down("no answer to CONNECT")
+                raise Unanswered("no answer to CONNECT")
 
-    async def _close(self, client: _Client, wire: _Wire) -> None:
+    async def _close(self, client: _Client, wire: Wire) -> None:
         """Say goodbye if that is possible without waiting, give back what was in flight, close the socket."""
         was_up = self._stats.connected
         self._stats.connected = False
@@ -511,9 +437,9 @@ class Link:
     def _on_connect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
         if reason.is_failure:
             self._ended = f"refused: {reason}"
-            if self._options.protocol == "auto" and "rotocol" in str(reason):
-                self._old[self._stats.broker] = True
+            self._unknown = self._unknown and reason.value == OTHER_PROTOCOL
             return
+        self._unknown = False
         self._window = min(self._options.window, getattr(properties, "ReceiveMaximum", self._options.window))
         client.subscribe([(topic, 1) for topic in self._options.subscriptions])
 
@@ -534,35 +460,12 @@ class Link:
         self._work.set()
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> str:
-    """The words of the first exception in a group of groups."""
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first exception in a group of groups."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return str(error)
-
-
-async def _open(host: str, port: int, context: ssl.SSLContext | None) -> socket.socket:
-    """A connected, non-blocking socket; TLS done, name checked."""
-    stream = await trio.open_tcp_stream(host, port)
-    sock = socket.socket(fileno=stream.socket.detach())
-    sock.setblocking(False)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if context is None:
-        return sock
-    secure = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
-    try:
-        while True:
-            try:
-                secure.do_handshake()
-                return secure
-            except ssl.SSLWantReadError:
-                await trio.lowlevel.wait_readable(secure)
-            except ssl.SSLWantWriteError:
-                await trio.lowlevel.wait_writable(secure)
-    except BaseException:
-        secure.close()
-        raise
+    return error
 
 
 def expiry_s(end_ms: int, now_ms: int) -> int:

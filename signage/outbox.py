@@ -9,9 +9,11 @@ Rules:
    document at any moment.
 4. A board has its document in one place. When an area serves it, its own topic is cleared, and the other way round:
    one that lost its memory reads both, and must find nothing that is over in either.
+5. What the broker refuses is not tried again here, since it would be refused again at once: the board stays in flight
+   until it lags.
 
-The reconciler owes: `add` for every effect of the table that publishes, `sent` and `lost` with the packets given, `up`
-at each connection.
+The reconciler owes: `add` for every effect of the table that publishes, `sent`, `lost` or `refused` with the packets
+given, `up` at each connection.
 """
 
 from __future__ import annotations
@@ -48,6 +50,12 @@ class ToArea(NamedTuple):
     version: int
 
 
+class ToNobody(NamedTuple):
+    """Token of the order to forget the topic of a board that was retired."""
+
+    topic: str
+
+
 class Outbox:
     """See the module. `step` advances a board by the table, `actions_of` names what it shall show, in order."""
 
@@ -69,10 +77,11 @@ class Outbox:
         self._stale: set[Board] = set()
         self._shared: deque[Packet] = deque()
         self._clears: dict[Board | Area, None] = {}
+        self._orphans: dict[str, None] = {}  # topics of boards that are no more
 
     @property
     def waiting(self) -> bool:
-        return bool(self._first or self._later or self._shared or self._clears or self._areas.stirred)
+        return bool(self._first or self._later or self._shared or self._clears or self._orphans or self._areas.stirred)
 
     def stale(self, board: Board) -> bool:
         """Whether the board's items are to be made anew when its document is taken."""
@@ -105,6 +114,14 @@ class Outbox:
         """Nothing is wanted of the board any more and the broker keeps nothing for it."""
         board.via = None
         self._areas.stir(board)
+
+    def retire(self, board: Board) -> None:
+        """The board is no more: nothing is said to it, and the broker is to forget what it keeps for it."""
+        self._drop(board)
+        self._stale.discard(board)
+        self._clears.pop(board, None)
+        self._areas.leave(board)
+        self._orphans[native.desired_topic(board.id)] = None
 
     def ask(self, board_id: str) -> None:
         """Somebody speaks of whom there is no birth document: an empty payload asks for it."""
@@ -141,21 +158,29 @@ class Outbox:
                 return Packet(native.area_topic(one.name), b"", token=ToArea(one, 0))
             if one.own_held and one.via is not None:
                 return self._forget(one)
+        if self._orphans:
+            topic = next(iter(self._orphans))
+            del self._orphans[topic]
+            return Packet(topic, b"", token=ToNobody(topic))
         return None
 
     def sent(self, packet: Packet) -> Sequence[Board]:
         """The broker has it; the boards whose document of this version it is."""
-        token = packet.token
-        if isinstance(token, ToArea):
-            boards = [one for one in token.area.listeners if one.via is token.area and one.version == token.version]
-        elif isinstance(token, ToBoard) and token.version == token.board.version:
-            boards = [token.board]
-        else:
-            return ()
+        boards = _addressed(packet.token)
         for board in boards:
             if packet.payload or board.state is State.FORGETTING:
                 self._step(board, Event.STORED)
         return boards if packet.payload else ()
+
+    def refused(self, packet: Packet) -> Sequence[Board]:
+        """The broker keeps nothing of it; the boards whose document of this version it is, which stay in flight."""
+        token = packet.token
+        boards = _addressed(token)
+        if isinstance(token, ToArea):
+            token.area.known = False
+        elif isinstance(token, ToBoard):
+            token.board.own_held = True  # what was there before
+        return boards
 
     def lost(self, packet: Packet) -> None:
         """The connection ended before the broker had it."""
@@ -170,6 +195,8 @@ class Outbox:
             self._step(token.board, Event.CUT)
             if token.board.via is not None:
                 self._clears[token.board] = None
+        elif isinstance(token, ToNobody):
+            self._orphans[token.topic] = None
 
     # --- areas --------------------------------------------------------------------------------------------------------
 
@@ -250,6 +277,7 @@ class Outbox:
         packet = self._composer.own(board, now_ms, ToBoard(board, board.version))
         board.own_held, board.via, board.sent_ms = True, None, now_ms
         self._clears.pop(board, None)
+        self._orphans.pop(packet.topic, None)  # it was retired, and is back
         self._step(board, Event.TAKEN)
         return packet
 
@@ -261,3 +289,12 @@ class Outbox:
         self._first.pop(board, None)
         self._later.pop(board, None)
         self._together.discard(board)
+
+
+def _addressed(token: object) -> list[Board]:
+    """The boards that wait for this document and no newer one."""
+    if isinstance(token, ToArea):
+        return [one for one in token.area.listeners if one.via is token.area and one.version == token.version]
+    if isinstance(token, ToBoard) and token.version == token.board.version:
+        return [token.board]
+    return []

@@ -9,7 +9,10 @@ Rules:
    its place counts as ended, since the message itself is gone.
 3. The first time counts; what comes again later changes nothing. *Updated* is of the latest text: `renew` begins it
    anew.
-4. Columns are int64 milliseconds, 0 for never, one place a board in the order of `boards`.
+4. *Dark* is since when a board says that it does not show the message although it must; 0 again when it does (`lit`).
+   It changes no count: shown was shown. `why` has what a board said last about not showing it: why it is dark, why it
+   ended, why it was rejected.
+5. Columns are int64 milliseconds, 0 for never, one place a board in the order of `boards`.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from numpy.typing import NDArray
 from fanout.wire import BoardCounts, BoardProof
 
 LAGGARDS_NAMED_MAX: Final = 50  # names in an answer; the number tells the rest
-COLUMNS: Final = ("published", "received", "shown", "updated", "ended")
+COLUMNS: Final = ("published", "received", "shown", "updated", "dark", "ended")
 
 
 class _Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +36,9 @@ class _Stored(msgspec.Struct, frozen=True, kw_only=True):
     received: bytes
     shown: bytes
     updated: bytes = b""  # absent in what was stored before actions could be updated
+    dark: bytes = b""  # as `why`: absent in what was stored before boards were asked
     ended: bytes
+    why: dict[str, str] = {}
 
 
 class Proof:
@@ -43,6 +48,7 @@ class Proof:
         self.boards = boards
         self.place = {board: at for at, board in enumerate(boards)}
         self.columns: dict[str, NDArray[np.int64]] = {name: np.zeros(len(boards), np.int64) for name in COLUMNS}
+        self.why: dict[str, str] = {}
         self.dirty = False
         self.renewed = False
 
@@ -61,6 +67,21 @@ class Proof:
         self.columns[column][at] = now_ms
         self.dirty = True
         return True
+
+    def say(self, board: str, why: str, *, anew: bool = True) -> None:
+        """What the board said of not showing it; not `anew`: only if it said nothing yet."""
+        if board not in self.place or (self.why.get(board) and not anew) or self.why.get(board, "") == why:
+            return
+        self.why[board] = why
+        self.dirty = True
+
+    def lit(self, board: str) -> None:
+        """It shows it, or need not: whatever it said of not showing it is past."""
+        at = self.place.get(board)
+        if at is not None and (self.columns["dark"][at] or self.why.get(board)):
+            self.columns["dark"][at] = 0
+            self.why.pop(board, None)
+            self.dirty = True
 
     def renew(self) -> None:
         """The texts were replaced: every board is to be seen with the new one."""
@@ -84,7 +105,9 @@ class Proof:
                 received_ms=int(self.columns["received"][at]) or None,
                 shown_ms=int(self.columns["shown"][at]) or None,
                 updated_ms=int(self.columns["updated"][at]) or None,
+                dark_ms=int(self.columns["dark"][at]) or None,
                 ended_ms=int(self.columns["ended"][at]) or None,
+                why=self.why.get(board, ""),
             )
             for at, board in enumerate(self.boards)
         ]
@@ -108,7 +131,7 @@ class Proof:
 
     def encode(self) -> bytes:
         columns = {name: column.astype("<i8").tobytes() for name, column in self.columns.items()}
-        return msgspec.msgpack.encode(_Stored(boards=self.boards, renewed=self.renewed, **columns))
+        return msgspec.msgpack.encode(_Stored(boards=self.boards, renewed=self.renewed, why=self.why, **columns))
 
     @classmethod
     def decode(cls, data: bytes) -> Proof:
@@ -117,5 +140,5 @@ class Proof:
         for name in COLUMNS:
             kept = np.frombuffer(getattr(stored, name), "<i8")
             proof.columns[name][: len(kept)] = kept
-        proof.renewed = stored.renewed
+        proof.renewed, proof.why = stored.renewed, stored.why
         return proof

@@ -26,7 +26,6 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from fanout import limits
 from fanout.errors import Refused
 from fanout.geo import PlaceIndex, shapes
 from fanout.settings import SignageSettings
@@ -34,26 +33,25 @@ from fanout.wire import BoardCounts
 from signage import shadow
 from signage.boards import Board, Boards, widened
 from signage.compose import Composer, Sign
+from signage.connections import Connections
 from signage.dialects import native
 from signage.dialects.native import Caps, Reported
 from signage.layout import Pace
 from signage.lists import Listed
-from signage.mqtt import Packet
+from signage.mqtt import REFUSALS, Packet
 from signage.outbox import Outbox
 from signage.passengers import DIALECT, Passengers
 from signage.proof import Proof
 from signage.shadow import Effect, Event, State
 from signage.showing import Record, Showing
+from signage.witness import Witness
 
 _log = logging.getLogger(__name__)
 
 LAG_DOUBLINGS_MAX: Final = 4  # a board that never confirms is asked again after 16 times the lag, for ever
-EARLY_MAX: Final = 4_096  # boards of which a report came before the birth document: a burst at connection, no more
 GRACE_EVERY_TICKS: Final = 10
 LATE_PROOF_MS: Final = 86_400_000  # so long after its end an action waits for boards that were cut off to prove it gone
-NAMELESS_MS: Final = 10_000  # a birth document may be lost on its way; a controller has none, and is asked in vain
-SAME_ID_BOOTS: Final = 4  # so many new boot ids within a minute: two boards share an id, or one is in a boot loop
-NATIVE = "native"
+RETIRED_MAX: Final = 1_000  # boards that are gone, whose pages still say so
 CAPS, DISPLAYS, ACTIONS, PROOF, COUNTS = SPACES = (
     "boards.caps", "boards.displays", "boards.actions", "boards.proof", "boards.counts"
 )  # fmt: skip
@@ -80,7 +78,7 @@ class Reconciler:
         self.changed: Callable[[int], None] = lambda action: None
         self._kick: Callable[[], None] = lambda: None
         self.showings: dict[int, Showing] = {}
-        self._proofs: dict[int, Proof] = {}
+        self.proofs: dict[int, Proof] = {}
         self._shapes: dict[int, shapes.Shape] = {}
         self._outside: dict[int, set[str]] = {}
         self._past: dict[int, BoardCounts] = {}
@@ -88,9 +86,9 @@ class Reconciler:
         self._held: dict[Board, None] = {}
         self._composer = Composer(settings, key, sign)
         self.outbox = Outbox(self._composer, self.showings, self._actions_of, self.step)
-        self._controllers: dict[str, dict[Board, None]] = {}
-        self._early: dict[str, dict[str, bytes]] = {}
-        self._nameless: dict[str, int] = {}  # when those whose birth document is missing are asked for it
+        self._connections = Connections()
+        self._witness = Witness(self, clock_ms)
+        self.retired: dict[str, Board] = {}
         self._passengers = Passengers(self, clock_ms, self._grace_ms)
         self._ticks = 0
 
@@ -114,6 +112,7 @@ class Reconciler:
             native_board, _ = self.boards.put(native.read_caps(key, value))
             native_board.announced = True
             self.outbox.listen(native_board)
+            self._connections.carry(native_board)
         for _, value in displays:
             kept = self._passengers.restore(value)
             if kept is not None:
@@ -124,7 +123,7 @@ class Reconciler:
         for key, value in actions:
             record = msgspec.msgpack.decode(value, type=Record)
             self.showings[record.action] = Showing(record, self.pace)
-            self._proofs[record.action] = _proof_for(record, known.get(int(key)))
+            self.proofs[record.action] = _proof_for(record, known.get(int(key)))
             shape = shape_of(record)
             if shape is not None:
                 self._shapes[record.action] = shape
@@ -145,11 +144,11 @@ class Reconciler:
                 self.born(listed.caps, announced=False)
             if board is not None and board.lon is None and listed.caps.lon is not None and listed.caps.lat is not None:
                 self.boards.move(board, listed.caps.lon, listed.caps.lat)
-                self._consider(board)
+                self.consider(board)
 
     def drain(self) -> dict[str, list[tuple[str, bytes | None]]]:
         """What must be made durable since the last call, by space; columns of proof included."""
-        for action, proof in self._proofs.items():
+        for action, proof in self.proofs.items():
             if proof.dirty:
                 proof.dirty = False
                 self.remember[PROOF, str(action)] = proof.encode()
@@ -167,13 +166,13 @@ class Reconciler:
     def add(self, record: Record, shape: shapes.Shape) -> None:
         """Show an action on the boards of its record."""
         self.showings[record.action] = Showing(record, self.pace)
-        self._proofs[record.action] = Proof(list(record.boards))
+        self.proofs[record.action] = Proof(list(record.boards))
         self._shapes[record.action] = shape
         self._remember(record)
         for name in record.boards:
             board = self.boards.get(name)
-            assert board is not None, "an action is put on boards that are known"
-            self._attach(board, record)
+            if board is not None:  # else it was retired since it was chosen
+                self._attach(board, record)
         self._kick()
 
     def update(self, action: int, texts: dict[str, str], board_texts: dict[str, list[str]], now_ms: int) -> None:
@@ -184,7 +183,7 @@ class Reconciler:
         request = showing.record.request
         boards = msgspec.structs.replace(request.boards, texts=board_texts)
         showing.replace(stage="update", request=msgspec.structs.replace(request, texts=texts, boards=boards))
-        self._proofs[action].renew()
+        self.proofs[action].renew()
         self._restage(showing)
         for name in showing.record.boards:
             board = self.boards.get(name)
@@ -209,18 +208,18 @@ class Reconciler:
         return [
             action
             for action, showing in self.showings.items()
-            if showing.record.stage != "over" or self._proofs[action].unended()
+            if showing.record.stage != "over" or self.proofs[action].unended()
         ]
 
     def counts(self, action: int) -> BoardCounts:
         showing = self.showings.get(action)
         if showing is None:
             return self._past.get(action, BoardCounts())
-        return self._proofs[action].counts(showing.record.start_ms, showing.record.ended_ms)
+        return self.proofs[action].counts(showing.record.start_ms, showing.record.ended_ms)
 
     def proof(self, action: int) -> Proof | None:
         """Board by board, while the action is remembered."""
-        return self._proofs.get(action)
+        return self.proofs.get(action)
 
     # --- the link: `mqtt.Source` --------------------------------------------------------------------------------------
 
@@ -235,11 +234,14 @@ class Reconciler:
             self._passengers.sent(packet)
         for board in self.outbox.sent(packet):
             self.published(board, now_ms)
+            board.unheard = not heard
+            if not heard and board.presence == "ready":
+                board.note("nobody listens on its desired topic: it does not subscribe, or the broker does not let it")
 
     def published(self, board: Board, now_ms: int) -> None:
         """What this board must show has left us."""
         for action in board.showings:
-            self._proofs[action].mark("published", board.id, now_ms)
+            self.proofs[action].mark("published", board.id, now_ms)
 
     def remember_display(self, board_id: str, value: bytes) -> None:
         self.remember[DISPLAYS, board_id] = value
@@ -247,6 +249,11 @@ class Reconciler:
     def lost(self, packets: Sequence[Packet]) -> None:
         for packet in packets:
             self.outbox.lost(packet)
+
+    def refused(self, packet: Packet, reason: int) -> None:
+        """The broker took it and keeps nothing: it is tried again when the board lags, not at once and for ever."""
+        for board in self.outbox.refused(packet):
+            board.note(f"the broker refuses its document: reason 0x{reason:02x} ({REFUSALS.get(reason, 'unknown')})")
 
     def up(self) -> None:
         """Connected: the broker may have lost everything, so everything held is due."""
@@ -262,27 +269,33 @@ class Reconciler:
     def received(self, topic: str, payload: bytes, retained: bool) -> None:
         """A message of a board. Whatever it holds, nothing but that board is touched."""
         heard = native.read_topic(topic)
-        if heard is None or not payload:
+        if heard is None:
             if payload:
                 self._passengers.received(topic, payload)
                 if self._passengers.waiting:
                     self._kick()
             return
         board = self.boards.get(heard.board)
+        if not payload:
+            if heard.leaf == "caps" and board is not None and board.dialect == native.DIALECT:
+                self.retire(board)
+            return
         try:
             if heard.leaf == "caps":
                 self.born(native.read_caps(heard.board, payload))
-            elif board is None and heard.leaf == "state" and heard.board in self._controllers:
-                for one in self._controllers[heard.board]:
-                    self._present(one, native.read_state(heard.board, payload))
+            elif heard.leaf == "state" and (carried := self._connections.carried(heard.board)):
+                state = native.read_state(heard.board, payload)
+                self._connections.heard(heard.board, state)
+                for one in [board, *carried] if board is not None else carried:
+                    self._witness.present(one, state)
             elif board is None:
-                self._keep_early(heard, payload)
+                self._connections.keep(heard, payload, self._clock_ms())
             elif heard.leaf == "reported":
                 self.reported(board, native.read_reported(heard.board, payload), retained)
             elif heard.leaf == "state":
-                self._present(board, native.read_state(heard.board, payload))
+                self._witness.present(board, native.read_state(heard.board, payload))
             elif heard.leaf == "ack":
-                self._acknowledged(board, native.read_acks(heard.board, payload))
+                self._witness.acknowledged(board, native.read_acks(heard.board, payload))
         except Refused as refused:
             _log.warning("%s", refused.message)
             if board is not None:
@@ -290,7 +303,7 @@ class Reconciler:
 
     # --- what boards say ----------------------------------------------------------------------------------------------
 
-    def born(self, caps: Caps, dialect: str = NATIVE, *, announced: bool = True) -> None:
+    def born(self, caps: Caps, dialect: str = native.DIALECT, *, announced: bool = True) -> None:
         known = self.boards.get(caps.board)
         if known is not None and known.dialect != dialect:
             known.note(f"somebody announced a board of this id by {dialect}; it was not taken")
@@ -298,12 +311,11 @@ class Reconciler:
         board, new = self.boards.put(caps, dialect)
         new = new or announced != board.announced
         board.announced = announced
-        if caps.controller and caps.controller != board.id:
-            self._controllers.setdefault(caps.controller, {})[board] = None
+        self.retired.pop(board.id, None)
         if new:
             if not announced:
                 pass  # a list is read again at each start
-            elif dialect == NATIVE:
+            elif dialect == native.DIALECT:
                 self.remember[CAPS, board.id] = native.encode(caps)
             else:
                 self._passengers.remember(caps)
@@ -313,89 +325,46 @@ class Reconciler:
                 self._note_unfit(board, action)
             if board.showings:
                 self._desire(board)
-            self._consider(board)
+            self.consider(board)
         for words in self._passengers.early_notes(caps.board):
             board.note(words)
-        self._nameless.pop(caps.board, None)
-        for leaf, payload in self._early.pop(caps.board, {}).items():
+        try:
+            state = self._connections.carry(board)
+            if state is not None:
+                self._witness.present(board, state)
+        except Refused as refused:
+            board.note(refused.message)
+        for leaf, payload in self._connections.born(caps.board):
             self.received(native.board_topic(caps.board, leaf), payload, True)
+
+    def retire(self, board: Board) -> None:
+        """Its birth document was cleared: it is gone for good. What it still had to confirm, it never will."""
+        _log.warning("board %s is retired: its birth document was cleared", board.id)
+        board.note("it is retired: its birth document was cleared")
+        board.presence = "retired"
+        for action in board.showings:
+            self._outside.get(action, set()).discard(board.id)
+        self.boards.remove(board)
+        self._connections.leave(board)
+        self.outbox.retire(board)
+        self._open.pop(board, None)
+        self._held.pop(board, None)
+        self.remember[CAPS, board.id] = None
+        self.retired[board.id] = board
+        if len(self.retired) > RETIRED_MAX:
+            del self.retired[next(iter(self.retired))]
+        for action in board.showings:
+            self.changed(action)
+        self._kick()
 
     def _note_unfit(self, board: Board, action: int) -> None:
         showing = self.showings[action]
         if self._composer.item(showing, board.model) is None and (why := showing.why_unfit(board.model)):
             board.note(f"action {action} does not fit model {board.model.name}: {why}")
 
-    def _keep_early(self, heard: native.Heard, payload: bytes) -> None:
-        if heard.leaf in ("state", "reported") and len(self._early) < EARLY_MAX:
-            self._early.setdefault(heard.board, {})[heard.leaf] = payload
-            self._nameless.setdefault(heard.board, self._clock_ms() + NAMELESS_MS)
-
-    def _present(self, board: Board, state: native.State) -> None:
-        if state.state == "lost" and board.boot and state.boot != board.boot:
-            return  # the will of a session that was over before this one began
-        now_ms = self._clock_ms()
-        if state.state != "lost" and state.boot != board.boot:
-            board.boots_ms = [at for at in board.boots_ms if now_ms - at < 60_000] + [now_ms]
-            if len(board.boots_ms) >= SAME_ID_BOOTS:
-                board.note("it started four times in a minute: two boards with this id, or one that cannot stay up")
-            board.boot = state.boot
-        board.presence = state.state
-        board.clock_offset_ms = state.clock_offset_ms
-        board.heard_ms = now_ms
-        if abs(state.clock_offset_ms) > limits.BOARD_CLOCK_OFFSET_MS_MAX:
-            board.note(f"its clock is off by {state.clock_offset_ms / 1000:.0f} s")
-
-    def _acknowledged(self, board: Board, acks: list[native.Ack]) -> None:
-        now_ms = self._clock_ms()
-        for ack in acks:
-            if ack.what == "rejected" and ack.version == board.version:
-                board.note(f"it rejected version {ack.version}: {ack.reason or 'no reason given'}")
-                self.step(board, Event.REJECT)
-            elif ack.what in ("received", "shown") and ack.version == board.version:
-                for action in board.showings:
-                    self._proofs[action].mark("received", board.id, now_ms)
-
     def reported(self, board: Board, report: Reported, retained: bool) -> None:
-        now_ms = self._clock_ms()
-        board.report = report
-        board.heard_ms = now_ms
-        if not retained and board.presence in ("unknown", "lost"):
-            board.presence = "ready"
-        for error in report.errors:
-            board.note(f"it reports: {error}")
-        if board.caps.mobile and report.lon is not None and report.lat is not None:
-            moved = self.boards.move(board, report.lon, report.lat)
-            if moved:
-                self._consider(board)
-        event = self._compare(board, now_ms)
-        if event is None:
-            return
-        current = event in (Event.AGREES, Event.DIFFERS) and not self.outbox.stale(board)
-        self.step(board, event)
-        on_board = {entry.action for entry in report.shown if entry.stage != "result"}
-        for action in board.showings:
-            record = self.showings[action].record
-            if record.live and action in on_board and not (current and event is Event.DIFFERS):
-                self._mark("shown", action, board, now_ms)
-                if record.stage == "update" and current:
-                    self._mark("updated", action, board, now_ms)
-            elif not record.live and action not in on_board and current:
-                self._mark("ended", action, board, now_ms)
-
-    def _compare(self, board: Board, now_ms: int) -> Event | None:
-        """What the board's last report means now; None: nothing."""
-        report = board.report
-        if report is None:
-            return None
-        if board.state in (State.CLEAR, State.FORGETTING):
-            return Event.DIFFERS if report.shown else None
-        return shadow.compare(
-            board.version, board.items, report, now_ms, board.model if board.dialect == NATIVE else None
-        )
-
-    def _mark(self, column: str, action: int, board: Board, now_ms: int) -> None:
-        if self._proofs[action].mark(column, board.id, now_ms):
-            self.changed(action)
+        """What a board shows, also a display of the standard."""
+        self._witness.reported(board, report, retained)
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
@@ -414,10 +383,8 @@ class Reconciler:
         self._passengers.tick(now_ms)
         for board in list(self._open):
             self._chase(board, now_ms)
-        for name, at_ms in list(self._nameless.items()):
-            if at_ms <= now_ms and name not in self._controllers:
-                self._nameless[name] = now_ms + NAMELESS_MS
-                self.outbox.ask(name)
+        for name in self._connections.to_ask(now_ms):
+            self.outbox.ask(name)
         self._ticks += 1
         if self._ticks % GRACE_EVERY_TICKS == 0:
             for board in list(self._held):
@@ -432,14 +399,16 @@ class Reconciler:
 
     def _chase(self, board: Board, now_ms: int) -> None:
         """Ask a board again that is there and does not agree; it may agree by now, as time has changed what is
-        expected.
+        expected. A document that no broker took is given to it again, whether or not the board is there.
         """
-        if board.state in (State.DUE, State.CLEAR) or board.presence not in ("ready", "unknown"):
+        if board.state in (State.DUE, State.CLEAR):
+            return
+        if board.presence not in ("ready", "unknown") and board.state is not State.FLIGHT:
             return
         wait_ms = self._settings.lag_s * 1000 * 2 ** min(board.tries, LAG_DOUBLINGS_MAX)
         if now_ms - board.sent_ms < wait_ms:
             return
-        if board.state is State.DEVIANT and self._compare(board, now_ms) is Event.AGREES:
+        if board.state is State.DEVIANT and self._witness.compare(board, now_ms) is Event.AGREES:
             self.step(board, Event.AGREES)
             return
         board.tries += 1
@@ -449,7 +418,7 @@ class Reconciler:
         """An action whose every document is over: boards that proved it gone are done with it. When all have, or those
         that have not were waited for long enough, its counts stay, and board by board it is forgotten.
         """
-        action, proof = showing.record.action, self._proofs[showing.record.action]
+        action, proof = showing.record.action, self.proofs[showing.record.action]
         waits = showing.last_end_ms + LATE_PROOF_MS > now_ms and proof.unended() > 0
         if waits and self._ticks % GRACE_EVERY_TICKS:
             return
@@ -463,7 +432,7 @@ class Reconciler:
         self.remember[COUNTS, str(action)] = msgspec.msgpack.encode(counts)
         self.remember[ACTIONS, str(action)] = None
         self.remember[PROOF, str(action)] = None
-        del self.showings[action], self._proofs[action]
+        del self.showings[action], self.proofs[action]
         self._shapes.pop(action, None)
         self._outside.pop(action, None)
 
@@ -475,7 +444,7 @@ class Reconciler:
         board.last_end_ms = max(board.last_end_ms, record.end_ms, record.result_end_ms)
         self._desire(board)
 
-    def _consider(self, board: Board) -> None:
+    def consider(self, board: Board) -> None:
         """A board that is new, or somewhere else: put it on the actions whose area it is in, take it off the others.
         One that does not say where it stands is in the area of everyone.
         """
@@ -493,9 +462,10 @@ class Reconciler:
                 inside = here.count(widened(shape, showing.record.request.boards.margin_m)) > 0
             member = action in board.showings
             if inside and not member and self._composer.item(showing, board.model) is not None:
-                showing.record.boards.append(board.id)
-                self._proofs[action].add(board.id)
-                self._remember(showing.record)
+                if board.id not in self.proofs[action].place:  # else it was retired since it was chosen
+                    showing.record.boards.append(board.id)
+                    self.proofs[action].add(board.id)
+                    self._remember(showing.record)
                 self._attach(board, showing.record)
             elif member and board.caps.mobile and inside == (board.id in self._outside.get(action, ())):
                 outside = self._outside.setdefault(action, set())
@@ -522,7 +492,9 @@ class Reconciler:
         self.step(board, Event.DESIRE)
 
     def step(self, board: Board, event: Event) -> None:
-        """Advance one board by the table and do what it says."""
+        """Advance one board by the table and do what it says; one that was retired meanwhile, not at all."""
+        if self.boards.get(board.id) is not board:
+            return
         before = board.state
         board.state, effects = shadow.step(before, event)
         if event is Event.DESIRE:
@@ -532,7 +504,7 @@ class Reconciler:
                 self.outbox.spoil(board)
             if effect is Effect.NOTE:
                 continue
-            if board.dialect == NATIVE:
+            if board.dialect == native.DIALECT:
                 self.outbox.add(board, event)
             else:
                 self._passengers.add(board)

@@ -178,7 +178,7 @@ class Signage:
         proof, showing = self._core.proof(action_id), self._core.showings.get(action_id)
         if proof is None or showing is None:
             return []
-        boards = {board.id: board for board in self._core.boards}
+        boards = self._core.retired | {board.id: board for board in self._core.boards}
         return explained(proof, showing.record, boards, self._clock_ms())
 
     def showing(self) -> list[int]:
@@ -194,7 +194,8 @@ class Signage:
         return [view_of(board, now_ms) for board in self._core.boards]
 
     def view(self, board: str) -> wire.BoardView | None:
-        found = self._core.boards.get(board)
+        """The page of one board; also of one that was retired since the start, as `retired`."""
+        found = self._core.boards.get(board) or self._core.retired.get(board)
         return page_of(found, self._clock_ms()) if found is not None else None
 
     # --- inside -------------------------------------------------------------------------------------------------------

@@ -19,6 +19,16 @@ _PRESENCE: Final = {
     "unknown": "it never announced itself",
     "sleeping": "it sleeps",
     "lost": "it has no contact",
+    "retired": "it is retired",
+}
+_WHY: Final = {
+    "local": "its own content has the board",
+    "schedule": "its own schedule says so",
+    "comm_loss": "it had lost contact",
+    "power": "it lost its power",
+    "reset": "it was reset",
+    "ended": "it is over by its clock",
+    "desired": "it was told so",
 }
 _STATES: Final = {
     State.DUE: "no broker has taken its document yet",
@@ -68,15 +78,15 @@ def explained(proof: Proof, record: Record, board_of: dict[str, Board], now_ms: 
     rows = []
     for row in proof.rows():
         current = row.updated_ms if proof.renewed else row.shown_ms
-        if (current if record.live else row.ended_ms) is None:
+        if (current if record.live else row.ended_ms) is None or (record.live and row.dark_ms is not None):
             board = board_of.get(row.board)
-            reason = _reason(board, record, now_ms) if board is not None else "nobody knows it any more"
+            reason = _reason(board, record, row, now_ms) if board is not None else "nobody knows it any more"
             row = msgspec.structs.replace(row, reason=reason)
         rows.append(row)
     return rows
 
 
-def _reason(board: Board, record: Record, now_ms: int) -> str:
+def _reason(board: Board, record: Record, row: BoardProof, now_ms: int) -> str:
     """Why a board has not shown, or not taken down, an action: the first thing an operator should look at."""
     if board.presence in _PRESENCE:
         return _PRESENCE[board.presence]
@@ -87,6 +97,10 @@ def _reason(board: Board, record: Record, now_ms: int) -> str:
             return why or "there was no room for it among the board's items"
         if verdict.standing != "on":
             return verdict.why
+    if board.state in (State.FLIGHT, State.WAITING) and board.unheard:
+        return "the broker has its document, and nobody listens on its topic"
+    if board.state is State.DEVIANT and row.why:
+        return f"{_STATES[board.state]}: {_WHY.get(row.why, row.why)}"
     words = _STATES.get(board.state, "it has not reported yet")
     return f"{words}: {board.problems[-1]}" if board.problems else words
 

@@ -29,6 +29,7 @@ from msgspec import Meta
 from fanout import limits
 from fanout.errors import Refused
 
+DIALECT: Final = "native"
 ROOT: Final = "signage/1"
 SUBSCRIPTIONS: Final = [f"{ROOT}/boards/+/{leaf}" for leaf in ("caps", "state", "reported", "ack")]
 """What the engine listens to."""

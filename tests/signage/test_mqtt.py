@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from fanout.errors import Refused
 from signage.broker import find_mosquitto, free_port, start_broker
-from signage.mqtt import Link, LinkOptions, Packet, parse_broker
+from signage.mqtt import Link, LinkOptions, Packet
 from tests.signage.test_service import BROKERS, until
 
 
@@ -21,6 +20,8 @@ class Letters:
     def __init__(self, count: int) -> None:
         self.left = [Packet(f"letters/{at}", b"x" * 200, token=at) for at in reversed(range(count))]
         self.acknowledged: list[int] = []
+        self.unheard: list[int] = []
+        self.no: list[tuple[int, int]] = []
         self.back: list[int] = []
         self.got: dict[str, bytes] = {}
         self.ups = 0
@@ -31,6 +32,10 @@ class Letters:
 
     def sent(self, packet: Packet, heard: bool) -> None:
         self.acknowledged.append(packet.token)
+        self.unheard += [] if heard else [packet.token]
+
+    def refused(self, packet: Packet, reason: int) -> None:
+        self.no.append((packet.token, reason))
 
     def lost(self, packets: Sequence[Packet]) -> None:
         self.back += [packet.token for packet in packets]
@@ -183,13 +188,94 @@ async def test_our_packet_ids_are_never_those_of_the_session() -> None:
     assert (min(seen), max(seen), held in seen) == (257, 65_535, False)
 
 
-@pytest.mark.parametrize("address", ["http://x", "mqtt://", "mqtt://host:99999", "host:1883", "mqtt://h/path"])
-def test_a_broker_address_that_is_none(address: str) -> None:
-    with pytest.raises(Refused):
-        parse_broker(address)
+class Script:
+    """A broker by the word: answers each CONNECT with the next of `answers`; None hangs up, b"" says nothing."""
+
+    def __init__(self, *answers: bytes | None, pubacks: bytes = b"") -> None:
+        self.answers = list(answers)
+        self.pubacks = pubacks
+        self.levels: list[int] = []
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        connect = await stream.receive_some(4_096)
+        self.levels.append(connect[8])  # fixed header of two bytes, "MQTT" with its length, then the level
+        turn = min(len(self.levels), len(self.answers))
+        answer = self.answers[turn - 1]
+        if answer is None:
+            return
+        if answer == b"":
+            await trio.sleep_forever()
+        await stream.send_all(answer)
+        if answer[3] != 0:
+            return
+        subscribe = await stream.receive_some(4_096)
+        five = connect[8] == 5
+        await stream.send_all(b"\x90" + (b"\x04" if five else b"\x03") + subscribe[2:4] + b"\x00" * five + b"\x01")
+        for reason in self.pubacks:
+            publish = await stream.receive_some(4_096)
+            at = 2 + (publish[1] > 0x7F)
+            size = publish[at] << 8 | publish[at + 1]
+            await stream.send_all(b"\x40\x03" + publish[at + 2 + size : at + 4 + size] + bytes([reason]))
+        if turn == len(self.answers):
+            await trio.sleep_forever()
 
 
-def test_broker_addresses() -> None:
-    assert parse_broker("mqtt://h") == ("h", 1883, False)
-    assert parse_broker("mqtts://h") == ("h", 8883, True)
-    assert parse_broker("mqtts://[::1]:7") == ("::1", 7, True)
+YES_5, YES_3 = b"\x20\x03\x00\x00\x00", b"\x20\x02\x00\x00"
+BUSY_5, UNKNOWN_5 = b"\x20\x03\x00\x88\x00", b"\x20\x03\x00\x84\x00"
+UNKNOWN_3, BUSY_3 = b"\x20\x02\x00\x01", b"\x20\x02\x00\x03"
+
+
+@pytest.mark.parametrize(
+    ("answers", "levels"),
+    [
+        pytest.param([BUSY_5, BUSY_5, YES_5], [5, 5, 5], id="a server that is full knows MQTT 5"),
+        pytest.param([UNKNOWN_5, YES_3], [5, 4], id="one that says it does not is believed"),
+        pytest.param([UNKNOWN_3, YES_3], [5, 4], id="also in the words of 3.1.1"),
+        pytest.param([BUSY_3, YES_3], [5, 4], id="who answers 5 in the form of 3.1.1 knows no other"),
+        pytest.param([None, YES_3], [5, 4], id="who hangs up may not know it"),
+        pytest.param([None, None, YES_5], [5, 4, 5], id="or may just not have started yet"),
+        pytest.param([UNKNOWN_5, YES_3, YES_5], [5, 4, 5], id="after a connection that was, 5 is tried again"),
+    ],
+)
+async def test_only_who_does_not_know_mqtt_5_is_spoken_to_in_3_1_1(
+    answers: list[bytes | None], levels: list[int]
+) -> None:
+    script, source = Script(*answers), Letters(0)
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, script.serve, listeners)
+        link = Link(options(f"mqtt://127.0.0.1:{listeners[0].socket.getsockname()[1]}"), source)
+        nursery.start_soon(link.run)
+        await until(lambda: len(script.levels) == len(levels), "all answers were given")
+        await link.wait_up()
+        assert script.levels == levels
+        assert link.statistics().protocol == ("5" if levels[-1] == 5 else "3.1.1")
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_says_nothing_may_know_mqtt_5(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("signage.mqtt.CONNECT_TIMEOUT_S", 0.5)
+    script, source = Script(b"", YES_5), Letters(0)
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, script.serve, listeners)
+        link = Link(options(f"mqtt://127.0.0.1:{listeners[0].socket.getsockname()[1]}"), source)
+        nursery.start_soon(link.run)
+        await link.wait_up()
+        assert script.levels == [5, 5]
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_the_broker_refuses_is_not_sent() -> None:
+    """And what nobody listens to is, with that said."""
+    script, source = Script(YES_5, pubacks=b"\x00\x10\x87"), Letters(3)
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, script.serve, listeners)
+        link = Link(options(f"mqtt://127.0.0.1:{listeners[0].socket.getsockname()[1]}", window=1), source)
+        nursery.start_soon(link.run)
+        await until(lambda: bool(source.no), "the third is refused")
+        assert (source.acknowledged, source.unheard, source.no) == ([0, 1], [1], [(2, 0x87)])
+        numbers = link.statistics()
+        assert (numbers.acknowledged, numbers.unheard, numbers.refused, numbers.in_flight) == (2, 1, 1, 0)
+        nursery.cancel_scope.cancel()
