@@ -9,7 +9,8 @@ Lore:
 * `apns-priority` 10 rings at once; 5 is the quiet resend, without sound and `passive` for the focus modes.
 * `apns-id` is left to the service: the collapse id already makes a resend harmless, and a header that differs by row
   would cost more than the request.
-* 410 `Unregistered` says since when; 400 `BadDeviceToken` and `DeviceTokenNotForTopic` are tokens of another world
+* 410 `Unregistered` says since when (`timestamp`, milliseconds): a token that the app registered again since then is
+  alive, and stays. 400 `BadDeviceToken` and `DeviceTokenNotForTopic` are tokens of another world
   (sandbox, another app). Other 400s are our payload or headers.
 * 500 `InternalServerError` may have done its work first, so it is unknown: sent once more without a sound. 503 did
   nothing.
@@ -59,6 +60,7 @@ _MEANINGS: Final = meanings(
     }
 )
 _REASON: Final = re.compile(rb'"reason"\s*:\s*"([A-Za-z]{1,40})"')
+_TIMESTAMP: Final = re.compile(rb'"timestamp"\s*:\s*([0-9]{1,15})\b')
 _BY_REASON: Final[dict[tuple[int, bytes], Meaning]] = {
     (400, b"BadDeviceToken"): (Event.REJECT, Reason.TOKEN_INVALID),
     (400, b"DeviceTokenNotForTopic"): (Event.REJECT, Reason.TOKEN_INVALID),
@@ -119,6 +121,10 @@ class Apns:
             if found and (meaning := _BY_REASON.get((int(codes[row]), found[1]))) is not None:
                 outcome.event[row], outcome.reason[row] = meaning
         return outcome
+
+    def dead_since_ms(self, codes: NDArray[np.int16], bodies: Mapping[int, bytes]) -> Mapping[int, int]:
+        said = {row: _TIMESTAMP.search(body) for row, body in bodies.items() if codes[row] == 410}
+        return {row: int(found[1]) for row, found in said.items() if found is not None}
 
 
 def _body(message: Message, *, quiet: bool) -> bytes:

@@ -94,6 +94,9 @@ class Fcm:
                 outcome.event[row], outcome.reason[row] = meaning
         return outcome
 
+    def dead_since_ms(self, codes: NDArray[np.int16], bodies: Mapping[int, bytes]) -> Mapping[int, int]:
+        return {}
+
 
 def _particular(code: int, body: bytes) -> tuple[Event, Reason] | None:
     """What an error's body adds to its status."""

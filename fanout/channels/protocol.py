@@ -174,6 +174,9 @@ class RowChannel(TextChannel, Protocol):
     def interpret(self, codes: NDArray[np.int16], bodies: Mapping[int, bytes]) -> Outcome:
         """`codes` int16[n]; `bodies` by row, of those answers that were no plain success."""
 
+    def dead_since_ms(self, codes: NDArray[np.int16], bodies: Mapping[int, bytes]) -> Mapping[int, int]:
+        """Of rows whose address is dead: since when (epoch milliseconds), where the provider says so."""
+
 
 class CallChannel(TextChannel, Protocol):
     """One request for many rows, or single calls for channels that are too slow to need more."""

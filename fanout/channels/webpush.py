@@ -125,6 +125,9 @@ class WebPush:
     def interpret(self, codes: NDArray[np.int16], bodies: Mapping[int, bytes]) -> Outcome:
         return look_up(_MEANINGS, codes)
 
+    def dead_since_ms(self, codes: NDArray[np.int16], bodies: Mapping[int, bytes]) -> Mapping[int, int]:
+        return {}
+
     def _read(self, address: bytes) -> tuple[str, str, ece.Subscriber] | None:
         """(endpoint, origin, keys) of a subscription that may be used."""
         subscription = decoded(_SUBSCRIPTION, address)

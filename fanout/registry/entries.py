@@ -27,12 +27,16 @@ _READ_MOST: Final = 64  # entries read at once: each may hold 20,000 people
 
 
 class Upserted(msgspec.Struct, frozen=True, tag="upserted"):
-    """People who are now as given. `rows` uint32[n], `generations` uint16[n], as bytes, in their order."""
+    """People who are now as given. `rows` uint32[n], `generations` uint16[n], as bytes, in their order.
+
+    `at_ms`: when they were registered, 0 in an entry that is older than this field.
+    """
 
     version: int
     rows: bytes
     generations: bytes
     participants: list[wire.Participant]
+    at_ms: int = 0
 
 
 class Erased(msgspec.Struct, frozen=True, tag="erased"):
@@ -61,9 +65,11 @@ Entry: TypeAlias = Upserted | Erased | Dropped
 
 
 class DeadAddresses(msgspec.Struct, frozen=True, kw_only=True):
-    """Addresses that a provider declared dead: one entry of `DEAD_STREAM`, in msgpack, written by a sender.
+    """Addresses that a provider declared dead or wrong: one entry of `DEAD_STREAM`, in msgpack, written by a sender.
 
-    `digests`: of the addresses that were tried, in the order of `rows`, so that one registered since is told apart.
+    `at_ms`: when they were read to be tried; `since_ms`: since when they are dead, where the provider says so (as long
+    as `rows`, or empty); `reason`: as the catalogue of `store.states.Reason` names it. `digests`: of the addresses that
+    were tried, in the order of `rows`, so that another one registered since is told apart.
     """
 
     channel: int
@@ -71,6 +77,8 @@ class DeadAddresses(msgspec.Struct, frozen=True, kw_only=True):
     rows: list[int]
     generations: list[int]
     digests: list[bytes]
+    since_ms: list[int] = []
+    reason: str = "token_dead"
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

@@ -4,15 +4,17 @@ Rules:
 
 1. What is compared is the address that was tried, by its digest. If another one stands there by now (a token that was
    rotated, a new number), or the row is somebody else's or nobody's, nothing is dropped: no clock has a say in it.
-2. An address that was registered again as it was, before the news of its death was taken in, is dropped too: of the
-   two sides the provider is the one that knows. That is a matter of a second, and the app registers again.
-3. What is dropped is counted for ever, by channel and reason; when, is in the log.
+2. An address that was registered again since, as it was, stays: the app knows better. Since when, is the moment the
+   provider names (APNs does), else the moment at which a sender read the address to try it. An import is a copy of what
+   was known before, so it is no registration.
+3. An address that the provider says was never one of its own (`token_invalid`) is dropped by the same rules.
+4. What is dropped is counted for ever, by channel and reason; when, is in the log.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -22,7 +24,8 @@ from fanout.registry import entries
 if TYPE_CHECKING:
     from fanout.registry.replica import Replica
 
-REASON: Final = "token_dead"
+Found: TypeAlias = dict[str, dict[tuple[int, int], int]]
+"""By reason: (row, channel) of addresses to be dropped, to the moment since when."""
 
 
 class Hygiene(NamedTuple):
@@ -51,22 +54,33 @@ def of_meta(given: Any) -> Hygiene:
     return Hygiene(int(upto), tuple((channel, reason, int(count)) for channel, reason, count in counts))
 
 
-def still_there(replica: Replica, dead: Iterable[entries.DeadAddresses]) -> dict[tuple[int, int], int]:
-    """The addresses that are registered as they were tried: (row, channel) to the moment they were declared dead."""
-    found: dict[tuple[int, int], int] = {}
+def still_there(replica: Replica, dead: Iterable[entries.DeadAddresses], registered_ms: Callable[[int], int]) -> Found:
+    """The addresses that are registered as they were tried, and were not registered again since.
+
+    `registered_ms(row)`: when the row's addresses were registered last, 0 if that is not known.
+    """
+    found: Found = {}
     for one in dead:
         rows, generations = np.array(one.rows, np.uint32), np.array(one.generations, np.uint16)
         held = replica.addresses(one.channel, rows, generations).texts()
-        for row, address, digest in zip(one.rows, held, one.digests, strict=True):
-            if address and entries.digest_of(address.encode()) == digest:
-                found[row, one.channel] = one.at_ms
+        since_ms = one.since_ms if len(one.since_ms) == len(one.rows) else [one.at_ms] * len(one.rows)
+        for row, address, digest, at_ms in zip(one.rows, held, one.digests, since_ms, strict=True):
+            same = address and entries.digest_of(address.encode()) == digest
+            if (
+                same
+                and registered_ms(row) <= at_ms
+                and not any((row, one.channel) in known for known in found.values())
+            ):
+                found.setdefault(one.reason, {})[row, one.channel] = at_ms
     return found
 
 
-def entry_of(found: dict[tuple[int, int], int], *, version: int, upto: int) -> entries.Dropped:
-    """The registry's log entry that drops them."""
-    rows, channels = (np.array(column) for column in zip(*found, strict=True))
-    at_ms = np.array(list(found.values()), "<i8")
-    return entries.Dropped(
-        version, upto, REASON, channels.astype(np.uint8).tobytes(), rows.astype("<u4").tobytes(), at_ms.tobytes()
-    )
+def entries_of(found: Found, *, version: int, upto: int) -> list[entries.Dropped]:
+    """The registry's log entries that drop them, one a reason; the first makes `version`."""
+    made = []
+    for reason, addresses in sorted(found.items()):
+        rows, channels = (np.array(column) for column in zip(*addresses, strict=True))
+        at_ms = np.array(list(addresses.values()), "<i8")
+        columns = channels.astype(np.uint8).tobytes(), rows.astype("<u4").tobytes(), at_ms.tobytes()
+        made.append(entries.Dropped(version + len(made), upto, reason, *columns))
+    return made

@@ -9,9 +9,9 @@ Rules:
 4. A row is given to somebody else only after the caller said that nothing open refers to it (`reuse`), and then with
    another generation. An erased participant is in no view from that moment on.
 5. Live positions are in memory only.
-6. An address that a provider declared dead is dropped, unless another one stands there by now: it is the address that
-   is compared, not a time, so that clocks do not matter and a token that was replaced meanwhile stays. Whether it was
-   dropped is an entry of the log, and so is how far the stream of such news was read: nothing is taken in twice.
+6. An address that a provider declared dead is dropped, unless another one stands there by now, or it was registered
+   again since (`hygiene.py`). Whether it was dropped is an entry of the log, and so is how far the stream of such news
+   was read: nothing is taken in twice.
 
 Calls block and are thread-safe: trio code calls them through `trio.to_thread`. What takes long (`compact`, `rebuild`)
 works beside writers, which wait only for the swap at its end; `import_file` holds writers up, never readers.
@@ -25,7 +25,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fanout import limits, wire
+from fanout.clock import clock_ms
 from fanout.errors import Refused
 from fanout.geo.fixed import to_fixed
 from fanout.registry import entries, files, hygiene, ingest, packed, snapshot
@@ -43,6 +44,7 @@ from fanout.registry.hygiene import Hygiene
 from fanout.registry.live import LivePositions
 from fanout.registry.packed import Overlay, Packed
 from fanout.registry.replica import Replica
+from fanout.registry.since import Since
 from fanout.registry.view import Part, Rows, View
 from fanout.store.protocol import Log
 
@@ -55,7 +57,14 @@ class Registry:
     """Open one with `Registry.open`. Every method may be called from any thread."""
 
     def __init__(
-        self, folder: Path, log: Log, lock_file: int, numbering: Numbering, compact_after: int, ttl_ms: int
+        self,
+        folder: Path,
+        log: Log,
+        lock_file: int,
+        numbering: Numbering,
+        compact_after: int,
+        ttl_ms: int,
+        clock_ms: Callable[[], int],
     ) -> None:
         self._folder, self._log, self._lock_file = folder, log, lock_file
         self._numbering = numbering
@@ -70,6 +79,7 @@ class Registry:
         self._sequence = self._snapshot_sequence = 0
         self._snapshot_version = 0
         self._hygiene = Hygiene()
+        self._clock_ms, self._since = clock_ms, Since()
         self._addresses: Replica | None = None  # opened when there is something to compare
         self._before_swap: list[Callable[[Part], None]] = []
         empty = views.empty_part()
@@ -88,6 +98,7 @@ class Registry:
         compact_after_changes: int = COMPACT_AFTER_CHANGES,
         position_ttl_s: float = POSITION_TTL_S,
         verify: bool = True,
+        clock_ms: Callable[[], int] = clock_ms,
     ) -> Registry:
         """Open or begin the registry in a folder; blocks until it is whole.
 
@@ -105,7 +116,8 @@ class Registry:
             numbering = Numbering(found.names if found else Names(), closed)
             for what in closed:
                 numbering.add(what, given[what] or ())
-            registry = cls(folder, log, lock_file, numbering, compact_after_changes, round(position_ttl_s * 1000))
+            ttl_ms = round(position_ttl_s * 1000)
+            registry = cls(folder, log, lock_file, numbering, compact_after_changes, ttl_ms, clock_ms)
             if found is not None:
                 registry._adopt(found)
             registry._replay()
@@ -168,9 +180,10 @@ class Registry:
                 return self._view.version
             columns = ingest.of_participants(participants, self._numbering)
             rows, generations, free = self._rows_for(columns.ids)
-            version = self._view.version + 1
-            entry = entries.Upserted(version, rows.tobytes(), generations.tobytes(), list(participants))
+            version, now_ms = self._view.version + 1, self._clock_ms()
+            entry = entries.Upserted(version, rows.tobytes(), generations.tobytes(), list(participants), now_ms)
             self._sequence = self._log.append(entries.STREAM, [entries.encode(entry)])
+            self._since.note(rows.tolist(), now_ms)
             self._free = free
             self._view = views.changed(self._view, rows, generations, columns, self._numbering.frozen(), version)
             self._changed(rows)
@@ -204,17 +217,18 @@ class Registry:
                 self._addresses = Replica(self._folder, self._log)
             self._addresses.refresh()
             news = [known for _, data in found if (known := entries.decode_dead(data)) is not None]
-            dead = hygiene.still_there(self._addresses, news)
-            if dead:
-                entry = hygiene.entry_of(dead, version=self._view.version + 1, upto=upto)
-                self._sequence = self._log.append(entries.STREAM, [entries.encode(entry)])
+            dead = hygiene.still_there(self._addresses, news, self._since.registered_ms)
+            made = hygiene.entries_of(dead, version=self._view.version + 1, upto=upto)
+            if made:
+                self._sequence = self._log.append(entries.STREAM, [entries.encode(entry) for entry in made])
+            for entry in made:
                 rows, channels = entries.rows_of(entry), entries.channels_of(entry)
                 self._view = views.dropped(self._view, channels, rows, entry.version)
                 self._hygiene = self._hygiene.after(entry)
                 self._changed(np.unique(rows))
             self._hygiene = self._hygiene._replace(upto=upto)
         self._log.trim(entries.DEAD_STREAM, upto=upto)
-        return len(dead)
+        return sum(map(len, dead.values()))
 
     def reuse(self, open_rows: NDArray[np.uint32]) -> int:
         """Let rows of erased people be given out again, except those in `open_rows` (what actions still refer to).
@@ -287,7 +301,8 @@ class Registry:
             version = before.version + 1
             view = views.changed(before, rows, generations, columns, self._numbering.frozen(), version)
             tell("writing")
-            self._write(view, self._changed_contacts(), rows, columns.contacts, self._sequence, self._hygiene)
+            since = self._since.later()
+            self._write(view, self._changed_contacts(), rows, columns.contacts, self._sequence, self._hygiene, since)
             self._free = free
             return imported.at(version, view.people - before.people)
 
@@ -305,12 +320,12 @@ class Registry:
         """Write the next snapshot and trim the log; False if nothing changed. Writers go on meanwhile."""
         with self._compaction:
             with self._lock:
-                view, sequence, taken_in = self._view, self._sequence, self._hygiene
+                view, sequence, taken_in, since = self._view, self._sequence, self._hygiene, self._since.later()
                 self._written = []
                 if view.version == self._snapshot_version:
                     return False
             changes = self._changed_contacts(upto=sequence)
-            self._write(view, changes, np.empty(0, np.uint32), {}, sequence, taken_in)
+            self._write(view, changes, np.empty(0, np.uint32), {}, sequence, taken_in, since)
             return True
 
     def rebuild(self) -> None:
@@ -333,6 +348,7 @@ class Registry:
         self._sequence = self._snapshot_sequence = found.sequence
         self._snapshot_version = found.version
         self._hygiene = found.hygiene
+        self._since = Since(found.since)
         self._view = View(
             found.version, found.live_people, found.part.size, self._numbering.frozen(), found.part,
             views.empty_part(np.empty(0, np.uint32)), np.zeros(found.part.size, np.uint8),
@@ -359,6 +375,7 @@ class Registry:
                 for row, generation in zip(rows.tolist(), held, strict=True):
                     last[row] = (None, last[row][1] if row in last else generation)
             else:
+                self._since.note(rows.tolist(), entry.at_ms)
                 generations = entries.generations_of(entry).tolist()
                 last.update(zip(rows.tolist(), zip(entry.participants, generations, strict=True), strict=True))
         there = [(row, one, generation) for row, (one, generation) in last.items() if one is not None]
@@ -423,6 +440,7 @@ class Registry:
         contacts: dict[int, Packed],
         sequence: int,
         taken_in: Hygiene,
+        since: Mapping[int, int],
     ) -> None:
         """Make a view the next snapshot, stand on it, and let go of the log before it: up to `sequence`."""
         base = views.merged(view)
@@ -435,6 +453,7 @@ class Registry:
         snapshot.write(
             self._folder, base, view.names, columns,
             version=view.version, sequence=sequence, people=view.people, hygiene=taken_in,
+            since=self._since.column(view.rows, since),
         )  # fmt: skip
         found = snapshot.load(self._folder, view.version, verify=False)
         self._prepare(found.part)
@@ -444,6 +463,7 @@ class Registry:
             self._view = _with(views.rebased(now, found.part, written), live=self._view.live)
             self._written, self._changes = [], int(written.size)
             self._contacts = found.contacts
+            self._since.stand_on(found.since, since)
             self._snapshot_sequence, self._snapshot_version = sequence, view.version
         self._log.trim(entries.STREAM, upto=sequence)
         snapshot.remove_others(self._folder, view.version)

@@ -6,6 +6,7 @@
         people                     records, ids, hours of places, names            (array file)
         places                     the index of places                             (array file)
         contacts                   addresses by channel, mode 0600                 (array file)
+        registered                 when each row was registered last               (array file)
 
 Rules:
 
@@ -39,6 +40,7 @@ from fanout.registry.view import Ids, Part, kinds_of
 _FOLDER: Final = re.compile(r"snapshot-(\d{12})\Z")
 _PEOPLE: Final = "registry people"
 _CONTACTS: Final = "registry contacts"
+_REGISTERED: Final = "registry registered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Snapshot:
     part: Part
     contacts: dict[int, Packed]
     hygiene: Hygiene
+    since: NDArray[np.int64]
 
 
 def newest(folder: Path) -> int:
@@ -71,8 +74,9 @@ def write(
     sequence: int,
     people: int,
     hygiene: Hygiene,
+    since: NDArray[np.int64],
 ) -> None:
-    """Make a snapshot durable under its version."""
+    """Make a snapshot durable under its version. `since` int64[rows]: epoch milliseconds, 0 where not known."""
     made = folder / f"snapshot-{version:012d}.partial"
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir(mode=0o700)
@@ -92,6 +96,7 @@ def write(
         columns[f"offsets_{channel}"] = column.offsets
         columns[f"data_{channel}"] = arrayfile.Streamed("|u1", column.pieces())
     arrayfile.write(made / "contacts", _CONTACTS, columns, meta={"channels": list(contacts)}, mode=0o600)
+    arrayfile.write(made / "registered", _REGISTERED, {"since": since.astype("<i8", copy=False)}, meta={})
     arrayfile.sync_folder(made)
     made.rename(folder / f"snapshot-{version:012d}")
     arrayfile.sync_folder(folder)
@@ -120,7 +125,7 @@ def load(folder: Path, version: int, *, verify: bool) -> Snapshot:
     part = Part(None, people, ids, places, arrays["hours"], bool(meta["single"]), kinds)
     return Snapshot(
         here, int(meta["version"]), int(meta["sequence"]), int(meta["people"]), names, part,
-        load_contacts(here, verify=verify), of_meta(meta.get("hygiene")),
+        load_contacts(here, verify=verify), of_meta(meta.get("hygiene")), _since(here, verify=verify),
     )  # fmt: skip
 
 
@@ -139,6 +144,14 @@ def load_contacts(here: Path, *, verify: bool) -> dict[int, Packed]:
         wanted |= {f"offsets_{channel}": "<i8", f"data_{channel}": "|u1"}
     arrays, _ = arrayfile.read(here / "contacts", _CONTACTS, wanted, verify=verify)
     return {channel: Packed(arrays[f"data_{channel}"], arrays[f"offsets_{channel}"]) for channel in meta["channels"]}
+
+
+def _since(here: Path, *, verify: bool) -> NDArray[np.int64]:
+    """The column of registrations; empty in a snapshot that is older than it."""
+    if not (here / "registered").exists():
+        return np.zeros(0, np.int64)
+    arrays, _ = arrayfile.read(here / "registered", _REGISTERED, {"since": "<i8"}, verify=verify)
+    return arrays["since"]
 
 
 def _people(here: Path, *, verify: bool) -> tuple[NDArray[np.void], Names, dict[str, Any]]:

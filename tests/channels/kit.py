@@ -136,6 +136,7 @@ def check_row_channel(
         for nonsense in NONSENSE:
             outcome = channel.interpret(np.array([code], np.int16), {0: nonsense} if code != 200 else {})
             _definite(outcome, 1)
+            assert channel.dead_since_ms(np.array([code], np.int16), {0: nonsense}) == {}
             assert outcome.reason[0] != Reason.TOKEN_DEAD or code in gone, "dead on the provider's own word only"
     assert channel.fits(message()) is None
     assert channel.fits(message(text="x" * 5_000)) is not None

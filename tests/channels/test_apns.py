@@ -73,3 +73,15 @@ def test_a_photo_wakes_the_apps_extension() -> None:
     )
     assert "mutable-content" not in body("")["aps"]
     assert "image" not in body("")["fanout"]
+
+
+def test_since_when_a_token_is_dead() -> None:
+    codes = np.array([410, 410, 400, 410, 410], np.int16)
+    bodies = {
+        0: b'{"reason":"Unregistered","timestamp":1454948015990}',
+        1: b'{"reason":"Unregistered"}',
+        2: b'{"reason":"BadDeviceToken","timestamp":5}',
+        3: b'{"timestamp":"soon"}',
+        4: b'{"timestamp":' + b"9" * 400 + b"}",
+    }
+    assert make().dead_since_ms(codes, bodies) == {0: 1_454_948_015_990}

@@ -47,11 +47,13 @@ class MemoryLog:
 
 
 class Held(NamedTuple):
-    """What is held of somebody: which registration of the id it is, the number, and channels dropped as dead."""
+    """What is held of somebody: which registration of the id it is, the number, channels dropped as dead, and when it
+    was registered last."""
 
     since: int
     number: int
     dropped: frozenset[int] = frozenset()
+    at_ms: int = 0
 
 
 class NaiveRegistry:
@@ -60,15 +62,18 @@ class NaiveRegistry:
     def __init__(self) -> None:
         self.people: dict[str, Held] = {}
         self.tried: list[tuple[str, Held]] = []
-        self.dead: list[tuple[int, str, Held]] = []
+        self.dead: list[tuple[int, str, Held, int]] = []
         self.counts: Counter[int] = Counter()
+        self.now_ms = 0
+        self.tried_ms = 0
         self._given = 0
         self._rows: dict[tuple[str, int], tuple[int, int]] = {}
 
     def upsert(self, people: Mapping[str, int]) -> None:
         for name, number in people.items():
             self._given += 1
-            self.people[name] = Held(self.people[name].since if name in self.people else self._given, number)
+            since = self.people[name].since if name in self.people else self._given
+            self.people[name] = Held(since, number, at_ms=self.now_ms)
 
     def erase(self, names: Sequence[str]) -> int:
         return sum(self.people.pop(name, None) is not None for name in set(names))
@@ -76,13 +81,15 @@ class NaiveRegistry:
     def read(self, names: Sequence[str]) -> None:
         """A sender reads the addresses of people."""
         self.tried = [(name, self.people[name]) for name in names]
+        self.tried_ms = self.now_ms
 
     def take(self) -> int:
-        """Drop what is registered as it was tried: the same person's same address."""
+        """Drop what is registered as it was tried, and was not registered again since."""
         dropped = set()
-        for channel, name, tried in self.dead:
+        for channel, name, tried, since_ms in self.dead:
             one = self.people.get(name)
-            if one and one.since == tried.since and one.number == tried.number and channel not in one.dropped:
+            same = one and (one.since, one.number) == (tried.since, tried.number) and channel not in one.dropped
+            if one and same and one.at_ms <= since_ms:
                 self.people[name] = one._replace(dropped=one.dropped | {channel})
                 dropped.add((channel, name))
                 self.counts[channel] += 1

@@ -78,7 +78,10 @@ STEPS = st.lists(
         st.tuples(st.just("upsert"), st.dictionaries(NAMES, st.integers(0, 1), min_size=1, max_size=4)),
         st.tuples(st.just("erase"), st.lists(NAMES, max_size=3)),
         st.tuples(st.just("read"), st.lists(NAMES, min_size=1, max_size=4, unique=True)),
-        st.tuples(st.sampled_from(["dead", "dead", "dead and taken in"]), st.sampled_from([SMS, APNS])),
+        st.tuples(
+            st.sampled_from(["dead", "dead", "dead and taken in"]),
+            st.tuples(st.sampled_from([SMS, APNS]), st.integers(0, 4)),
+        ),
         st.tuples(st.sampled_from(["take", "take and crash"]), st.none()),
         st.tuples(st.sampled_from(["compact", "compact", "rebuild", "reuse", "sender restarts"]), st.none()),
         st.tuples(st.just("restart"), st.none()),
@@ -95,10 +98,15 @@ def test_any_history_gives_what_a_dict_holds(
 ) -> None:
     """Registered, erased, read by a sender, declared dead, registered again, in any order, with crashes between."""
     folder, log, model = tmp_path_factory.mktemp("registry"), MemoryLog(), NaiveRegistry()
-    registry, replica = Registry.open(folder, log), Replica.open(folder, log)
+
+    def open_it() -> Registry:
+        return Registry.open(folder, log, clock_ms=lambda: model.now_ms)
+
+    registry, replica = open_it(), Replica.open(folder, log)
     held: list[tuple[View, int, list[str]]] = []
     for what, given_ in steps:
         view = registry.view()
+        model.now_ms += 1
         held.append((view, view.people, view.id_of(np.arange(view.rows, dtype=np.uint32))))
         match what:
             case "upsert":
@@ -110,11 +118,11 @@ def test_any_history_gives_what_a_dict_holds(
                 model.note_rows(view)
                 model.read([name for name in given_ if name in model.people])
             case "dead":
-                tell_dead(log, model, given_)
+                tell_dead(log, model, *given_)
             case "dead and taken in":
                 model.note_rows(view)
                 model.read(sorted(model.people)[:3])
-                tell_dead(log, model, given_)
+                tell_dead(log, model, *given_)
                 assert registry.take_dead() == model.take()
             case "take":
                 assert registry.take_dead() == model.take()
@@ -125,7 +133,7 @@ def test_any_history_gives_what_a_dict_holds(
                 log.crashes = False
                 model.take()
                 registry.close()
-                registry = Registry.open(folder, log)
+                registry = open_it()
             case "compact":
                 registry.compact()
             case "rebuild":
@@ -136,7 +144,7 @@ def test_any_history_gives_what_a_dict_holds(
                 replica = Replica.open(folder, log)
             case _:
                 registry.close()
-                registry = Registry.open(folder, log)
+                registry = open_it()
         if what not in ("upsert", "read", "dead"):  # what these did is seen after the next step, and at the end
             check_held(registry.view(), replica, model.people)
         assert registry.dropped() == {(wire.CHANNELS[at], "token_dead"): n for at, n in model.counts.items()}
@@ -147,17 +155,51 @@ def test_any_history_gives_what_a_dict_holds(
     registry.close()
 
 
-def tell_dead(log: MemoryLog, model: NaiveRegistry, channel: int) -> None:
-    """A sender says that the addresses it read last are dead: those of people who had one, by their rows then."""
+def tell_dead(log: MemoryLog, model: NaiveRegistry, channel: int, ago_ms: int) -> None:
+    """A sender says that the addresses it read last are dead: those of people who had one, by their rows then.
+
+    `ago_ms`: so long before they were read, the provider says; 0: it does not say.
+    """
     tried = [(name, one) for name, one in model.tried if channel not in one.dropped]
     if not tried:
         return
     places = [model.place_of(name, one) for name, one in tried]
     rows, generations = [row for row, _ in places], [generation for _, generation in places]
     digests = [digest_of(address_of(channel, one.number).encode()) for _, one in tried]
-    dead = DeadAddresses(channel=channel, at_ms=5, rows=rows, generations=generations, digests=digests)
+    since_ms = model.tried_ms - ago_ms
+    dead = DeadAddresses(
+        channel=channel, at_ms=model.tried_ms, rows=rows, generations=generations, digests=digests,
+        since_ms=[since_ms] * len(rows) if ago_ms else [],
+    )  # fmt: skip
     log.append(DEAD_STREAM, [encode_dead(dead)])
-    model.dead += [(channel, name, one) for name, one in tried]
+    model.dead += [(channel, name, one, since_ms) for name, one in tried]
+
+
+def test_what_was_registered_again_since_stays_also_after_a_snapshot(tmp_path: Path) -> None:
+    """The registration is a column of the snapshot, so that a provider may name a moment long ago."""
+    log, now_ms = MemoryLog(), 100
+    registry = Registry.open(tmp_path, log, clock_ms=lambda: now_ms)
+    registry.upsert([person("a", 1), person("b", 2)])
+    now_ms = 200
+    registry.upsert([person("a", 1)])
+    registry.compact()
+    registry.close()
+    registry = Registry.open(tmp_path, log, clock_ms=lambda: now_ms)
+    row_a, row_b = registry.view().row_of(["a", "b"]).tolist()
+    digests = [digest_of(address_of(APNS, number).encode()) for number in (1, 2)]
+    for at_ms, dropped in ((99, 0), (150, 1), (200, 1)):
+        dead = DeadAddresses(
+            channel=APNS, at_ms=300, rows=[row_a, row_b], generations=[0, 0], digests=digests,
+            since_ms=[at_ms, at_ms], reason="token_invalid",
+        )  # fmt: skip
+        log.append(DEAD_STREAM, [encode_dead(dead)])
+        assert registry.take_dead() == dropped, at_ms
+    assert registry.dropped() == {("apns", "token_invalid"): 2}
+    registry.compact()
+    registry.close()
+    registry = Registry.open(tmp_path, log)
+    assert registry.dropped() == {("apns", "token_invalid"): 2}
+    registry.close()
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
