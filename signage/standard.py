@@ -87,12 +87,16 @@ class Standard:
         return self._displays.restore(value)
 
     def enlist(self, vendor: str, device: str, place: Placed, model: str) -> None:
-        """A display of an imported list. What it says of itself wins; where it stands is for the list to say."""
+        """A display of an imported list. What it says of itself wins; where it stands is for the list to say, if the
+        list does.
+        """
         identifier = t047.board_id(vendor, device)
+        place = place._replace(locations=tuple(each for each in place.locations if each != Location()))
         self._places[identifier] = place
         display = self._displays.get(identifier)
         if display is not None:
-            self._stand(display, vendor, device, place.locations)
+            if place.locations:
+                self._stand(display, vendor, device, place.locations)
             self._displays.spot(display, place.position)
             display.name = place.name
             return
@@ -230,7 +234,7 @@ class Standard:
         identifier = t047.board_id(vendor, device)
         place = self._places.get(identifier)
         if place is not None:
-            locations, position, name = place.locations, place.position or position, place.name
+            locations, position, name = place.locations or locations, place.position or position, place.name
         else:
             name = ""
         display = self._displays.get(identifier)
@@ -248,7 +252,7 @@ class Standard:
 
     def _stand(self, display: Display, vendor: str, device: str, locations: Sequence[Location]) -> None:
         """It stands at these places."""
-        if display.locations != list(locations or (Location(),)):
+        if display.locations != list(locations):
             self._teller.leave(display)
             self._displays.stand(display, vendor, device, locations)
 

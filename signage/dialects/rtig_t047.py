@@ -277,7 +277,7 @@ def caps_of(board: str, kind: str, model: str, body: Mapping[str, Any]) -> Caps:
     screen = _find(_find(body, "graphicalDisplayConfig"), "screenDimensions")
     encodings = text.get("charEncodings") or text.get("charEncdings") or "UTF-8"  # the default, says the standard
     encodings = encodings if isinstance(encodings, list) else [encodings]
-    name = charsets.richest([str(each)[:100] for each in encodings])
+    name = charsets.richest([each[:100] for each in encodings if isinstance(each, str)])
     lines, characters = _count(text.get("lines")), _count(text.get("charsPerLine"))
     graphic = not lines and bool(screen)
     pages = 8 if text.get("canPage", True) in (True, "true", "TRUE") else 1
@@ -310,7 +310,7 @@ def snapshot_lines(body: Mapping[str, Any]) -> list[str]:
 def status_of(body: Mapping[str, Any]) -> Status:
     """What a status response says, wherever in it the report stands."""
     report = _find(body, "statusReport") or body
-    override = report.get("displayOverride", body.get("displayOverride"))
+    override = report.get("displayOverride") or body.get("displayOverride")
     if isinstance(override, dict):
         override = override.get("status") or ", ".join(f"{name} {value}" for name, value in override.items())
     return Status(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import pytest
@@ -24,7 +25,7 @@ from tests.signage.worlds import START_MS, World, action, shown
 PLACES = [("ASN", "station", "a1"), ("ASN", "station", "a2"), ("ASN", "markt", "b1"), ("GRN", "hs", "c1")]
 
 
-def displays(count: int, moods: Sequence[Mood] = (), **options: bool) -> list[PassengerDisplay]:
+def displays(count: int, moods: Sequence[Mood] = (), **options: Any) -> list[PassengerDisplay]:
     return [
         PassengerDisplay(
             "maker", f"d{at}", PLACES[at % 4], position=(6.5, 53.0), mood=moods[at] if moods else "well", **options
@@ -183,6 +184,95 @@ def test_moods_are_counted_for_what_they_are() -> None:
     assert world.core.counts(1).laggards == [by_mood["mute"].id]
 
 
+@pytest.mark.parametrize("header", ["", "Halte Centraal       12:04"])
+@pytest.mark.parametrize("target", ["over", "bottom line", "full"])
+def test_a_part_beside_what_is_the_displays_own_is_proof(target: str, header: str) -> None:
+    text = "Vermist: meisje (8), rode jas, blauwe rugzak, het laatst gezien bij Centraal. Gezien? Bel direct 112."
+    world = World([], passengers=displays(4, header=header), overlay={"target_search": target})
+    world.pass_time(3)
+    world.show(1, action(text, end_ms=START_MS + HOUR_MS), lane=1)
+    world.pass_time(60)
+    assert world.core.counts(1).shown == 4
+    assert world.core.counts(1).laggards == []
+    world.update(1, text.replace("rode jas", "groene trui").replace("Centraal", "het zwembad"))
+    world.pass_time(60)
+    assert world.core.counts(1).updated == 4
+    world.end(1)
+    world.pass_time(60)
+    assert world.core.counts(1).cleared == 4
+    assert [display.violations for display in world.displays] == [[]] * 4
+
+
+@pytest.mark.parametrize("target", ["over", "bottom line", "full"])
+def test_departures_alone_prove_nothing(target: str) -> None:
+    """The display takes the message and shows it never; its departures name places that the text names."""
+    world = World([], passengers=displays(1), overlay={"target_search": target})
+    display = world.displays[0]
+    display.standing = lambda now_ms: ["12 Centraal     3 min", "Zernike Noord", "Centraal"]
+    world.pass_time(3)
+    world.show(1, action("Vermist bij Centraal: meisje (8). Ook bij Zernike Noord.", end_ms=START_MS + HOUR_MS), lane=1)
+    world.pass_time(300)
+    assert (world.core.counts(1).shown, world.core.counts(1).laggards) == (0, ["maker:d0"])
+
+
+def test_an_overline_and_a_bottom_line_share_the_display() -> None:
+    overlay = {"target_search": "over", "target_information": "bottom line"}
+    world = World([], passengers=displays(4), overlay=overlay)
+    world.pass_time(3)
+    text = "Vermist: meisje (8), rode jas, blauwe rugzak, het laatst gezien bij Centraal. Gezien? Bel direct 112."
+    world.show(1, action(text, end_ms=START_MS + HOUR_MS), lane=1)
+    world.show(
+        2, action("De brug bij Zuidlaren is dicht tot 18 uur; rij om via de ring.", end_ms=START_MS + HOUR_MS), lane=2
+    )
+    world.pass_time(60)
+    assert world.core.counts(1).shown == world.core.counts(2).shown == 4
+    world.end(1)
+    world.pass_time(60)
+    assert world.core.counts(1).cleared == 4
+    assert [shown(display) for display in world.displays] == [[(2, "start")]] * 4
+
+
+def test_each_is_sent_the_characters_it_has_and_a_short_topic_only_what_all_below_it_have() -> None:
+    rich, poor = displays(2), displays(4, encodings=["ASCII"])[2:]
+    rich[0].location = rich[1].location = poor[0].location = ("ASN", "station", "a1")
+    rich[0].localities = rich[1].localities = poor[0].localities = ["ASN"]
+    poor[1].location, poor[1].localities = ("GRN", "hs", "c1"), ["GRN"]
+    world = World([], passengers=[*rich, *poor])
+    world.pass_time(3)
+    world.sent.clear()
+    world.show(1, action("Vermist: José, 6 jaar… € 500 beloning voor wie hem ziet", end_ms=START_MS + HOUR_MS))
+    settle(world)
+    assert [display.violations for display in world.displays] == [[]] * 4
+    assert [display.film[-1].texts[0] for display in world.displays] == [
+        "Vermist: José, 6 jaar… € 500 beloning voor wie hem ziet"] * 2 + [
+        "Vermist: Jose, 6 jaar... EUR 500 beloning voor wie hem ziet"] * 2  # fmt: skip
+    assert world.core.counts(1).shown == 4
+    assert not [topic for topic, _ in world.sent if topic == "CMS/informationMessage/content/ASN"]
+    world.end(1)
+    settle(world)
+    assert world.core.counts(1).cleared == 4
+
+
+@pytest.mark.parametrize(
+    ("encodings", "charset"),
+    [
+        (["ASCII", "UTF-8"], "utf-8"),
+        (["UTF-8", "ASCII"], "utf-8"),
+        (["us-ascii", "ISO_8859-1"], "iso-8859-1"),
+        (["cp437", "Windows-1252", "latin1"], "windows-1252"),
+        (["utf8"], "utf-8"),
+        (["KOI8-R", "ASCII"], "ascii"),
+        (["KOI8-R"], "koi8-r"),
+        ([None, 7], "ascii"),
+        ([], "utf-8"),
+        ("ASCII", "ascii"),
+    ],
+)
+def test_the_richest_character_set_counts(encodings: object, charset: str) -> None:
+    body = {"textDisplayConfig": {"charEncodings": encodings, "lines": 3, "charsPerLine": 26}}
+    assert t047.caps_of("v:d", "PID-LED", "m", body).charset == charset
+
+
 def test_a_display_whose_clock_is_late_does_not_wait() -> None:
     world = World([], passengers=displays(1))
     world.displays[0].clock_error_ms = -7_200_000
@@ -243,7 +333,8 @@ def story(seed: int, steps: int) -> World:
     dice = random.Random(seed)
     moods: list[Mood] = [dice.choice(MOODS) for _ in range(dice.randint(0, 3))]
     moods += ["well"] * dice.randint(2, 5)
-    world = World([], passengers=displays(len(moods), moods, exact=bool(seed % 2), legacy=seed % 3 == 0))
+    header = "Halte Centraal  12:04" if seed % 5 == 0 else ""
+    world = World([], passengers=displays(len(moods), moods, exact=bool(seed % 2), legacy=seed % 3 == 0, header=header))
     world.pass_time(20)
     running: list[int] = []
     ids = [board.id for board in world.core.boards]
@@ -298,6 +389,14 @@ def check_peace(world: World) -> None:
         assert sorted(number for number, _ in shown(display)) == sorted(expected), display.id
         assert sorted(expected) == sorted(world.truth(display.id))
         assert board.state not in OPEN, board
+        wanted = {t047.message_id(item.action, item.stage) for item in board.items}
+        kept = {
+            topic.rpartition("/")[2]
+            for topic, payload in world.retained.items()
+            if topic.startswith("CMS/informationMessage/content/") and f"/{display.device}/" in topic
+            if json.loads(payload)["informationMessage"]["messageAction"] == "REPLACE"
+        }
+        assert kept <= wanted, "what was taken down would come back"
 
 
 @given(st.integers(0, 2**32))
