@@ -1,7 +1,11 @@
-"""`signage simulate` plays boards, `check` reads a list of them, `preview` draws a text as boards will show it."""
+"""`signage simulate` plays boards, `check` reads a list of them, `preview` draws a text as boards will show it, `key`
+prints the public key that boards hold.
+"""
 
 from __future__ import annotations
 
+import base64
+import enum
 import logging
 import signal
 import time
@@ -17,6 +21,15 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Boards at stops: play them, and see what they will show.", no_args_is_help=True, add_completion=False
 )
+
+
+class KeyForm(enum.StrEnum):
+    """What `key` prints."""
+
+    all = "all"
+    id = "id"
+    base64 = "base64"
+    pem = "pem"
 
 
 def _clock_ms() -> int:
@@ -87,6 +100,41 @@ def check(
         f"{unable} of which the list does not say what they can show; {len(problems)} rows passed over"
     )
     raise typer.Exit(code=1 if problems else 0)
+
+
+@app.command()
+def key(
+    file: Annotated[
+        Path | None, typer.Argument(help="The private key (PEM); none: signage.signing_key of the settings")
+    ] = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="The engine's settings (TOML)")] = None,
+    new: Annotated[bool, typer.Option("--new", help="Make the private key when there is none yet")] = False,
+    form: Annotated[KeyForm, typer.Option(help="Print one thing only")] = KeyForm.all,
+) -> None:
+    """Print the public key that boards verify documents with: its id, its 32 bytes in base64, and the same as PEM."""
+    from fanout import settings
+    from fanout.errors import Refused
+    from signage.signing import load_signer, public_pem
+
+    try:
+        named = settings.load(config).signage.signing_key if file is None else ""
+    except Refused as refused:
+        raise typer.BadParameter(refused.message) from None
+    path = file or (Path(named) if named else None)
+    if path is None:
+        raise typer.BadParameter("signage.signing_key is empty, so documents are not signed; name a file")
+    if not path.exists() and not new:
+        raise typer.BadParameter(f"there is no {path}; --new makes it, and so does the engine when it starts")
+    try:
+        signer = load_signer(path)
+    except (OSError, ValueError, TypeError) as error:
+        raise typer.BadParameter(f"{path}: {error}") from None
+    words = {
+        KeyForm.id: signer.key_id,
+        KeyForm.base64: base64.b64encode(signer.public).decode(),
+        KeyForm.pem: public_pem(signer.public).rstrip(),
+    }
+    typer.echo("\n".join(words.values()) if form is KeyForm.all else words[form])
 
 
 @app.command()

@@ -2,7 +2,8 @@
 
 The signature is taken over the encoded document itself (the envelope's `body`), which names the board and carries the
 version: a document can be replayed neither to another board nor later. A board holds the public key; the id of a key
-is the first 16 hex digits of the SHA-256 of its 32 bytes, so that keys can be changed while boards hold two.
+is the first 16 hex digits of the SHA-256 of its 32 bytes, so that keys can be changed while boards hold two. Boards get
+it from the operator (`signage key`), never over the link it protects.
 """
 
 from __future__ import annotations
@@ -37,6 +38,12 @@ class Signer:
 def key_id(public: bytes) -> str:
     """The id of a public key of 32 bytes."""
     return hashlib.sha256(public).hexdigest()[:16]
+
+
+def public_pem(public: bytes) -> str:
+    """A public key of 32 bytes as libraries read it from a file."""
+    key = Ed25519PublicKey.from_public_bytes(public)
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
 def load_signer(path: Path) -> Signer:

@@ -4,6 +4,8 @@ code.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 import shutil
 from pathlib import Path
@@ -12,9 +14,12 @@ from typing import Any
 import msgspec
 import pytest
 import trio
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from fanout.geo import EVERYONE
-from signage import asyncapi, shadow
+from signage import asyncapi, shadow, signing
 from signage.broker import find_mosquitto
 from signage.dialects import native
 from signage.layout import model_of
@@ -25,6 +30,7 @@ from tests.signage.worlds import START_MS, Documents, World, action
 
 FOLDER = Path(asyncapi.__file__).parent
 TEXT = (FOLDER / "CONTRACT.md").read_text()
+PARTS = dict(re.findall(r"```(\w+ \w+)\n(.*?)```", TEXT, re.DOTALL))
 EXAMPLES = dict(re.findall(r"```json (\w+)\n(.*?)```", TEXT, re.DOTALL))
 
 
@@ -127,6 +133,32 @@ def test_a_bottom_line_below_departures_is_read_as_the_text_says() -> None:
     assert shadow.compare(report.version, [item], report, START_MS, model) is shadow.Event.AGREES
     other = msgspec.structs.replace(report, lines=report.lines[::-1])
     assert shadow.compare(report.version, [item], other, START_MS, model) is shadow.Event.DIFFERS
+
+
+def test_a_maker_verifies_the_signed_example_with_the_code_as_it_stands() -> None:
+    space: dict[str, Any] = {}
+    exec(PARTS["python verify"], space)  # noqa: S102
+    payload, public = EXAMPLES["signed"].encode(), base64.b64decode(PARTS["text public"])
+    identifier = signing.key_id(public)
+    assert f"the key `{identifier}`" in TEXT
+    document = space["verified"](payload, {identifier: public})
+    assert (document["board"], document["items"]) == ("utr-cs-a1", [])
+    assert native.read_envelope("utr-cs-a1", payload)[0].version == document["version"]
+    with pytest.raises(ValueError, match="checksum"):
+        space["verified"](payload.replace(b"utr-cs-a1", b"utr-cs-a2"), {identifier: public})
+    envelope = msgspec.json.decode(payload)
+    envelope["body"] = envelope["body"].replace("utr-cs-a1", "utr-cs-a2")
+    envelope["sha256"] = hashlib.sha256(envelope["body"].encode()).hexdigest()
+    with pytest.raises(InvalidSignature):
+        space["verified"](msgspec.json.encode(envelope), {identifier: public})
+    with pytest.raises(KeyError):
+        space["verified"](payload, {})
+
+
+def test_the_public_key_of_the_example_is_the_same_in_both_forms() -> None:
+    key = load_pem_public_key(PARTS["text pem"].encode())
+    assert isinstance(key, Ed25519PublicKey)
+    assert base64.b64encode(key.public_bytes_raw()).decode() == PARTS["text public"].strip()
 
 
 def test_the_diagram_is_the_table() -> None:
