@@ -116,18 +116,25 @@ def broker(tmp_path: Path) -> Iterator[tuple[Path, int]]:
 class Client:
     """A stranger's MQTT client: paho as its makers meant it."""
 
-    def __init__(self, folder: Path, port: int, file: str) -> None:
+    def __init__(self, folder: Path, port: int, file: str, name: str = "") -> None:
         self.got: queue.Queue[tuple[str, bytes]] = queue.Queue()
         self.subscribed: queue.Queue[list[bool]] = queue.Queue()
-        self.client = paho.Client(CallbackAPIVersion.VERSION2, client_id=file, protocol=MQTTProtocolVersion.MQTTv5)
+        self.client = paho.Client(
+            CallbackAPIVersion.VERSION2, client_id=name or file, protocol=MQTTProtocolVersion.MQTTv5
+        )
         context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
         if file:
             context.load_cert_chain(folder / f"{file}.pem", folder / f"{file}.key")
         self.client.tls_set_context(context)
         self.client.on_message = lambda _c, _u, message: self.got.put((message.topic, message.payload))
         self.client.on_subscribe = self._on_subscribe
+        self.ups = 0
+        self.client.on_connect = self._on_connect
         self.client.connect("127.0.0.1", port)
         self.client.loop_start()
+
+    def _on_connect(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
+        self.ups += not reason.is_failure
 
     def _on_subscribe(self, _client: Any, _data: Any, _mid: int, reasons: Any, _properties: Any) -> None:
         self.subscribed.put([not reason.is_failure for reason in reasons])
@@ -174,6 +181,33 @@ async def test_a_board_reads_and_writes_only_its_own(broker: tuple[Path, int]) -
         finally:
             await trio.to_thread.run_sync(one.close)
             await trio.to_thread.run_sync(two.close)
+
+
+async def test_nobody_throws_another_out_by_its_name(broker: tuple[Path, int]) -> None:
+    """An account has one connection, its own, whatever the client calls itself."""
+    folder, port = broker
+    files = {"ca": str(folder / "ca.pem"), "certificate": str(folder / "engine.pem"), "key": str(folder / "engine.key")}
+    mine = Display(caps_for("b1", "led-3x26", 5.0, 52.0, "here"))
+    mine.power_on()
+    async with running(folder / "own", Documents(), f"mqtts://127.0.0.1:{port}", **files) as signage:
+        await until(lambda: signage.statistics().connected, "the engine is there")
+        one = await trio.to_thread.run_sync(Client, folder, port, "b1")
+        two = await trio.to_thread.run_sync(Client, folder, port, "b2", "fanout-engine")
+        three = await trio.to_thread.run_sync(Client, folder, port, "display", "b1")
+        try:
+            await trio.to_thread.run_sync(one.subscribe, native.desired_topic("b1"))
+            for out in mine.connect(clock_ms()):
+                await trio.to_thread.run_sync(one.publish, out.topic, out.payload)
+            await until(lambda: len(signage.views()) == 1, "the engine still hears")
+            await signage.show(1, action(end_ms=hour()), EVERYONE, 0, clock_ms())
+            topic, _ = await trio.to_thread.run_sync(lambda: one.got.get(timeout=WAIT_S))
+            assert topic == native.desired_topic("b1"), "the board that was there is there"
+            assert (signage.statistics().connections, signage.statistics().failures) == (1, 0)
+            assert one.ups == 1
+            assert (two.ups, three.ups) == (1, 1), "who calls itself another is let in as itself"
+        finally:
+            for client in (one, two, three):
+                await trio.to_thread.run_sync(client.close)
 
 
 async def test_a_display_of_the_standard_reads_content_and_writes_none(broker: tuple[Path, int]) -> None:
