@@ -65,8 +65,11 @@ PURE = (
     "fanout/results.py",
     "fanout/store/states.py",
     "signage/arbitration.py",
+    "signage/connections.py",
     "signage/layout.py",
+    "signage/readback.py",
     "signage/shadow.py",
+    "signage/witness.py",
     "signage/dialects",
 )
 IMPURE_IMPORTS = {"time", "random", "socket", "trio", "httpx", "pycurl", "sqlite3", "secrets", "requests"}
