@@ -77,7 +77,7 @@ def still_there(replica: Replica, dead: Iterable[entries.DeadAddresses], registe
 
 def entries_of(found: Found, *, version: int, upto: int) -> list[entries.Dropped]:
     """The registry's log entries that drop them, one a reason; the first makes `version`."""
-    made = []
+    made: list[entries.Dropped] = []
     for reason, addresses in sorted(found.items()):
         rows, channels = (np.array(column) for column in zip(*addresses, strict=True))
         at_ms = np.array(list(addresses.values()), "<i8")

@@ -1,8 +1,10 @@
 """How the ledger lies in Redis: keys, values, and the reads and writes that one transaction is made of.
 
-An action with its phases is one value; a batch is a hash (`meta`, `status`, `reason`, `rows`, `generations`), so that
-a settle sends back its few kilobytes and no rows. Beside them are sorted sets of the batches that want work
-(`write_batch` says in which a batch stands). No key has a time to live: a ledger forgets nothing by itself.
+An action with its phases is one value; a batch is a hash (`meta`, `status`, `reason`, `tally`, `rows`, `generations`),
+so that a settle sends back its few kilobytes and no rows, and a count reads tallies alone. Batches are listed for the
+whole action, and for each phase and channel, in the order in which they came. Beside them are sorted sets of the
+batches that want work (`write_batch` says in which a batch stands). No key has a time to live: a ledger forgets nothing
+by itself.
 
 Everything here works on a pipeline that its caller has opened, and the caller decides when reading ends and `MULTI`
 begins. No Redis library is imported here.
@@ -73,6 +75,11 @@ def batch_key(action: int, batch: int) -> str:
     return key_of(action, f"b{batch}")
 
 
+def of_key(action: int, phase: int, channel: int) -> str:
+    """The list of batches of one phase and channel."""
+    return key_of(action, f"of{phase}:{channel}")
+
+
 # --- inside a transaction -------------------------------------------------------------------------------------------
 
 
@@ -104,8 +111,8 @@ def write_action(pipe: Any, action: Action) -> None:
 
 def write_batch(pipe: Any, one: Batch, marks: row_logic.Columns) -> None:
     """Store a batch, and where it stands (rule 3)."""
-    name = batch_key(one.action, one.id)
-    pipe.hset(name, mapping={"meta": _pack(one), "status": marks[0].tobytes(), "reason": marks[1].tobytes()})
+    write_marks(pipe, one, marks)
+    pipe.hset(batch_key(one.action, one.id), "meta", _pack(one))
     turn, later, leased = (key_of(one.action, index) for index in (f"turn{one.channel}", "later", "leased"))
     for index in (turn, later, leased):
         pipe.zrem(index, str(one.id))
@@ -119,6 +126,13 @@ def write_batch(pipe: Any, one: Batch, marks: row_logic.Columns) -> None:
         pipe.zadd(turn, {str(one.id): one.seq})
 
 
+def write_marks(pipe: Any, one: Batch, marks: row_logic.Columns) -> None:
+    """Store a batch's marks alone, with their tally: what it is and where it stands do not change."""
+    status, reason = marks
+    values = {"status": status.tobytes(), "reason": reason.tobytes(), "tally": row_logic.tally(*marks).tobytes()}
+    pipe.hset(batch_key(one.action, one.id), mapping=values)
+
+
 def add_batches(pipe: Any, record: ActionRecord, phase: int, first: int, batches: Sequence[NewBatch]) -> None:
     for number, batch in enumerate(batches, first):
         marks = np.zeros(len(batch.rows), np.uint8), np.zeros(len(batch.rows), np.uint8)
@@ -129,7 +143,8 @@ def add_batches(pipe: Any, record: ActionRecord, phase: int, first: int, batches
             "generations": batch.generations.astype("<u2", copy=False).tobytes(),
         }
         pipe.hset(batch_key(record.id, number), mapping=contents)
-        pipe.rpush(key_of(record.id, "batches"), str(number))
+        for name in (key_of(record.id, "batches"), of_key(record.id, phase, batch.channel)):
+            pipe.rpush(name, str(number))
         write_batch(pipe, one, marks)
 
 

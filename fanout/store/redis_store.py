@@ -37,7 +37,7 @@ from redis.retry import Retry
 from fanout import limits
 from fanout.errors import Refused
 from fanout.store import rows as row_logic
-from fanout.store.protocol import ActionRecord, BatchCounts, BatchView, Bytes8, Lease, NewBatch, PhaseRecord, Rows
+from fanout.store.protocol import ActionRecord, BatchView, Bytes8, Lease, NewBatch, PhaseRecord, Rows
 from fanout.store.redis_keys import (
     ACTIONS,
     ACTIVE,
@@ -58,24 +58,23 @@ from fanout.store.redis_keys import (
     write_action,
     write_batch,
 )
-from fanout.store.redis_shelves import RedisShelves
-from fanout.store.states import OPEN, Event, State
+from fanout.store.redis_receipts import RedisReceipts
+from fanout.store.states import OPEN, Event
 from fanout.wire import CHANNELS
 
 POLL_S: Final = 0.005
 _GOES_OUT: Final = {"start": "open", "update": "open", "result": "closed"}
 _LIVING: Final = ("open", "paused", "closing")
-_STATES: Final = len(State)
-
 _CHANNELS: Final = len(CHANNELS)
 
 T = TypeVar("T")
 
 
-class RedisStore(RedisShelves):
+class RedisStore(RedisReceipts):
     """The `Store` protocol on one Redis. Made by `open`; every call may be made from any thread."""
 
     def __init__(self, client: Any, address: str) -> None:
+        super().__init__()
         self._redis = client
         self._address = address
         self._closing = threading.Event()
@@ -139,11 +138,6 @@ class RedisStore(RedisShelves):
                     if time.monotonic() > give_up_s:
                         detail = f"Redis at {self._address} is too busy: a write was overtaken for too long"
                         raise Refused("store_unavailable", detail=detail) from None
-
-    @contextmanager
-    def group(self) -> Iterator[None]:
-        """See `Store.group`. Redis flushes for all clients at once, so there is nothing to share here."""
-        yield
 
     def wait(self, timeout_s: float) -> bool:
         """See `Store.wait`."""
@@ -459,46 +453,6 @@ class RedisStore(RedisShelves):
                     work = partial(_release, action=number, batch=batch.id, owner=owner)
                     released += self._change(work, key_of(number, "action"), batch_key(number, batch.id))
         return released
-
-    def apply_receipts(self, action: int, phase: int, channel: int, rows: Rows, delivered: NDArray[np.bool_]) -> int:
-        """See `Ledger.apply_receipts`."""
-        changed = 0
-        for view in self.batches(action):
-            if (view.phase, view.channel) != (phase, channel) or not np.isin(rows, view.rows).any():
-                continue
-            order = np.argsort(view.rows)
-            spot = np.minimum(np.searchsorted(view.rows, rows, sorter=order), len(order) - 1)
-            known = view.rows[order[spot]] == rows
-            place, good = order[spot[known]], delivered[known]
-
-            def work(pipe: Any, batch: int = view.batch, place: Any = place, good: Any = good) -> int:
-                _, one, stored = read(pipe, action, batch)
-                after = row_logic.received(stored, place, good)
-                moved = int((after[0] != stored[0]).sum())
-                if moved:
-                    pipe.multi()
-                    write_batch(pipe, one, after)
-                return moved
-
-            changed += self._change(work, key_of(action, "action"), batch_key(action, view.batch))
-        return changed
-
-    def counts(self, action: int) -> list[BatchCounts]:
-        """See `Ledger.counts`."""
-        counted = []
-        for view in self.batches(action):
-            tally = row_logic.tally(view.status, view.reason).tolist()
-            counted.append(
-                BatchCounts(
-                    phase=view.phase,
-                    channel=view.channel,
-                    states=tuple(tally[:_STATES]),
-                    reasons=tuple(tally[_STATES:]),
-                    first_ms=view.first_ms,
-                    last_ms=view.last_ms,
-                )
-            )
-        return counted
 
     def batches(self, action: int) -> Iterator[BatchView]:
         """See `Ledger.batches`."""

@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from fanout.store.protocol import NewBatch
-from fanout.store.states import OPEN, REPLACES_IN_PLACE, Event, Reason, State, advance
+from fanout.store.states import OPEN, REPLACES_IN_PLACE, TABLE, Event, Reason, State, advance
 
 Bytes8 = NDArray[np.uint8]
 Columns = tuple[Bytes8, Bytes8]
@@ -81,6 +81,17 @@ def tally(status: Bytes8, reason: Bytes8) -> NDArray[np.uint32]:
     states = np.bincount(status, minlength=len(State))
     reasons = np.bincount(reason[status == State.FAILED], minlength=len(Reason))
     return np.concatenate((states, reasons)).astype(np.uint32)
+
+
+def stopped_tally(tally: NDArray[np.uint32], event: Event) -> NDArray[np.uint32]:
+    """What `stopped` makes of a tally; it makes no row failed, so reasons stay as they are."""
+    after = tally.copy()
+    for state in State:
+        then = TABLE[state, event]
+        if state is not State.INTENDED and then != state:
+            after[state] -= tally[state]
+            after[then] += tally[state]
+    return after
 
 
 def intended(status: Bytes8, index: NDArray[np.intp]) -> Bytes8:

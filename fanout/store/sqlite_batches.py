@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fanout.store import rows as row_logic
+from fanout.store.directory import Directory, Key, Part
 from fanout.store.protocol import BatchCounts, BatchView, Bytes8, Lease, NewBatch
 from fanout.store.schema import DONE, HELD, LEASED, READY
 from fanout.store.states import Event, Reason, State
@@ -346,53 +347,28 @@ def views(db: Connection, action: int) -> list[BatchView]:
 # --- receipts -------------------------------------------------------------------------------------------------------
 
 
-class Directory(msgspec.Struct, frozen=True):
-    """Where each row of one (action, phase, channel) is: rows never change their batch, so it may be kept.
-
-    `rows` uint32[n] sorted; `batch` int64[n]; `place` uint32[n], the index inside the batch; `batches`: how many.
-    """
-
-    rows: NDArray[np.uint32]
-    batch: NDArray[np.int64]
-    place: NDArray[np.uint32]
-    batches: int
-
-
-def count_batches(db: Connection, key: tuple[int, int, int]) -> int:
+def count_batches(db: Connection, key: Key) -> int:
     """How many batches an (action, phase, channel) has: a directory of fewer is out of date."""
     (found,) = db.execute("SELECT count(*) FROM batches WHERE action = ? AND phase = ? AND channel = ?", key).fetchone()
     return int(found)
 
 
-def directory(db: Connection, key: tuple[int, int, int]) -> Directory:
-    """Read the rows of an (action, phase, channel), once for many receipts."""
+def parts(db: Connection, key: Key) -> list[Part]:
+    """The rows of all batches of an (action, phase, channel)."""
     found = db.execute(
         "SELECT b.id, c.rows FROM batches b JOIN contents c ON c.batch = b.id "
         "WHERE b.action = ? AND b.phase = ? AND b.channel = ? ORDER BY b.id",
         key,
     ).fetchall()
-    parts = [np.frombuffer(blob, np.uint32) for _, blob in found]
-    rows = np.concatenate([np.empty(0, np.uint32), *parts])
-    sizes = [len(part) for part in parts]
-    batch = np.repeat(np.array([number for number, _ in found], np.int64), sizes)
-    place = np.concatenate([np.empty(0, np.uint32), *(np.arange(size, dtype=np.uint32) for size in sizes)])
-    order = np.argsort(rows, kind="stable")
-    return Directory(rows[order], batch[order], place[order].astype(np.uint32), len(found))
+    return [(number, rows) for number, rows in found]
 
 
 def receive(db: Connection, where: Directory, rows: NDArray[np.uint32], delivered: NDArray[np.bool_]) -> int:
     """Apply receipts; rows that are not in the directory are passed over."""
-    spot = np.searchsorted(where.rows, rows)
-    spot[spot == len(where.rows)] = 0
-    known = where.rows[spot] == rows if len(where.rows) else np.zeros(len(rows), np.bool_)
-    spot, delivered = spot[known], delivered[known]
     changed = 0
-    for number in np.unique(where.batch[spot]).tolist():
-        mine = where.batch[spot] == number
+    for number, place, good in where.find(rows, delivered):
         (batch,) = find(db, "WHERE b.id = ?", number)
-        status, reason = row_logic.received(
-            (batch.status, batch.reason), where.place[spot[mine]].astype(np.intp), delivered[mine]
-        )
+        status, reason = row_logic.received((batch.status, batch.reason), place, good)
         moved = int((status != batch.status).sum())
         if moved:
             write(db, batch, status, reason)

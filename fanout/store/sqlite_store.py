@@ -23,7 +23,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,6 +36,7 @@ from numpy.typing import NDArray
 from fanout import limits
 from fanout.errors import Refused
 from fanout.store import sqlite_batches as batch_sql
+from fanout.store.directory import Directories
 from fanout.store.protocol import (
     ActionRecord,
     BatchCounts,
@@ -83,7 +84,7 @@ class SqliteStore:
         self._readers: deque[sqlite3.Connection] = deque()
         self._wait_lock = threading.Lock()  # around the waiting connection
         self._closing = threading.Event()
-        self._directories: OrderedDict[tuple[int, int, int], batch_sql.Directory] = OrderedDict()
+        self._directories = Directories()
         with self._in_turn():
             self._writer = self._connect()
             self._prepare()
@@ -440,12 +441,8 @@ class SqliteStore:
         """See `Ledger.apply_receipts`."""
         key = (action, phase, channel)
         with self._writing() as db:
-            where = self._directories.pop(key, None)
-            if where is None or where.batches != batch_sql.count_batches(db, key):
-                where = batch_sql.directory(db, key)
-            self._directories[key] = where
-            if len(self._directories) > limits.RECEIPT_DIRECTORIES_MAX:
-                self._directories.popitem(last=False)
+            batches = batch_sql.count_batches(db, key)
+            where = self._directories.current(key, batches, lambda: batch_sql.parts(db, key))
             return batch_sql.receive(db, where, rows, delivered)
 
     def counts(self, action: int) -> list[BatchCounts]:
