@@ -48,6 +48,7 @@ CATALOGUE: Final[dict[str, Entry]] = {
     "area_holes_nested": Entry(422, "The hole lies inside another hole."),
     "area_parts_overlap": Entry(422, "Two parts of the area overlap near {lon:.6f}, {lat:.6f}."),
     "area_too_many_vertices": Entry(422, "An area has at most {limit} vertices; this one has {vertices}."),
+    "area_unreadable": Entry(422, "The area cannot be read: {detail}."),
     "area_empty": Entry(422, "The area is empty."),
     "area_empty_result": Entry(422, "Nothing is left: the parts have no ground in common, or all of it is taken away."),
     "area_too_large": Entry(403, "The area has {area_km2:.0f} km2; this key may address at most {limit_km2:.0f} km2."),
@@ -55,6 +56,14 @@ CATALOGUE: Final[dict[str, Entry]] = {
     "area_unknown": Entry(404, "No area {kind!r} named {name!r} is loaded."),
     "areas_unreadable": Entry(422, "The file cannot be read as GeoJSON or TopoJSON: {detail}."),
     "area_too_deep": Entry(422, "Areas may be nested {limit} deep."),
+    "area_too_many_parts": Entry(422, "An area is made of at most {limit} areas."),
+    "area_line_ambiguous": Entry(
+        422, "This point and the one before are opposite on the globe: no one line joins them."
+    ),
+    "area_kind_invalid": Entry(
+        422, "A kind of area is 1 to 40 letters, digits, blanks, _ or -, a letter or digit first; given {kind!r}."
+    ),
+    "places_malformed": Entry(422, "Longitudes and latitudes are two flat columns of one length; given {detail}."),
     # --- the action -------------------------------------------------------------------------------------------------
     "kind_unknown": Entry(422, "No kind of action is called {kind!r}; known are {known}."),
     "tenant_unknown": Entry(422, "No tenant is called {tenant!r}; known are {known}."),
@@ -88,6 +97,7 @@ CATALOGUE: Final[dict[str, Entry]] = {
     "file_dtype": Entry(500, "{path} holds {given}; {wanted} was expected."),
     "file_count": Entry(500, "{path} ends early: {given} of {wanted} bytes."),
     "file_checksum": Entry(500, "{path} is damaged: its checksum does not agree."),
+    "file_contradictory": Entry(500, "{path} contradicts itself: {detail}."),
     # --- boards -----------------------------------------------------------------------------------------------------
     "board_text_unfit": Entry(422, "Boards of model {model} cannot show this text: {detail}."),
     "board_document_invalid": Entry(422, "Board {board} sent an invalid {what}: {detail}."),

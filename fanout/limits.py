@@ -19,7 +19,7 @@ LANGUAGES_MAX: Final = 16
 # --- areas ----------------------------------------------------------------------------------------------------------
 VERTICES_MAX: Final = 10_000  # the finest Dutch municipality has 1,500; validity is O(n log n) in GEOS
 AREA_DEPTH_MAX: Final = 8  # union of intersection of …; deeper is a mistake or an attack
-AREA_PARTS_MAX: Final = 1_000
+AREA_PARTS_MAX: Final = 1_000  # each is a query of its own; whether 1,000 circles leave ground takes GEOS half a second
 CORRIDOR_VERTICES_MAX: Final = 1_000  # each arc is a query of its own, and each person's distance is to all of them
 CENTRE_VERTICES_MAX: Final = 1_000  # of a line that orders people: as a corridor's
 RADIUS_M_MAX: Final = 20_037_508.0  # half the equator: a circle of this radius is the whole world

@@ -15,6 +15,10 @@ from fanout import limits
 
 Position = tuple[float, float]
 """Longitude, latitude."""
+GroundPosition: TypeAlias = Annotated[tuple[float, ...], Meta(min_length=2, max_length=3)]
+"""Longitude, latitude, and the altitude that RFC 7946 allows for and nobody here asks after."""
+BoundingBox: TypeAlias = Annotated[list[float], Meta(min_length=4, max_length=6)]
+"""What RFC 7946 lets a geometry say of its extent; the coordinates say it too, and count."""
 
 
 class _Given(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,13 +36,15 @@ class Circle(_Given, frozen=True, kw_only=True, tag="Circle", tag_field="type"):
 class Polygon(_Given, frozen=True, kw_only=True, tag="Polygon", tag_field="type"):
     """GeoJSON: rings of positions, the outer one first, then holes. Border points are inside."""
 
-    coordinates: list[list[Position]]
+    coordinates: list[list[GroundPosition]]
+    bbox: BoundingBox | msgspec.UnsetType = msgspec.UNSET
 
 
 class MultiPolygon(_Given, frozen=True, kw_only=True, tag="MultiPolygon", tag_field="type"):
     """GeoJSON: a list of polygons."""
 
-    coordinates: list[list[list[Position]]]
+    coordinates: list[list[list[GroundPosition]]]
+    bbox: BoundingBox | msgspec.UnsetType = msgspec.UNSET
 
 
 class Everyone(_Given, frozen=True, kw_only=True, tag="Everyone", tag_field="type"):

@@ -5,15 +5,17 @@ Rules:
 1. Geometry is a precondition. What is missing, open, crossing itself or out of range is refused, never repaired: a
    repaired polygon is an area that nobody drew.
 2. GeoJSON as it is (RFC 7946): longitude first, rings closed, edges straight in the plane of longitude and latitude,
-   orientation of rings ignored. A border point is inside.
-3. An edge that spans more than half a turn is read the short way round, across the antimeridian. So a ring may cross it
-   either as RFC 7946 has it (cut in two parts) or by stepping from 179 to -179. An edge from exactly -180 to exactly
-   180 is a full parallel, as in the box of the world.
-4. A ring that goes once round the earth encloses the pole it is nearer to, and is closed along that pole.
+   orientation of rings ignored. A border point is inside. `geojson.py` reads its documents.
+3. Edges over more than half a turn of longitude, the antimeridian and the poles: `rings.py` says how they are read. In
+   short: a ring in steps of at most 90 degrees may step from 179 to -179, or be cut in two as RFC 7946 has it; any
+   other long edge is the line that is drawn over the map.
+4. Parts may touch, not overlap, also across the antimeridian, however each is written.
 5. Validity is judged where the shape lives: in fixed point and unwrapped. A polygon that is valid as given but touches
-   itself after rounding to 1 cm is taken.
+   itself after rounding to 1 cm is taken; parts and holes of it that rounding leaves no ground are dropped, and if that
+   is all of it the area is empty.
 6. A set operation that leaves no ground is refused (`ground.py`), one that leaves ground without people is not.
 7. Size on the sphere is `shape.area_km2`; who may address how much is the caller's to say (`check_size`).
+8. One request is one gate: its vertices and parts are counted over all it has.
 
 shapely (GEOS) decides validity: it is the reference of the field. It is never asked about a participant.
 """
@@ -21,18 +23,20 @@ shapely (GEOS) decides validity: it is the reference of the field. It is never a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NoReturn
 
 import numpy as np
 import shapely
-from numpy.typing import NDArray
 
 from fanout import limits, wire
 from fanout.errors import Refused
-from fanout.geo import shapes
-from fanout.geo.fixed import EARTH_RADIUS_M, LAT_MAX, LON_MAX, SCALE, TURN
-from fanout.geo.ground import is_empty, on_map
+from fanout.geo import geojson, rings, shapes
+from fanout.geo.centre import centre_of_polygons
+from fanout.geo.fixed import SCALE, TURN
+from fanout.geo.ground import areal, is_empty, on_map
+from fanout.geo.rings import Degrees
+from fanout.geo.shapes import Ring
 
 Named = Callable[[str, str], shapes.Shape | None]
 """Finds an imported area by (kind, name or code)."""
@@ -51,49 +55,42 @@ def shape_of(area: wire.Area, named: Named | None = None, *, where: str = "area"
     return shape
 
 
-def from_geojson(obj: Mapping[str, Any]) -> shapes.Shape:
-    """The shape of a GeoJSON object: Polygon, MultiPolygon, GeometryCollection, Feature or FeatureCollection (a union).
+def from_geojson(document: geojson.GeoJson) -> shapes.Shape:
+    """The shape of a GeoJSON document: Polygon, MultiPolygon, GeometryCollection, Feature or FeatureCollection.
 
-    Raises `Refused` with a code `area_*`, as `shape_of`; an object of another type is `area_empty`.
+    `document`: a mapping, its JSON as str or bytes, or what has a `__geo_interface__`. Of a collection the union of
+    what has ground. Raises `Refused` with a code `area_*`, as `shape_of`; `where` is the path in the document, as
+    `features[3].geometry.coordinates[0][17]`. `area_unreadable`: it is no GeoJSON; `area_empty`: it has no polygon.
     """
     gate = _Gate(None)
-    match obj.get("type"):
-        case "Polygon":
-            return gate.polygons([obj["coordinates"]], ["coordinates"])
-        case "MultiPolygon":
-            parts = obj["coordinates"]
-            return gate.polygons(parts, [f"coordinates[{at}]" for at in range(len(parts))])
-        case "Feature" if obj.get("geometry"):
-            return from_geojson(obj["geometry"])
-        case "FeatureCollection" if obj.get("features"):
-            return _union([from_geojson(feature) for feature in obj["features"]])
-        case "GeometryCollection" if obj.get("geometries"):
-            return _union([from_geojson(geometry) for geometry in obj["geometries"]])
-    raise Refused("area_empty")
+    parts: list[shapes.Shape] = []
+    for geometry in geojson.geometries_of(document):
+        gate.another(geometry.wheres[0])
+        found = gate.polygons(*geometry)
+        if found is not None:
+            parts.append(found)
+    if not parts:
+        raise Refused("area_empty")
+    return parts[0] if len(parts) == 1 else shapes.Union(tuple(parts))
 
 
 def lenient(polygons: Sequence[Sequence[Any]], where: str) -> shapes.Polygon:
     """The shape of a map maker's polygons: coordinates and rings are checked, crossings are read even-odd."""
-    rings: list[shapes.Ring] = []
+    found: list[list[Ring]] = []
     for part, polygon in enumerate(polygons):
         of_part = []
         for at, given in enumerate(polygon):
             here = f"{where}, polygon {part}, ring {at}"
-            points = _degrees(given, here, distinct_min=1)
-            of_part.append(_unwrapped(np.rint(points * SCALE).astype(np.int64), here))
-        if any(map(_goes_round, of_part)):
+            of_part.append(rings.unwrapped(rings.degrees(given, here, distinct_min=1), here))
+        if any(map(rings.goes_round, of_part)):
             flat = shapely.Polygon()
             for ring in of_part:
                 flat = shapely.symmetric_difference(flat, on_map(shapely.make_valid(shapely.Polygon(ring))))
-            of_part = _rings_of(flat)
-        else:
-            of_part[1:] = [_beside(hole, of_part[0]) for hole in of_part[1:]]
-        rings += of_part
-    return shapes.polygon(rings, _even_odd_km2(rings))
-
-
-def _union(parts: list[shapes.Shape]) -> shapes.Shape:
-    return parts[0] if len(parts) == 1 else shapes.Union(tuple(parts))
+            found += _rings_of(flat)
+        elif of_part:
+            found.append([of_part[0], *(rings.beside(hole, of_part[0]) for hole in of_part[1:])])
+    every = [ring for of_part in found for ring in of_part]
+    return shapes.polygon(every, _even_odd_km2(every), centre_of_polygons(found))
 
 
 def check_size(shape: shapes.Shape, limit_km2: float, *, where: str = "area") -> None:
@@ -111,17 +108,17 @@ class _Gate:
         self.areas = 0
 
     def shape(self, area: wire.Area, where: str, depth: int) -> shapes.Shape:
-        self.areas += 1
-        if depth > limits.AREA_DEPTH_MAX or self.areas > limits.AREA_PARTS_MAX:
+        self.another(where)
+        if depth > limits.AREA_DEPTH_MAX:
             raise Refused("area_too_deep", where, limit=limits.AREA_DEPTH_MAX)
         match area:
             case wire.Circle(lon=lon, lat=lat, radius_m=radius_m):
                 x, y = shapes.fixed_point(lon, lat, where)
                 return shapes.Circle(x, y, shapes.check_radius(radius_m, f"{where}.radius_m"))
-            case wire.Polygon(coordinates=rings):
-                return self.polygons([rings], [f"{where}.coordinates"])
+            case wire.Polygon(coordinates=of_part):
+                return self._ground([of_part], [f"{where}.coordinates"], where)
             case wire.MultiPolygon(coordinates=parts):
-                return self.polygons(parts, [f"{where}.coordinates[{at}]" for at in range(len(parts))])
+                return self._ground(parts, [f"{where}.coordinates[{at}]" for at in range(len(parts))], where)
             case wire.Everyone():
                 return shapes.EVERYONE
             case wire.Nearest(lon=lon, lat=lat, count=count):
@@ -133,10 +130,7 @@ class _Gate:
                     first_over = f"{where}.line[{limits.CORRIDOR_VERTICES_MAX}]"
                     raise Refused("area_too_many_vertices", first_over, limit=limits.CORRIDOR_VERTICES_MAX,
                                   vertices=len(line))  # fmt: skip
-                for at, (lon, lat) in enumerate(line):
-                    shapes.fixed_point(lon, lat, f"{where}.line[{at}]")
-                shapes.check_radius(radius_m, f"{where}.radius_m")
-                return shapes.corridor(line, radius_m)
+                return shapes.corridor(line, radius_m, where=f"{where}.")
             case wire.Union(of=parts):
                 return shapes.Union(tuple(self._parts(parts, where, depth)))
             case wire.Intersection(of=parts):
@@ -156,6 +150,12 @@ class _Gate:
             raise Refused("area_empty", where)
         return [self.shape(part, f"{where}.of[{at}]", depth + 1) for at, part in enumerate(parts)]
 
+    def another(self, where: str) -> None:
+        """Count one more area of the request."""
+        self.areas += 1
+        if self.areas > limits.AREA_PARTS_MAX:
+            raise Refused("area_too_many_parts", where, limit=limits.AREA_PARTS_MAX)
+
     def _spend(self, vertices: int, where: str) -> None:
         """Count the vertices of one ring or line; what is one too many is named."""
         left = limits.VERTICES_MAX - self.vertices
@@ -166,44 +166,60 @@ class _Gate:
 
     # --- polygons -----------------------------------------------------------------------------------------------------
 
-    def polygons(self, parts: Sequence[Sequence[Any]], wheres: Sequence[str]) -> shapes.Polygon:
-        """One shape of several polygons, each a list of rings; `wheres` names each."""
-        rings: list[shapes.Ring] = []
-        solids: list[Any] = []
-        size_km2 = 0.0
-        if not parts:
-            raise Refused("area_empty", "area.coordinates")
-        for part, where in zip(parts, wheres, strict=True):
-            solid, of_part = self._polygon(part, where)
-            solids.append(solid)
-            rings += of_part
-            size_km2 += abs(_ring_km2(of_part[0])) - sum(abs(_ring_km2(hole)) for hole in of_part[1:])
-        _refuse_overlap(solids, wheres)
-        return shapes.polygon(rings, size_km2)
+    def _ground(self, parts: Sequence[Sequence[Any]], wheres: Sequence[str], where: str) -> shapes.Polygon:
+        found = self.polygons(parts, wheres)
+        if found is None:
+            raise Refused("area_empty", f"{where}.coordinates")
+        return found
 
-    def _polygon(self, part: Sequence[Any], where: str) -> tuple[Any, list[shapes.Ring]]:
-        if not part:
+    def polygons(self, parts: Sequence[Sequence[Any]], wheres: Sequence[str]) -> shapes.Polygon | None:
+        """One shape of several polygons, each a list of rings; `wheres` names each. None if rounding leaves nothing."""
+        found: list[list[Ring]] = []
+        solids: list[Any] = []
+        named: list[str] = []
+        size_km2 = 0.0
+        for part, where in zip(parts, wheres, strict=True):
+            solid, pieces = self._polygon(part, where)
+            if not pieces:
+                continue
+            solids.append(solid)
+            named.append(where)
+            found += pieces
+            for outer, *holes in pieces:
+                size_km2 += abs(rings.size_km2(outer)) - sum(abs(rings.size_km2(hole)) for hole in holes)
+        if not found:
+            return None
+        _refuse_overlap(solids, named)
+        return shapes.polygon([ring for of_part in found for ring in of_part], size_km2, centre_of_polygons(found))
+
+    def _polygon(self, part: Sequence[Any], where: str) -> tuple[Any, list[list[Ring]]]:
+        """The polygon for GEOS, and the rings of its pieces: one; of what goes round a pole maybe several, or none."""
+        if len(part) == 0:
             raise Refused("area_empty", where)
         for at, ring in enumerate(part):
             self._spend(len(ring), f"{where}[{at}]")
-        given = [_degrees(ring, f"{where}[{at}]") for at, ring in enumerate(part)]
-        rings = [_unwrapped(np.rint(ring * SCALE).astype(np.int64), f"{where}[{at}]") for at, ring in enumerate(given)]
-        if any(map(_goes_round, rings)):
-            return self._round_a_pole(rings, where)
-        outer = rings[0]
-        rings[1:] = [_beside(hole, outer) for hole in rings[1:]]
-        solid = shapely.Polygon(outer, rings[1:])
+        given = [rings.degrees(ring, f"{where}[{at}]") for at, ring in enumerate(part)]
+        of_part = [rings.unwrapped(ring, f"{where}[{at}]") for at, ring in enumerate(given)]
+        if any(map(rings.goes_round, of_part)):
+            return self._round_a_pole(of_part, where)
+        of_part[1:] = [rings.beside(hole, of_part[0]) for hole in of_part[1:]]
+        solid = shapely.Polygon(of_part[0], of_part[1:])
         if not shapely.is_valid(solid):
-            _refuse_invalid(solid, given, rings, where)
-        return solid, rings
+            if not _valid_as_given(given, of_part):
+                _refuse_invalid(solid, of_part, where)
+            if rings.is_flat(of_part[0]):
+                return shapely.Polygon(), []
+            of_part[1:] = [hole for hole in of_part[1:] if not rings.is_flat(hole)]
+            solid = areal(shapely.make_valid(shapely.Polygon(of_part[0], of_part[1:])))
+        return solid, [of_part]
 
-    def _round_a_pole(self, rings: list[shapes.Ring], where: str) -> tuple[Any, list[shapes.Ring]]:
+    def _round_a_pole(self, of_part: list[Ring], where: str) -> tuple[Any, list[list[Ring]]]:
         """A polygon with a ring round a pole, cut at the antimeridian: the one place where rings are computed anew."""
         flat = []
-        for at, ring in enumerate(rings):
+        for at, ring in enumerate(of_part):
             solid = shapely.Polygon(ring)
             if not shapely.is_valid(solid):
-                _refuse_invalid(solid, [], [ring], f"{where}[{at}]"[: -len(f"[{at}]")])
+                _refuse_invalid(solid, [ring], where, at)
             flat.append(on_map(solid))
         whole = flat[0]
         for at, hole in enumerate(flat[1:], 1):
@@ -213,122 +229,73 @@ class _Gate:
         return whole, _rings_of(whole)
 
 
-def _goes_round(ring: shapes.Ring) -> bool:
-    return int(ring[:, 0].max() - ring[:, 0].min()) >= TURN
+def _rings_of(flat: Any) -> list[list[Ring]]:
+    """The rings of every polygon of a flat geometry, in fixed point."""
+    return [
+        [np.rint(shapely.get_coordinates(line)).astype(np.int64) for line in (polygon.exterior, *polygon.interiors)]
+        for polygon in shapely.get_parts(flat)
+        if isinstance(polygon, shapely.Polygon) and not polygon.is_empty
+    ]
 
 
-def _rings_of(flat: Any) -> list[shapes.Ring]:
-    """Every ring of a flat geometry, in fixed point."""
-    rings = []
-    for polygon in shapely.get_parts(flat):
-        if isinstance(polygon, shapely.Polygon) and not polygon.is_empty:
-            lines = (polygon.exterior, *polygon.interiors)
-            rings += [np.rint(shapely.get_coordinates(line)).astype(np.int64) for line in lines]
-    return rings
-
-
-def _even_odd_km2(rings: list[shapes.Ring]) -> float:
+def _even_odd_km2(every: list[Ring]) -> float:
     """Size of what is inside an odd number of rings, if rings are whole or nested: by the depth of each."""
-    solids = [shapely.Polygon(ring) for ring in rings]
+    solids = [shapely.Polygon(ring) for ring in every]
     tree = shapely.STRtree(solids)
     inner, _ = tree.query([solid.representative_point() for solid in solids], predicate="within")
-    depth = np.bincount(inner, minlength=len(rings))
-    return float(
-        sum(abs(_ring_km2(ring)) * (1 if around % 2 else -1) for ring, around in zip(rings, depth, strict=True))
-    )
+    depth = np.bincount(inner, minlength=len(every))
+    sizes = [abs(rings.size_km2(ring)) for ring in every]
+    return float(sum(size * (1 if around % 2 else -1) for size, around in zip(sizes, depth, strict=True)))
 
 
-def _degrees(ring: Sequence[Any], where: str, distinct_min: int = 3) -> NDArray[np.float64]:
-    """float64[n, 2] of one closed ring in range."""
-    if len(ring) == 0:
-        raise Refused("area_ring_too_short", where, points=0)
-    points = np.array([(point[0], point[1]) for point in ring], np.float64)
-    finite = np.isfinite(points).all(axis=1)
-    if not finite.all():
-        raise Refused("area_coordinate_not_finite", f"{where}[{int(np.argmin(finite))}]")
-    outside = (np.abs(points[:, 0]) > 180) | (np.abs(points[:, 1]) > 90)
-    if outside.any():
-        at = int(np.argmax(outside))
-        raise Refused("area_coordinate_range", f"{where}[{at}]", lon=float(points[at, 0]), lat=float(points[at, 1]))
-    distinct = len(np.unique(np.rint(points * SCALE), axis=0))
-    if distinct < distinct_min:
-        raise Refused("area_ring_too_short", where, points=distinct)
-    if (points[0] != points[-1]).any():
-        raise Refused("area_ring_not_closed", f"{where}[{len(points) - 1}]")
-    return points
+def _valid_as_given(given: list[Degrees], of_part: list[Ring]) -> bool:
+    """Whether a polygon is valid before rounding (rule 5)."""
+    exact = [rings.before_rounding(points, ring) for points, ring in zip(given, of_part, strict=True)]
+    return all(ring is not None for ring in exact) and bool(shapely.is_valid(shapely.Polygon(exact[0], exact[1:])))
 
 
-def _unwrapped(ring: shapes.Ring, where: str) -> shapes.Ring:
-    """The ring in one plane: longitudes run on past 180 (rule 3); a ring round a pole is closed along it (rule 4)."""
-    steps = np.diff(ring[:, 0])
-    full = np.abs(steps) == TURN
-    across = (np.abs(steps) > LON_MAX) & ~full
-    if across.any():  # a ring in steps across the antimeridian: there, -180 and 180 are one place
-        steps = np.where(across | full, steps - TURN * np.sign(steps), steps)
-    x = ring[0, 0] + np.concatenate([[0], np.cumsum(steps)])
-    ring = np.column_stack([x, ring[:, 1]])
-    once_round = int(x[-1] - x[0])
-    if once_round == 0:
-        return ring
-    if abs(once_round) != TURN:
-        raise Refused("area_self_crossing", where, lon=float(ring[0, 0]) / SCALE, lat=float(ring[0, 1]) / SCALE)
-    pole = LAT_MAX if ring[:, 1].mean() >= 0 else -LAT_MAX
-    closing = np.array([[x[-1], pole], [x[0], pole], [x[0], ring[0, 1]]], np.int64)
-    return np.concatenate([ring, closing])
-
-
-def _beside(hole: shapes.Ring, outer: shapes.Ring) -> shapes.Ring:
-    """The hole moved by full turns to where its outer ring is."""
-    middle = (int(outer[:, 0].min()) + int(outer[:, 0].max())) // 2
-    turns = round((middle - (int(hole[:, 0].min()) + int(hole[:, 0].max())) // 2) / TURN)
-    return hole + np.array([turns * TURN, 0], np.int64)
-
-
-def _refuse_invalid(solid: Any, given: list[NDArray[np.float64]], rings: list[shapes.Ring], where: str) -> None:
-    """Refuse an invalid polygon, unless only rounding made it so (rule 5)."""
-    exact = [ring if len(ring) == len(whole) else None for ring, whole in zip(given, rings, strict=True)]
-    plain = all(ring is not None and (np.abs(np.diff(ring[:, 0])) <= 180).all() for ring in exact)
-    if plain and shapely.is_valid(shapely.Polygon(given[0], given[1:])):
-        return
+def _refuse_invalid(solid: Any, of_part: list[Ring], where: str, first: int = 0) -> NoReturn:
+    """Refuse an invalid polygon, naming the vertex nearest to what GEOS complains of; `first`: number of its ring."""
+    for at, ring in enumerate(of_part, first):
+        if (distinct := len(np.unique(ring, axis=0))) < 3:
+            raise Refused("area_ring_too_short", f"{where}[{at}]", points=distinct)
     reason = str(shapely.is_valid_reason(solid))
     place = _PLACE.search(reason)
-    x, y = (float(place[1]), float(place[2])) if place else (float(rings[0][0, 0]), float(rings[0][0, 1]))
-    at, vertex = _nearest_vertex(rings, x, y)
+    x, y = (float(place[1]), float(place[2])) if place else (float(of_part[0][0, 0]), float(of_part[0][0, 1]))
+    at, vertex = _nearest_vertex(of_part, x, y)
+    here = f"{where}[{first + at}][{vertex}]"
     if "nested" in reason:
-        raise Refused("area_holes_nested", f"{where}[{at}][{vertex}]")
+        raise Refused("area_holes_nested", here)
     if "Hole" in reason:
-        raise Refused("area_hole_outside", f"{where}[{at}][{vertex}]")
-    raise Refused("area_self_crossing", f"{where}[{at}][{vertex}]", lon=_folded(x), lat=y / SCALE)
+        raise Refused("area_hole_outside", here)
+    raise Refused("area_self_crossing", here, lon=rings.folded(x), lat=y / SCALE)
 
 
 def _refuse_overlap(solids: list[Any], wheres: Sequence[str]) -> None:
-    """Refuse polygons of one area that share ground; they may touch."""
+    """Refuse polygons of one area that share ground, each also a turn away (rule 4)."""
     if len(solids) < 2:
         return
-    for one, other in shapely.STRtree(solids).query(solids, predicate="intersects").T:
-        if one >= other:
+    bounds = shapely.bounds(solids)
+    numbers, copies = list(range(len(solids))), list(solids)
+    for turn in (-TURN, TURN):
+        for at in np.flatnonzero(
+            (bounds[:, 0] + turn < bounds[:, 2].max()) & (bounds[:, 2] + turn > bounds[:, 0].min())
+        ).tolist():
+            numbers.append(at)
+            copies.append(shapely.transform(solids[at], lambda xy, by=turn: xy + np.array([by, 0])))
+    for number, other in shapely.STRtree(solids).query(copies, predicate="intersects").T:
+        if numbers[number] >= other:
             continue
-        common = shapely.intersection(solids[one], solids[other])
+        common = shapely.intersection(copies[number], solids[other])
         if common.area > 0:
             point = common.representative_point()
-            raise Refused("area_parts_overlap", wheres[other], lon=_folded(point.x), lat=point.y / SCALE)
+            raise Refused("area_parts_overlap", wheres[other], lon=rings.folded(point.x), lat=point.y / SCALE)
 
 
-def _nearest_vertex(rings: list[shapes.Ring], x: float, y: float) -> tuple[int, int]:
+def _nearest_vertex(of_part: list[Ring], x: float, y: float) -> tuple[int, int]:
     best = min(
         (float(distances.min()), at, int(distances.argmin()))
-        for at, ring in enumerate(rings)
+        for at, ring in enumerate(of_part)
         for distances in [np.hypot(ring[:, 0] - x, ring[:, 1] - y)]
     )
     return best[1], best[2]
-
-
-def _folded(x: float) -> float:
-    """Unwrapped fixed-point longitude as degrees in [-180, 180)."""
-    return (x / SCALE + 180) % 360 - 180
-
-
-def _ring_km2(ring: shapes.Ring) -> float:
-    """Signed size of a ring on the sphere, its edges taken as straight in longitude and sine of latitude."""
-    lon, sine = np.radians(ring[:, 0] / SCALE), np.sin(np.radians(ring[:, 1] / SCALE))
-    return float((np.diff(lon) * (sine[1:] + sine[:-1]) / 2).sum()) * (EARTH_RADIUS_M / 1000) ** 2

@@ -17,8 +17,8 @@ Rules:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final
 
 import numpy as np
 import shapely
@@ -35,25 +35,91 @@ _FLAT_LAT_RAD: Final = math.radians(75)
 _CENTIMETRE: Final = 1.0  # one fixed-point unit: what the overlay is rounded to
 
 
-class _Outlines(NamedTuple):
-    """Geometries on the map in fixed-point degrees: all of `within` is in the shape, all of the shape in `around`."""
-
-    within: Any
-    around: Any
-
-
 def is_empty(shape: shapes.Shape) -> bool:
     """Whether a shape certainly has no ground. Leaves always have some: the gate sees to that."""
-    match shape:
-        case shapes.Union(of=parts):
-            return all(map(is_empty, parts))
-        case shapes.Intersection(of=parts) if any(map(is_empty, parts)):
+    return _Ground().is_empty(shape)
+
+
+class _Ground:
+    """The outlines of one question, on the map in fixed-point degrees: each is made when it is needed, once."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, bool], Any] = {}
+
+    def is_empty(self, shape: shapes.Shape) -> bool:
+        """Rule 1. Unions are asked member by member: the first with ground ends it, most often the very first."""
+        match shape:
+            case shapes.Union(of=parts):
+                return all(map(self.is_empty, parts))
+            case shapes.Difference(of=of, without=without):
+                return all(self._is_taken(part, without) for part in _members(of))
+            case shapes.Intersection(of=parts):
+                if any(map(self.is_empty, parts)):
+                    return True
+                first = next((part for part in parts if isinstance(part, shapes.Union)), parts[0])
+                others = [part for part in parts if part is not first]
+                return not any(self._common([part, *others], around=True).area for part in _members(first))
+        return False
+
+    def within(self, shape: shapes.Shape) -> Any:
+        """An outline that is all in the shape."""
+        return self._outline(shape, False)
+
+    def around(self, shape: shapes.Shape) -> Any:
+        """An outline that has all of the shape in it."""
+        return self._outline(shape, True)
+
+    def _is_taken(self, part: shapes.Shape, without: shapes.Shape) -> bool:
+        if _covers(without, part) or self.is_empty(part):
             return True
-        case shapes.Difference(of=of, without=without) if _covers(without, of):
-            return True
-        case shapes.Intersection() | shapes.Difference():
-            return bool(_outlines(shape).around.area == 0)
-    return False
+        around, within = self.around(part), self.within(without)
+        shapely.prepare(within)  # members of a union are asked one after another, and covering is cheap to test
+        return bool(shapely.covers(within, around) or _overlay(shapely.difference, around, within).area == 0)
+
+    def _outline(self, shape: shapes.Shape, around: bool) -> Any:
+        key = id(shape), around  # shapes outlive the question
+        if key not in self._known:
+            self._known[key] = self._made(shape, around)
+        return self._known[key]
+
+    def _made(self, shape: shapes.Shape, around: bool) -> Any:
+        match shape:
+            case shapes.Everyone():
+                return _world()
+            case shapes.Circle():
+                return _of_circle(shape, around)
+            case shapes.Polygon(edges=edges):
+                return _of_edges(edges)
+            case shapes.Corridor(vectors=vectors, radius_m=radius_m) if around:
+                arcs = [shapes.round_arc(vectors[at : at + 2], radius_m) for at in range(len(vectors) - 1)]
+                return shapely.union_all([self._made(arc, True) for arc in arcs])
+            case shapes.Nearest() if around:
+                return _world()
+            case shapes.Corridor() | shapes.Nearest():
+                return shapely.Polygon()
+            case shapes.Union(of=parts):
+                return shapely.union_all([self._outline(part, around) for part in parts])
+            case shapes.Intersection(of=parts):
+                return self._common(parts, around)
+            case shapes.Difference(of=of, without=without):
+                return _overlay(shapely.difference, self._outline(of, around), self._outline(without, not around))
+
+    def _common(self, parts: Sequence[shapes.Shape], around: bool) -> Any:
+        common = self._outline(parts[0], around)
+        for part in parts[1:]:
+            if common.is_empty:
+                break
+            common = _overlay(shapely.intersection, common, self._outline(part, around))
+        return common
+
+
+def _members(shape: shapes.Shape) -> Iterator[shapes.Shape]:
+    """What a union is made of, at any depth; of any other shape itself."""
+    if isinstance(shape, shapes.Union):
+        for part in shape.of:
+            yield from _members(part)
+    else:
+        yield shape
 
 
 def on_map(solid: Any) -> Any:
@@ -65,7 +131,7 @@ def on_map(solid: Any) -> Any:
         shapely.intersection(shapely.transform(solid, lambda xy, by=turn: xy + np.array([by, 0])), _world())
         for turn in (-2 * TURN, -TURN, 0, TURN, 2 * TURN)
     ]
-    return _areal(shapely.union_all(copies))
+    return areal(shapely.union_all(copies))
 
 
 def _world() -> Any:
@@ -95,55 +161,25 @@ def _apart_m(one: shapes.Circle, other: shapes.Circle) -> float:
     return 2 * EARTH_RADIUS_M * math.asin(min(1.0, math.sqrt(a)))
 
 
-def _outlines(shape: shapes.Shape) -> _Outlines:
-    match shape:
-        case shapes.Everyone():
-            return _Outlines(_world(), _world())
-        case shapes.Circle():
-            return _of_circle(shape)
-        case shapes.Polygon():
-            solid = _of_edges(shape.edges)
-            return _Outlines(solid, solid)
-        case shapes.Corridor(vectors=vectors, radius_m=radius_m):
-            arcs = [shapes.round_arc(vectors[at : at + 2], radius_m) for at in range(len(vectors) - 1)]
-            return _Outlines(shapely.Polygon(), shapely.union_all([_outlines(arc).around for arc in arcs]))
-        case shapes.Nearest():
-            return _Outlines(shapely.Polygon(), _world())
-        case shapes.Union(of=parts):
-            every = [_outlines(part) for part in parts]
-            return _Outlines(*(shapely.union_all(list(side)) for side in zip(*every, strict=True)))
-        case shapes.Intersection(of=parts):
-            first, *others = (_outlines(part) for part in parts)
-            within, around = first
-            for other in others:
-                within = _overlay(shapely.intersection, within, other.within)
-                around = _overlay(shapely.intersection, around, other.around)
-            return _Outlines(within, around)
-        case shapes.Difference(of=of, without=without):
-            one, other = _outlines(of), _outlines(without)
-            return _Outlines(
-                _overlay(shapely.difference, one.within, other.around),
-                _overlay(shapely.difference, one.around, other.within),
-            )
-
-
 def _overlay(operation: Callable[..., Any], one: Any, other: Any) -> Any:
-    return _areal(operation(one, other, grid_size=_CENTIMETRE))
+    return areal(operation(one, other, grid_size=_CENTIMETRE))
 
 
-def _areal(geometry: Any) -> Any:
+def areal(geometry: Any) -> Any:
     """The polygons of a geometry; lines and points in it are no ground."""
     parts = shapely.get_parts(geometry)
     return shapely.multipolygons(parts[shapely.get_dimensions(parts) == 2])
 
 
-def _of_circle(circle: shapes.Circle) -> _Outlines:
+def _of_circle(circle: shapes.Circle, around: bool) -> Any:
     lat_rad, radius_rad = math.radians(circle.lat / SCALE), circle.radius_m / EARTH_RADIUS_M
-    if radius_rad > _FLAT_RAD or abs(lat_rad) + radius_rad > _FLAT_LAT_RAD:
-        reach = math.ceil(math.degrees(radius_rad) * SCALE) + 1
-        south, north = max(-LAT_MAX, circle.lat - reach), min(LAT_MAX, circle.lat + reach)
-        return _Outlines(shapely.Polygon(), shapely.box(-LON_MAX, south, LON_MAX, north))
-    return _Outlines(_rim(circle, radius_rad * (1 - _RIM)), _rim(circle, radius_rad * (1 + _RIM)))
+    if radius_rad <= _FLAT_RAD and abs(lat_rad) + radius_rad <= _FLAT_LAT_RAD:
+        return _rim(circle, radius_rad * (1 + _RIM if around else 1 - _RIM))
+    if not around:
+        return shapely.Polygon()
+    reach = math.ceil(math.degrees(radius_rad) * SCALE) + 1
+    south, north = max(-LAT_MAX, circle.lat - reach), min(LAT_MAX, circle.lat + reach)
+    return shapely.box(-LON_MAX, south, LON_MAX, north)
 
 
 def _rim(circle: shapes.Circle, radius_rad: float) -> Any:

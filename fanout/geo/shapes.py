@@ -52,6 +52,7 @@ class Polygon:
     edges: Edges = field(repr=False)
     passes: tuple[tuple[int, ...], ...]
     box: tuple[int, int, int, int]  # west, south, east, north; west and east unwrapped
+    centre: tuple[int, int]  # from where people are ordered
     area_km2: float = 0.0
 
 
@@ -135,11 +136,13 @@ class Difference:
 Shape: TypeAlias = Circle | Polygon | Everyone | Nearest | Corridor | Union | Intersection | Difference
 
 EVERYONE: Final = Everyone()
+_OPPOSITE: Final = 1e-6  # of a radius, 6 m: nearer to that, a centimetre turns the arc by a tenth of a degree or more
 _EARTH_KM2: Final = 4 * math.pi * (EARTH_RADIUS_M / 1000) ** 2
 
 
 def fixed_point(lon: float, lat: float, where: str) -> tuple[int, int]:
     """One coordinate, checked. As `to_fixed`, which a single point need not wait for."""
+    lon, lat = float(lon), float(lat)  # a float32 would be multiplied as one
     if -180 <= lon <= 180 and -90 <= lat <= 90:  # NaN is in no range
         x = round(lon * SCALE)
         return (x if x < LON_MAX else -LON_MAX), round(lat * SCALE)
@@ -149,9 +152,10 @@ def fixed_point(lon: float, lat: float, where: str) -> tuple[int, int]:
 
 def check_radius(radius_m: float, where: str) -> float:
     """A radius that is more than nothing and at most half the equator."""
+    radius_m = float(radius_m)
     if not 0 < radius_m <= limits.RADIUS_M_MAX:  # NaN is refused too
         raise Refused("area_radius_range", where, limit_m=limits.RADIUS_M_MAX, radius_m=radius_m)
-    return float(radius_m)
+    return radius_m
 
 
 def circle(lon: float, lat: float, radius_m: float) -> Circle:
@@ -163,13 +167,23 @@ def circle(lon: float, lat: float, radius_m: float) -> Circle:
     return Circle(x, y, check_radius(radius_m, "radius_m"))
 
 
-def corridor(line: Sequence[tuple[float, float]], radius_m: float) -> Corridor:
-    """A line with a width: points in degrees, joined by great-circle arcs; `radius_m` to all sides."""
-    points = np.array([fixed_point(lon, lat, f"line[{at}]") for at, (lon, lat) in enumerate(line)], np.int64)
+def corridor(line: Sequence[tuple[float, float]], radius_m: float, *, where: str = "") -> Corridor:
+    """A line with a width: points in degrees, joined by great-circle arcs; `radius_m` to all sides.
+
+    One point is a line of no length, and its corridor a circle. Raises as `circle`, and `Refused("area_empty")` without
+    a point, `Refused("area_line_ambiguous")` where two points are opposite. `where`: what places are named after.
+    """
+    if len(line) == 0:
+        raise Refused("area_empty", f"{where}line")
+    spots = [fixed_point(lon, lat, f"{where}line[{at}]") for at, (lon, lat) in enumerate(line)]
+    points = np.array(spots if len(spots) > 1 else spots * 2, np.int64)
     radians = np.radians(points / SCALE)
     lons, lats = radians[:, 0], radians[:, 1]
     vectors = np.column_stack([np.cos(lats) * np.cos(lons), np.cos(lats) * np.sin(lons), np.sin(lats)])
-    return Corridor(points, np.ascontiguousarray(vectors), check_radius(radius_m, "radius_m"))
+    opposite = np.linalg.norm(vectors[1:] + vectors[:-1], axis=1) < _OPPOSITE
+    if opposite.any():
+        raise Refused("area_line_ambiguous", f"{where}line[{int(np.argmax(opposite)) + 1}]")
+    return Corridor(points, np.ascontiguousarray(vectors), check_radius(radius_m, f"{where}radius_m"))
 
 
 def round_arc(arc: NDArray[np.float64], radius_m: float) -> Circle | Everyone:
@@ -185,8 +199,11 @@ def round_arc(arc: NDArray[np.float64], radius_m: float) -> Circle | Everyone:
     return Circle(lon, lat, (half_rad * EARTH_RADIUS_M + radius_m) * (1 + 1e-9) + 1.0)
 
 
-def polygon(rings: Sequence[Ring], area_km2: float = 0.0) -> Polygon:
-    """A polygon of closed, unwrapped rings that were checked; points that repeat are dropped."""
+def polygon(rings: Sequence[Ring], area_km2: float = 0.0, centre: tuple[int, int] | None = None) -> Polygon:
+    """A polygon of closed, unwrapped rings that were checked; points that repeat are dropped.
+
+    `centre`: from where its people are ordered (`centre.centre_of_polygons`); None: the middle of its box.
+    """
     parts = [np.hstack([ring[:-1], ring[1:]]) for ring in rings]
     edges = np.concatenate(parts) if parts else np.empty((0, 4), np.int64)
     edges = edges[(edges[:, 0] != edges[:, 2]) | (edges[:, 1] != edges[:, 3])]
@@ -196,7 +213,8 @@ def polygon(rings: Sequence[Ring], area_km2: float = 0.0) -> Polygon:
     west, east = int(edges[:, [0, 2]].min()), int(edges[:, [0, 2]].max())
     south, north = int(edges[:, 1].min()), int(edges[:, 3].max())
     edges.setflags(write=False)
-    return Polygon(edges, _passes(west, east), (west, south, east, north), area_km2)
+    centre = centre or (((west + east) // 2 + LON_MAX) % TURN - LON_MAX, (south + north) // 2)
+    return Polygon(edges, _passes(west, east), (west, south, east, north), centre, area_km2)
 
 
 def _passes(west: int, east: int) -> tuple[tuple[int, ...], ...]:
@@ -212,13 +230,13 @@ def _passes(west: int, east: int) -> tuple[tuple[int, ...], ...]:
 def centre_of(shape: Shape) -> tuple[int, int] | None:
     """The point, fixed-point, from which a shape's people are ordered; None if it suggests none.
 
-    Of a polygon the middle of its box; of a union or a difference that of its first part.
+    Of a polygon its centroid on the sphere, or that of its largest part; of a union or a difference that of the first.
     """
     match shape:
         case Circle(lon=lon, lat=lat) | Nearest(lon=lon, lat=lat):
             return lon, lat
-        case Polygon(box=(west, south, east, north)):
-            return ((west + east) // 2 + LON_MAX) % TURN - LON_MAX, (south + north) // 2
+        case Polygon(centre=centre):
+            return centre
         case Union(of=parts) | Intersection(of=parts):
             return next(filter(None, map(centre_of, parts)), None)
         case Difference(of=of):

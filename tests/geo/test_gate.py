@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import shapely
@@ -58,6 +59,13 @@ WRONG: list[tuple[str, wire.Area, str, str]] = [
     ("radius NaN", wire.Circle(lon=5, lat=52, radius_m=NAN), "area_radius_range", "area.radius_m"),
     ("radius of two worlds", wire.Circle(lon=5, lat=52, radius_m=3e7), "area_radius_range", "area.radius_m"),
     ("centre", wire.Circle(lon=5, lat=92, radius_m=10), "area_coordinate_range", "area"),
+    ("opposite points", wire.Corridor(line=[(5, 52), (6, 52), (-174, -52)], radius_m=10), "area_line_ambiguous",
+    "area.line[2]"),
+    ("flat after rounding", polygon(box(5, 52, 6, 52 + 1e-9)), "area_empty", "area.coordinates"),
+    ("sound before rounding, and too small", wire.MultiPolygon(coordinates=[[box(5, 52, 5 + 1e-9, 52 + 1e-9)]]),
+    "area_empty", "area.coordinates"),
+    ("unsound before rounding", polygon([(5, 52), (5 + 1e-9, 52 + 1e-9), (5 + 1e-9, 52), (5, 52 + 1e-9), (5, 52)]),
+    "area_ring_too_short", "area.coordinates[0]"),
     ("line", wire.Corridor(line=[(0, 0), (0, 99)], radius_m=10), "area_coordinate_range", "area.line[1]"),
     ("unknown", wire.Named(kind="municipality", name="Nowhere"), "area_unknown", "area"),
     ("no alternatives", wire.Union(of=[]), "area_empty", "area"),
@@ -114,6 +122,9 @@ def test_too_many_vertices_and_too_deep() -> None:
         area = wire.Union(of=[area])
     with pytest.raises(Refused, match="area_too_deep"):
         shape_of(area)
+    crowd = wire.Union(of=[wire.Union(of=[AROUND] * 501)] * 2)
+    with pytest.raises(Refused, match="area_too_many_parts"):
+        shape_of(crowd)
 
 
 def test_larger_than_the_caller_may_address() -> None:
@@ -136,6 +147,31 @@ def test_touching_parts_and_touching_holes_are_fine() -> None:
     assert sorted(index.select(shape_of(polygon(SQUARE, hole))).tolist()) == [0, 2, 3], "a hole's border is inside"
 
 
+def test_what_rounding_leaves_no_ground_is_left_out() -> None:
+    speck = box(2, 2, 2 + 2e-9, 2 + 3e-9)
+    index = PlaceIndex.build([2.0, 7.0], [2.0, 7.0])
+    with_hole, far = polygon(SQUARE, speck), wire.MultiPolygon(coordinates=[[speck], [box(6, 6, 8, 8)]])
+    assert index.select(shape_of(with_hole)).tolist() == [0]
+    assert shape_of(with_hole).area_km2 == shape_of(polygon(SQUARE)).area_km2
+    assert index.select(shape_of(far)).tolist() == [1]
+    sliver = polygon(SQUARE, [(1.0, 1.0), (3.0, 1.0), (3.0, 1 + 1e-8), (1.0, 1.0)])
+    assert shape_of(sliver).area_km2 == shape_of(polygon(SQUARE)).area_km2
+
+
+def test_altitudes_and_boxes_of_geojson_are_passed_over() -> None:
+    ring = b"[[5,52,1],[6,52],[6,53,-2.5],[5,52,1]]"
+    for text in (b'{"type":"Polygon","bbox":[5,52,6,53],"coordinates":[%b]}' % ring,
+                 b'{"type":"MultiPolygon","bbox":[5,52,-3,6,53,1],"coordinates":[[%b]]}' % ring):  # fmt: skip
+        area = msgspec.json.decode(text, type=wire.Area)
+        flat = polygon([(5, 52), (6, 52), (6, 53), (5, 52)])
+        assert shape_of(area).area_km2 == shape_of(flat).area_km2
+        assert msgspec.msgpack.decode(msgspec.msgpack.encode(area), type=wire.Area) == area
+        assert b"bbox" not in msgspec.json.encode(flat), "what was not said is not repeated"
+    for points in (b"[[5]]", b"[[5,52,1,1]]"):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.json.decode(b'{"type":"Polygon","coordinates":[%b]}' % points, type=wire.Area)
+
+
 # --- antimeridian and poles -------------------------------------------------------------------------------------------
 
 EDGE_OF_THE_WORLD = ([179.5, -179.5, 178.0, 0.0, 180.0, -180.0], [0.5] * 6)
@@ -154,6 +190,17 @@ def test_the_antimeridian_may_be_crossed_both_ways(area: wire.Area) -> None:
     rows = PlaceIndex.build(*EDGE_OF_THE_WORLD).select(shape_of(area))
     assert sorted(rows.tolist()) == [0, 1, 4, 5]
     assert shape_of(area).area_km2 == pytest.approx(2 * 111.2**2, rel=0.01)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_parts_that_overlap_across_the_antimeridian(turned: bool) -> None:
+    across, west = [(179.0, 0.0), (-179.0, 0.0), (-179.0, 1.0), (179.0, 1.0), (179.0, 0.0)], box(-180, 0, -179.5, 1)
+    parts = [[west], [across]] if turned else [[across], [west]]
+    with pytest.raises(Refused, match="area_parts_overlap") as refusal:
+        shape_of(wire.MultiPolygon(coordinates=parts))
+    assert refusal.value.where == "area.coordinates[1]"
+    beside = box(-179, 0, -178, 1)
+    assert shape_of(wire.MultiPolygon(coordinates=[[across], [beside]])).area_km2 > 0, "they touch"
 
 
 def test_a_hole_beyond_the_antimeridian() -> None:

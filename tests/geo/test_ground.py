@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fanout.geo import EVERYONE, circle, corridor, shapes
 from fanout.geo.areas import NamedAreas
-from fanout.geo.ground import _outlines, is_empty
+from fanout.geo.ground import _Ground, is_empty
 from tests.geo import naive_geo, worlds
 from tests.geo.test_index import shape_of_geometry
 
@@ -44,7 +44,7 @@ def test_set_operations_on_polygons_have_the_ground_that_geos_finds(seed: int, p
 def test_a_circle_lies_between_its_outlines(lon: float, lat: float, radius_m: float, seed: int) -> None:
     random = np.random.default_rng(seed)
     around = circle(lon, lat, radius_m)
-    outlines = _outlines(around)
+    within, outer = _Ground().within(around), _Ground().around(around)
     towards, share = random.uniform(0, 2 * np.pi, 16), random.choice([0.99, 0.9999, 1.0001, 1.01], 16)
     step = share * radius_m / naive_geo.RADIUS_M
     here = np.radians(around.lat / 1e7)
@@ -55,8 +55,8 @@ def test_a_circle_lies_between_its_outlines(lon: float, lat: float, radius_m: fl
     inside = naive_geo.distances_m(around.lon, around.lat, np.rint(x).astype(np.int64), np.rint(y)) <= radius_m
     points = shapely.points(x, y)
     room = 2.0  # a unit or two of rounding, when a circle is a few metres wide
-    assert shapely.dwithin(points[inside], outlines.around, room).all()
-    sure = shapely.covers(outlines.within, points) & ~shapely.dwithin(outlines.within.boundary, points, room)
+    assert shapely.dwithin(points[inside], outer, room).all()
+    sure = shapely.covers(within, points) & ~shapely.dwithin(within.boundary, points, room)
     assert not (sure & ~inside).any()
 
 
