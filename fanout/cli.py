@@ -169,6 +169,9 @@ def areas_import(
     file: Annotated[Path, typer.Argument(help="GeoJSON or TopoJSON.")],
     kind: Annotated[str, typer.Option(help="What these are: municipality, province, country, …")],
     name_field: Annotated[str, typer.Option(help="The property that holds the name.")],
+    of: Annotated[
+        str | None, typer.Option("--object", help="Of TopoJSON: this object only; else all that have names.")
+    ] = None,
     config: Config = None,
 ) -> None:
     """Import named areas; actions can then say {"type": "Named", "kind": …, "name": …}."""
@@ -176,7 +179,7 @@ def areas_import(
 
     settings = load(config)
     areas = NamedAreas.open(settings.data / "areas")
-    count = areas.import_file(file, kind=kind, name_field=name_field)
+    count = areas.import_file(file, kind=kind, name_field=name_field, of=of)
     Console(highlight=False).print(f"{count:,} areas of kind {kind} imported")
 
 

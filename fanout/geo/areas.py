@@ -2,9 +2,11 @@
 
 Rules:
 
-1. Each kind is one file in the areas folder; importing a kind again replaces it, whole or not at all.
+1. Each kind is one file in the areas folder; importing a kind again replaces it, whole or not at all. A kind is a short
+   name (`area_kind_invalid`), so that no two have one file and none is outside the folder.
 2. A feature is found by its name, and by its `code`, `id`, `iso2` or `iso3` where it has one; case does not matter.
-   Several features of one name are one area of several parts.
+   Several features of one name are one area of several parts. Of a TopoJSON file with several objects the one asked
+   for is taken, or those in which some feature has a name: world maps have a nameless `land` beside their countries.
 3. A boundary from a map maker is judged as a caller's is, but for its number of vertices; what is invalid in the file
    (a ring that touches itself, a doubled edge) is read even-odd, which gives every point one answer, and counted.
 4. Countries ship with the project (kind `country`: English name, ISO codes) and need no import.
@@ -17,6 +19,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -35,6 +38,7 @@ __all__ = ["NamedAreas", "Shape", "check_size", "from_geojson", "shape_of"]
 COUNTRY: Final = "country"
 _CODES: Final = ("id", "code", "iso2", "iso3")
 _VERSION: Final = 1
+_KIND: Final = re.compile(r"[^\W_][\w -]{0,39}")
 
 Polygons = list[list[list[tuple[float, float]]]]
 
@@ -51,18 +55,18 @@ class _File(msgspec.Struct, frozen=True):
 class NamedAreas:
     """Areas by (kind, name). Calling it answers `gate.shape_of`'s question; shapes are made when first asked for."""
 
-    def __init__(self, folder: Path, kinds: dict[str, _File]) -> None:
-        self._folder, self._kinds = folder, kinds
+    def __init__(self, folder: Path, kinds: dict[str, _File], paths: dict[str, Path]) -> None:
+        self._folder, self._kinds, self._paths = folder, kinds, paths
         self._shapes: dict[tuple[str, str], shapes.Shape] = {}
 
     @classmethod
     def open(cls, folder: Path) -> NamedAreas:
         """The areas imported into a folder (it need not exist), and the countries."""
-        found = {COUNTRY: _countries()}
+        found, paths = {COUNTRY: _countries()}, {}
         for path in sorted(folder.glob("*.areas")) if folder.is_dir() else []:
             file = _read(path)
-            found[file.kind] = file
-        return cls(folder, found)
+            found[file.kind], paths[file.kind] = file, path
+        return cls(folder, found, paths)
 
     def __call__(self, kind: str, name: str) -> shapes.Shape | None:
         """The shape of an area, None if there is no such."""
@@ -82,20 +86,26 @@ class NamedAreas:
         """Names of a kind, sorted."""
         return sorted(self._kinds[kind].areas) if kind in self._kinds else []
 
-    def import_file(self, path: Path, *, kind: str, name_field: str) -> int:
+    def import_file(self, path: Path, *, kind: str, name_field: str, of: str | None = None) -> int:
         """Take all features of a GeoJSON or TopoJSON file in as areas of a kind; returns how many areas there are.
 
-        Raises `Refused("areas_unreadable")` naming the file or the feature, or a refusal `area_*` for one whose
-        coordinates make no sense; nothing is changed then.
+        `of`: of a TopoJSON file this object only. Raises `Refused("areas_unreadable")` naming the file or the feature,
+        `Refused("area_kind_invalid")`, or a refusal `area_*` for a feature whose coordinates make no sense; nothing is
+        changed then.
         """
-        file = _imported(_document(path), kind, name_field, path.name)
+        if not _KIND.fullmatch(kind):
+            raise Refused("area_kind_invalid", "kind", kind=kind)
+        file = _imported(_document(path), kind, name_field, path.name, of)
         self._folder.mkdir(parents=True, exist_ok=True)
-        partial = self._folder / f".{kind}.partial"
+        partial = self._folder / f".{_file_name(kind)}.partial"
         with partial.open("wb") as out:
             out.write(msgspec.msgpack.encode(file))
             out.flush()
             os.fsync(out.fileno())
-        partial.replace(self._folder / f"{_file_name(kind)}.areas")
+        kept = self._folder / f"{_file_name(kind)}.areas"
+        partial.replace(kept)
+        if self._paths.setdefault(kind, kept) != kept:  # found under the name that it had in an earlier version
+            self._paths.pop(kind).unlink(missing_ok=True)
         sync_folder(self._folder)
         self._kinds[kind] = file
         self._shapes = {key: shape for key, shape in self._shapes.items() if key[0] != kind}
@@ -103,7 +113,7 @@ class NamedAreas:
 
 
 def _file_name(kind: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in kind)
+    return kind.replace(" ", "+")
 
 
 def _document(path: Path) -> Any:
@@ -123,17 +133,24 @@ def _read(path: Path) -> _File:
     return file
 
 
-def _imported(document: Any, kind: str, name_field: str, where: str) -> _File:
+def _imported(document: Any, kind: str, name_field: str, where: str, of: str | None) -> _File:
     areas: dict[str, Polygons] = {}
     aliases: dict[str, str] = {}
-    for number, feature in enumerate(topojson.features_of(document, where)):
+    features = list(topojson.features_of(document, where))
+    objects = {feature.of for feature in features}
+    if of is not None and of not in objects:
+        has = ", ".join(sorted(objects))
+        raise Refused("areas_unreadable", where, detail=f"it has no object {of!r} with polygons; it has {has}")
+    named = {feature.of for feature in features if feature.properties.get(name_field)}
+    taken = {of} if of is not None else named or objects
+    for number, feature in enumerate(features):
+        if feature.of not in taken:
+            continue
         name = feature.properties.get(name_field)
         if name is None or not str(name):
-            has = ", ".join(map(str, feature.properties))
+            properties = ", ".join(map(str, feature.properties))
             raise Refused("areas_unreadable", f"{where}, feature {number}",
-                          detail=f"it has no property {name_field!r}; it has {has}")  # fmt: skip
-        if not feature.polygons:
-            continue
+                          detail=f"it has no property {name_field!r}; it has {properties}")  # fmt: skip
         areas.setdefault(str(name), []).extend(feature.polygons)
         gate.lenient(feature.polygons, f"{where}, {name}")
         for code in _CODES:

@@ -3,15 +3,20 @@
 TopoJSON (Bostock, specification 1.0) shares borders between neighbours as *arcs*: delta-coded, quantised integers. A
 ring is a list of arc numbers; `~n` is arc n backwards; the first point of each further arc repeats the last of the one
 before.
+
+A document may have several objects (`countries`, `land`), each with features of its own kind: a feature says of which
+it is. Of collections, one whose members have properties is a list of features, another is one feature of many parts.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from fanout import limits
 from fanout.errors import Refused
+from fanout.geo import geojson
 
 _ROUNDING: Final = 1e-6
 
@@ -19,30 +24,53 @@ Ring = list[tuple[float, float]]
 
 
 class Feature(NamedTuple):
-    """One named thing: its properties (its id among them, as `id`), and its polygons as lists of rings."""
+    """One thing: its properties (its id among them, as `id`), its polygons as lists of rings, and the TopoJSON object
+    that it is of (none: empty)."""
 
     properties: dict[str, Any]
     polygons: list[list[Ring]]
+    of: str = ""
 
 
 def features_of(document: Mapping[str, Any], where: str) -> Iterator[Feature]:
-    """Every feature of a document. Raises `Refused("areas_unreadable")` if it is neither GeoJSON nor TopoJSON."""
+    """Every feature of a document that has a polygon.
+
+    Raises `Refused("areas_unreadable")` if it is neither GeoJSON nor TopoJSON, `Refused("area_unreadable")` naming the
+    feature whose coordinates are no coordinates.
+    """
     try:
         match document.get("type"):
+            case "Feature":
+                yield from _of_geojson([document], where)
             case "FeatureCollection":
-                for feature in document["features"]:
-                    if feature.get("geometry"):
-                        yield Feature(_properties(feature), _polygons(feature["geometry"]))
+                yield from _of_geojson(document["features"], where)
             case "Topology":
                 arcs = _arcs(document)
-                for collection in document["objects"].values():
-                    for geometry in collection.get("geometries", [collection]):
-                        if "arcs" in geometry:
-                            yield Feature(_properties(geometry), _assembled(geometry, arcs))
+                for name, geometry in document["objects"].items():
+                    yield from _of_object(geometry, arcs, name, where, 1)
             case other:
                 raise Refused("areas_unreadable", where, detail=f"its type is {other!r}")
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
         raise Refused("areas_unreadable", where, detail=f"{type(error).__name__}: {error}") from None
+
+
+def _of_geojson(features: Sequence[Mapping[str, Any]], where: str) -> Iterator[Feature]:
+    for number, feature in enumerate(features):
+        found = geojson.geometries_of(feature, f"{where}, feature {number}, ") if feature.get("geometry") else ()
+        polygons = [list(polygon) for geometry in found for polygon in geometry.polygons]
+        if polygons:
+            yield Feature(_properties(feature), polygons)
+
+
+def _of_object(geometry: Mapping[str, Any], arcs: list[Ring], name: str, where: str, depth: int) -> Iterator[Feature]:
+    if depth > limits.AREA_DEPTH_MAX:
+        raise Refused("area_too_deep", f"{where}, object {name}", limit=limits.AREA_DEPTH_MAX)
+    members = geometry["geometries"] if geometry.get("type") == "GeometryCollection" else []
+    if any(map(_properties, members)):
+        for member in members:
+            yield from _of_object(member, arcs, name, where, depth + 1)
+    elif polygons := _assembled(geometry, arcs, f"{where}, object {name}", depth):
+        yield Feature(_properties(geometry), polygons, name)
 
 
 def _properties(thing: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,18 +78,6 @@ def _properties(thing: Mapping[str, Any]) -> dict[str, Any]:
     if "id" in thing:
         given.setdefault("id", thing["id"])
     return given
-
-
-def _polygons(geometry: Mapping[str, Any]) -> list[list[Ring]]:
-    match geometry["type"]:
-        case "Polygon":
-            return [geometry["coordinates"]]
-        case "MultiPolygon":
-            return list(geometry["coordinates"])
-        case "GeometryCollection":
-            return [polygon for part in geometry["geometries"] for polygon in _polygons(part)]
-        case _:
-            return []
 
 
 def _arcs(document: Mapping[str, Any]) -> list[Ring]:
@@ -80,12 +96,17 @@ def _arcs(document: Mapping[str, Any]) -> list[Ring]:
     return arcs
 
 
-def _assembled(geometry: Mapping[str, Any], arcs: list[Ring]) -> list[list[Ring]]:
-    match geometry["type"]:
+def _assembled(geometry: Mapping[str, Any], arcs: list[Ring], where: str, depth: int) -> list[list[Ring]]:
+    if depth > limits.AREA_DEPTH_MAX:
+        raise Refused("area_too_deep", where, limit=limits.AREA_DEPTH_MAX)
+    match geometry.get("type"):
         case "Polygon":
-            return [[_ring(numbers, arcs) for numbers in geometry["arcs"]]]
+            return [[_ring(numbers, arcs) for numbers in rings] for rings in [geometry["arcs"]] if rings]
         case "MultiPolygon":
-            return [[_ring(numbers, arcs) for numbers in rings] for rings in geometry["arcs"]]
+            return [[_ring(numbers, arcs) for numbers in rings] for rings in geometry["arcs"] if rings]
+        case "GeometryCollection":
+            parts = [_assembled(part, arcs, where, depth + 1) for part in geometry["geometries"]]
+            return [polygon for part in parts for polygon in part]
         case _:
             return []
 

@@ -75,6 +75,80 @@ def test_a_bad_file_changes_nothing(tmp_path: Path) -> None:
         assert areas.names("municipality") == ["Oost", "West"]
 
 
+@pytest.mark.parametrize(("detail", "countries"), [("110m", 177), ("50m", 241)])
+def test_world_maps_have_countries_and_a_nameless_land(
+    detail: str, countries: int, shared_data: Path, tmp_path: Path
+) -> None:
+    areas, path = NamedAreas.open(tmp_path), shared_data / "world" / f"countries-{detail}.json"
+    assert areas.import_file(path, kind="land", name_field="name") == countries
+    assert areas.import_file(path, kind="land", name_field="name", of="countries") == countries
+    fiji = areas("land", "fiji")
+    assert fiji is not None
+    assert fiji.area_km2 == pytest.approx(18_300, rel=0.1)
+    with pytest.raises(Refused, match="areas_unreadable"):
+        areas.import_file(path, kind="land", name_field="name", of="land")
+    with pytest.raises(Refused, match="countries, land"):
+        areas.import_file(path, kind="land", name_field="name", of="sea")
+
+
+def test_objects_without_a_name_are_left_aside_and_nameless_features_of_others_are_not(tmp_path: Path) -> None:
+    areas, path = NamedAreas.open(tmp_path / "areas"), tmp_path / "towns.json"
+    west, east = TOPOLOGY["objects"]["towns"]["geometries"]  # type: ignore[index]
+    nameless = {"type": "Polygon", "arcs": [[0, 1]]}
+
+    def written(**objects: list[object]) -> None:
+        collections = {name: {"type": "GeometryCollection", "geometries": members} for name, members in objects.items()}
+        path.write_text(json.dumps(TOPOLOGY | {"objects": collections}))
+
+    written(land=[nameless], towns=[west, east])
+    assert areas.import_file(path, kind="town", name_field="naam") == 2
+    written(towns=[west, nameless])
+    with pytest.raises(Refused, match="areas_unreadable") as refusal:
+        areas.import_file(path, kind="town", name_field="naam")
+    assert refusal.value.where == "towns.json, feature 1"
+
+
+def test_a_feature_alone_is_an_area(tmp_path: Path) -> None:
+    areas, path = NamedAreas.open(tmp_path / "areas"), tmp_path / "town.json"
+    square = {"type": "Polygon", "coordinates": [[[5, 52], [6, 52], [6, 53], [5, 52]]]}
+    alone = {"type": "Feature", "properties": {"naam": "West"}, "geometry": square}
+    path.write_text(json.dumps(alone))
+    assert areas.import_file(path, kind="town", name_field="naam") == 1
+    for coordinates, code, where in (
+        ([], "areas_unreadable", "town.json"),
+        ([[[5, 52], [6, None], [6, 53], [5, 52]]], "area_unreadable", "town.json, West, polygon 0, ring 0[1]"),
+        ([5], "area_unreadable", "town.json, feature 0, geometry.coordinates[0]"),
+    ):
+        path.write_text(json.dumps(alone | {"geometry": {"type": "Polygon", "coordinates": coordinates}}))
+        with pytest.raises(Refused) as refusal:
+            areas.import_file(path, kind="town", name_field="naam")
+        assert (refusal.value.code, refusal.value.where) == (code, where)
+
+
+def test_kinds_have_files_of_their_own_inside_the_folder(tmp_path: Path) -> None:
+    folder, path = tmp_path / "in" / "areas", tmp_path / "towns.json"
+    path.write_text(json.dumps(TOPOLOGY))
+    areas = NamedAreas.open(folder)
+    kinds = ["a b", "a-b", "a_b", "ab", "veiligheidsregio", "Gemeente 2024", "município"]
+    for kind in kinds:
+        areas.import_file(path, kind=kind, name_field="naam")
+    assert set(NamedAreas.open(folder).kinds()) == {"country", *kinds}
+    for kind in ("../../x", "", ".", "a/b", " a", "a" * 41, "a\0", "a+b"):
+        with pytest.raises(Refused, match="area_kind_invalid"):
+            areas.import_file(path, kind=kind, name_field="naam")
+    assert [entry.name for entry in tmp_path.iterdir() if entry.name not in ("in", "towns.json")] == []
+
+
+def test_a_kind_kept_under_another_name_is_not_found_twice(tmp_path: Path) -> None:
+    path = tmp_path / "towns.json"
+    path.write_text(json.dumps(TOPOLOGY))
+    NamedAreas.open(tmp_path).import_file(path, kind="a b", name_field="naam")
+    (tmp_path / "a+b.areas").rename(tmp_path / "a-b.areas")
+    path.write_text(json.dumps(TOPOLOGY).replace("West", "Noord"))
+    NamedAreas.open(tmp_path).import_file(path, kind="a b", name_field="naam")
+    assert NamedAreas.open(tmp_path).names("a b") == ["Noord", "Oost"]
+
+
 def test_dutch_municipalities_cover_the_country_once(shared_data: Path, tmp_path: Path) -> None:
     areas = NamedAreas.open(tmp_path)
     assert (
