@@ -12,7 +12,7 @@ Rules:
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,11 +31,12 @@ Int32s = NDArray[np.int32]
 def to_fixed(lon: ArrayLike, lat: ArrayLike, *, where: str = "") -> tuple[Int32s, Int32s]:
     """Columns of degrees (float) or of fixed-point degrees (int32) to two int32[n], longitude 180 folded to -180.
 
-    Raises `Refused("area_coordinate_not_finite" | "area_coordinate_range")` naming the first bad row.
+    Raises `Refused("area_coordinate_not_finite" | "area_coordinate_range")` naming the first bad row, and
+    `Refused("places_malformed")` for what is no pair of columns.
     """
-    lons, lats = np.atleast_1d(np.asarray(lon)), np.atleast_1d(np.asarray(lat))
-    assert lons.shape == lats.shape, "as many longitudes as latitudes"
-    assert lons.ndim == 1, "columns are flat"
+    lons, lats = _column(lon, "lon"), _column(lat, "lat")
+    if lons.size != lats.size:
+        raise Refused("places_malformed", where or "lat", detail=f"{lons.size} longitudes and {lats.size} latitudes")
     if lons.dtype != np.int32 or lats.dtype != np.int32:
         lons, lats = lons.astype(np.float64), lats.astype(np.float64)
         _refuse_bad(~(np.isfinite(lons) & np.isfinite(lats)), "area_coordinate_not_finite", lons, lats, where)
@@ -52,6 +53,16 @@ def to_fixed(lon: ArrayLike, lat: ArrayLike, *, where: str = "") -> tuple[Int32s
 def to_degrees(fixed: NDArray[np.integer]) -> NDArray[np.float64]:
     """Fixed-point degrees to float64 degrees, same shape."""
     return fixed / np.float64(SCALE)
+
+
+def _column(values: ArrayLike, name: str) -> NDArray[Any]:
+    try:
+        column = np.atleast_1d(np.asarray(values))
+    except ValueError as error:  # rows of unequal length
+        raise Refused("places_malformed", name, detail=str(error)) from None
+    if column.ndim != 1 or (column.size and column.dtype.kind not in "iuf"):
+        raise Refused("places_malformed", name, detail=f"an array of {column.ndim} dimensions of {column.dtype}")
+    return column
 
 
 def _refuse_bad(

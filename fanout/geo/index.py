@@ -17,12 +17,15 @@ positions instead of rows.
 
 from __future__ import annotations
 
+import operator
+import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fanout.errors import Refused
 from fanout.geo import arrayfile, kernels, shapes
 from fanout.geo.closest import kernels as closest
 from fanout.geo.fixed import EARTH_RADIUS_M, LAT_MAX, LON_MAX, TURN, Int32s, to_fixed
@@ -33,6 +36,7 @@ Runs = NDArray[np.int64]
 
 _SHIFTS: Final = ((8_000_000, 14), (400_000, 15), (0, 16))  # (at least so many points, band height)
 _SHIFT_MAX: Final = 24  # bands of 187 km
+_SHIFT_MOST: Final = 31  # one band for the whole world
 _WHAT: Final = "place index"
 
 
@@ -78,7 +82,9 @@ class PlaceIndex:
     def build(cls, lon: ArrayLike, lat: ArrayLike) -> PlaceIndex:
         """Index n points: degrees (float[n]) or fixed-point degrees (int32[n]). Rows are 0 … n-1 as given.
 
-        Raises `Refused("area_coordinate_not_finite" | "area_coordinate_range")` naming the row. Time O(n).
+        Raises `Refused("area_coordinate_not_finite" | "area_coordinate_range")` naming the row, and
+        `Refused("places_malformed")` for columns of unequal length, of more than one dimension, or not of numbers.
+        Time O(n).
         """
         return cls.build_ordered(lon, lat)[0]
 
@@ -103,7 +109,7 @@ class PlaceIndex:
     def select(self, shape: shapes.Shape) -> Rows:
         """uint32[hits]: rows of the points in the shape, the border included, in the index's order.
 
-        For `Nearest`: nearest first, ties by the index's order.
+        For `Nearest`: nearest first, ties by the index's order. `TypeError` for what is no shape.
         """
         if isinstance(shape, shapes.Nearest):
             return self._nearest(shape.lon, shape.lat, shape.count)
@@ -118,10 +124,13 @@ class PlaceIndex:
         """How many points are in the shape; no row is written."""
         return int(kernels.count_runs(self.runs(shape)))
 
-    def nearest(self, lon: float, lat: float, k: int) -> Rows:
-        """uint32[min(k, n)]: the k nearest points in great-circle metres, nearest first; ties by the index's order."""
+    def nearest(self, lon: float, lat: float, k: SupportsIndex | float) -> Rows:
+        """uint32[min(k, n)]: the k nearest points in great-circle metres, nearest first; ties by the index's order.
+
+        `k` is a whole number, of any type (`TypeError` if not); of less than 1 the answer is empty.
+        """
         x, y = shapes.fixed_point(lon, lat, "point")
-        return self._nearest(x, y, k)
+        return self._nearest(x, y, _whole(k))
 
     def runs(self, shape: shapes.Shape) -> Runs:
         """int64[r, 2]: half-open intervals of positions, ascending and disjoint."""
@@ -147,6 +156,8 @@ class PlaceIndex:
                     found = kernels.combine_runs(found, self.runs(part), False, True, False)
             case shapes.Difference(of=of, without=without):
                 found = kernels.combine_runs(self.runs(of), self.runs(without), True, False, False)
+            case other:
+                raise TypeError(f"{type(other).__name__!r} is no shape; of GeoJSON `fanout.geo.from_geojson` makes one")
         return found
 
     def _polygon(self, edges: shapes.Edges, passes: tuple[tuple[int, ...], ...]) -> Runs:
@@ -177,7 +188,7 @@ class PlaceIndex:
 
     def _nearest_positions(self, lon: int, lat: int, k: int) -> NDArray[np.int64]:
         found: NDArray[np.int64] = closest.nearest_positions(
-            self.lon, self.lat, self.offsets, self.shift, lon, lat, max(0, k)
+            self.lon, self.lat, self.offsets, self.shift, lon, lat, min(max(0, k), len(self))
         )
         return found
 
@@ -190,20 +201,55 @@ class PlaceIndex:
 
     # --- keeping ------------------------------------------------------------------------------------------------------
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write to one file, synced to disk; `load` maps it back without a copy."""
         sections = {"lon": self.lon, "lat": self.lat, "rows": self.rows, "offsets": self.offsets}
-        arrayfile.write(path, _WHAT, sections, meta={"shift": self.shift})
+        rows_end = int(self.rows.max()) + 1 if len(self) else 0
+        arrayfile.write(Path(path), _WHAT, sections, meta={"shift": self.shift, "rows_end": rows_end})
 
     @classmethod
-    def load(cls, path: Path, *, verify: bool = True) -> PlaceIndex:
+    def load(cls, path: str | os.PathLike[str], *, verify: bool = True) -> PlaceIndex:
         """Map a saved index: pages are shared by all processes that do. `verify` reads all of it once.
 
-        Raises `Refused("file_magic" | "file_version" | "file_dtype" | "file_count" | "file_checksum")`.
+        Raises `Refused("file_magic" | "file_version" | "file_dtype" | "file_count" | "file_checksum")`, and
+        `Refused("file_contradictory")` for a file that is whole and whose arrays do not fit each other: with them
+        kernels, which do not look, would read beyond their ends.
         """
+        path = Path(path)
         wanted = {"lon": "<i4", "lat": "<i4", "rows": "<u4", "offsets": "<u4"}
         arrays, meta = arrayfile.read(path, _WHAT, wanted, verify=verify)
+        if wrong := _contradiction(arrays, meta, rows=verify):
+            raise Refused("file_contradictory", path=path.name, detail=wrong)
         return cls(arrays["lon"], arrays["lat"], arrays["rows"], arrays["offsets"], int(meta["shift"]))
+
+
+def _contradiction(arrays: dict[str, NDArray[Any]], meta: dict[str, Any], *, rows: bool) -> str:
+    """What does not fit in a saved index, or nothing. `rows`: whether these are read too."""
+    counts = {name: arrays[name].size for name in ("lon", "lat", "rows")}
+    points = counts["lon"]
+    if len(set(counts.values())) != 1:
+        return "counts differ: " + ", ".join(f"{name} {count}" for name, count in counts.items())
+    shift = meta.get("shift")
+    if not isinstance(shift, int) or not 0 <= shift <= _SHIFT_MOST:
+        return f"its height of bands is {shift!r}"
+    offsets, wanted = arrays["offsets"], (2 * LAT_MAX >> shift) + 2
+    if offsets.size != wanted:
+        return f"it has {offsets.size} offsets, of bands of this height there are {wanted}"
+    if offsets[0] != 0 or offsets[-1] != points or (offsets[1:] < offsets[:-1]).any():
+        return f"its offsets do not ascend from 0 to {points}"
+    end = meta.get("rows_end")  # not `points`: rows may be people, of whom some have no place; old files have none
+    if rows and points and end is not None and int(arrays["rows"].max()) >= end:
+        return f"a row is not below {end}"
+    return ""
+
+
+def _whole(number: SupportsIndex | float) -> int:
+    try:
+        return operator.index(number)  # type: ignore[arg-type]
+    except TypeError:
+        if not isinstance(number, float | np.floating) or not float(number).is_integer():
+            raise TypeError(f"a count is a whole number, not {number!r}") from None
+    return int(number)
 
 
 def warm() -> None:

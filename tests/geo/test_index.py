@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -288,6 +289,27 @@ def test_one_person_and_nobody(shape: shapes.Shape) -> None:
     assert nobody.select(shape).size == nobody.count(shape) == nobody.nearest(0, 0, 3).size == 0
 
 
+@pytest.mark.parametrize("count", [2, 2.0, np.int8(2), np.float32(2), np.uint64(2)])
+def test_a_count_may_be_of_any_whole_type(count: float) -> None:
+    index = PlaceIndex.build([5.0, 6.0, 7.0], [52, 52, 52])
+    assert index.nearest(5, 52, count).tolist() == [0, 1]
+    assert index.nearest(np.float32(5), np.int64(52), 2**80).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("count", [2.5, math.nan, math.inf, "2", None])
+def test_what_is_no_count_is_said(count: float) -> None:
+    with pytest.raises(TypeError, match="whole number"):
+        PlaceIndex.build([5.0], [52.0]).nearest(5.0, 52.0, count)
+
+
+def test_what_is_no_shape_is_said() -> None:
+    index = PlaceIndex.build([5.0], [52.0])
+    geometry: Any = {"type": "Polygon", "coordinates": []}
+    for ask in (index.select, index.count, index.runs):
+        with pytest.raises(TypeError, match="from_geojson"):
+            ask(geometry)
+
+
 def test_answers_do_not_depend_on_how_the_points_came_in() -> None:
     random = np.random.default_rng(5)
     lon, lat = random.uniform(3, 7, 5_000), random.uniform(51, 53, 5_000)
@@ -305,6 +327,19 @@ def test_bad_coordinates_are_named() -> None:
         PlaceIndex.build([float("nan")], [52.0])
 
 
+@pytest.mark.parametrize(
+    ("lon", "lat", "where"),
+    [
+        ([5.0, 6.0], [52.0], "lat"), ([[5.0, 6.0]], [[52.0, 52.0]], "lon"), ([5.0], [[52.0]], "lat"),
+        (["5"], [52.0], "lon"), ([5.0], [None], "lat"), ([[5.0], [5.0, 6.0]], [52.0, 52.0], "lon"),
+    ],
+)  # fmt: skip
+def test_what_is_no_pair_of_columns_is_named(lon: Any, lat: Any, where: str) -> None:
+    with pytest.raises(Refused, match="places_malformed") as refusal:
+        PlaceIndex.build(lon, lat)
+    assert refusal.value.where == where
+
+
 # --- saving -----------------------------------------------------------------------------------------------------------
 
 
@@ -313,6 +348,9 @@ def test_a_saved_index_is_the_same_index(tmp_path: Path) -> None:
     index = PlaceIndex.build(random.uniform(-180, 180, 3_000), random.uniform(-90, 90, 3_000))
     index.save(tmp_path / "places")
     loaded = PlaceIndex.load(tmp_path / "places")
+    loaded.save(str(tmp_path / "again"))
+    assert (tmp_path / "again").read_bytes() == (tmp_path / "places").read_bytes()
+    assert len(PlaceIndex.load(str(tmp_path / "again"))) == 3_000
     shape = circle(10.0, 10.0, 3e6)
     assert loaded.select(shape).tobytes() == index.select(shape).tobytes()
     assert not loaded.lon.flags.writeable
@@ -364,6 +402,37 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path) -> None:
     del columns["lon"]
     arrayfile.write(path, "place index", columns, meta={"shift": index.shift})
     assert refused(path.read_bytes()) == "file_dtype", "no such column"
+
+
+def test_a_whole_file_whose_arrays_do_not_fit_is_refused(tmp_path: Path) -> None:
+    """Kernels do not look where arrays end: what would lead them beyond is found at the door."""
+    random = np.random.default_rng(3)
+    lon, lat = random.uniform(3, 7, 1_000), random.uniform(50, 54, 1_000)
+    index, order = PlaceIndex.build_ordered(lon, lat, np.arange(5_000, 6_000, dtype=np.uint32))
+    sound = {"lon": index.lon, "lat": index.lat, "rows": index.rows, "offsets": index.offsets}
+    meta = {"shift": index.shift, "rows_end": 6_000}
+    path = tmp_path / "places"
+
+    def refused(columns: dict[str, np.ndarray], header: dict[str, object]) -> str:
+        arrayfile.write(path, "place index", sound | columns, meta=header)
+        with pytest.raises(Refused, match="file_contradictory") as refusal:
+            PlaceIndex.load(path)
+        return refusal.value.message
+
+    assert "counts differ: lon 10, lat 1000, rows 5" in refused({"lon": index.lon[:10], "rows": index.rows[:5]}, meta)
+    for shift in (None, "16", -1, 64, 16.0):
+        assert "height of bands" in refused({}, meta | {"shift": shift})
+    assert "height of bands" in refused({}, {"rows_end": 6_000})
+    assert "offsets" in refused({}, meta | {"shift": index.shift - 1})
+    assert "offsets" in refused({"offsets": index.offsets[:-1]}, meta)
+    begins, ends, falls = (index.offsets.copy() for _ in range(3))
+    begins[0], ends[-1] = 1, 2_000
+    falls[falls.size // 2] = 4_000_000_000
+    for offsets in (begins, ends, falls):
+        assert "do not ascend from 0 to 1000" in refused({"offsets": offsets}, meta)
+    assert "a row is not below 5999" in refused({}, meta | {"rows_end": 5_999})
+    arrayfile.write(path, "place index", sound, meta=meta)
+    assert np.array_equal(PlaceIndex.load(path).rows, order + 5_000)
 
 
 def test_processes_share_a_saved_index_without_a_copy(tmp_path: Path) -> None:
