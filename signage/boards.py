@@ -18,6 +18,7 @@ One object a board is right here (a nation has 10,000 to 100,000): the rule of n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal
 
@@ -33,6 +34,7 @@ from signage.dialects.rtig_t047 import Status
 from signage.layout import Model, model_of
 
 PROBLEMS_MAX: Final = 8  # the latest entries for ops that are kept per board
+_ARC_DEG_MAX: Final = 5  # of a strip along a border: within 3 km of it at any latitude, and 72 to an edge at the most
 Presence = Literal["unknown", "ready", "sleeping", "lost", "retired"]
 
 
@@ -206,6 +208,10 @@ def widened(shape: shapes.Shape, margin_m: float) -> shapes.Shape:
 
 
 def _border(edge: list[int], margin_m: float) -> shapes.Corridor:
-    """A strip along one edge; longitudes of edges are unwrapped, those of corridors are not."""
+    """A strip along one edge, which is straight on the map: its corridor is made of arcs of a few degrees, as a long
+    arc of a great circle would leave it, and between opposite points there is none. Edges are unwrapped, corridors not.
+    """
     x1, y1, x2, y2 = (value / SCALE for value in edge)
-    return shapes.corridor([((x1 + 180) % 360 - 180, y1), ((x2 + 180) % 360 - 180, y2)], margin_m)
+    pieces = math.ceil(max(abs(x2 - x1), abs(y2 - y1)) / _ARC_DEG_MAX) or 1
+    line = [(x1 + (x2 - x1) * at / pieces, y1 + (y2 - y1) * at / pieces) for at in range(pieces + 1)]
+    return shapes.corridor([((x + 180) % 360 - 180, y) for x, y in line], margin_m)

@@ -42,6 +42,14 @@ def test_a_margin_round_a_polygon_is_metres(lon: float, lat: float, margin_m: fl
     assert bool(found) == (distance_m < margin_m)
 
 
+def test_a_margin_keeps_to_a_border_that_is_half_the_world_long() -> None:
+    half = wire.Polygon(coordinates=[[(-90.0, 0.0), (90.0, 0.0), (90.0, 50.0), (-90.0, 50.0), (-90.0, 0.0)]])
+    boards = boards_at((0.0, -0.005), (0.0, -0.02), (33.0, 50.1), (0.0, 80.0))
+    found = boards.within(shape_of(half), 1_000.0)
+    assert [board.lat for board in found if board.lat is not None and board.lat < 50] == [-0.005]
+    assert not boards_at((0.0, 80.0)).within(shape_of(half), 50_000.0), "no strip goes over the pole"
+
+
 def test_circles_and_corridors_grow() -> None:
     boards = boards_at((6.0, 53.0105))
     assert boards.within(circle(6.0, 53.0, 1_000.0)) == []
