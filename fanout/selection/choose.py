@@ -6,37 +6,29 @@ Rules:
    force, decides their distance. A live position that counts is one more place, or the only one; it has no hours.
 2. Order is by distance (great-circle metres, as float32), then by row. Where a shape suggests no centre and none is
    given, all distances are 0 and the order is by row.
-3. All filters are applied in the one pass over candidates (`kernels`); nothing is selected first and refused later.
-   A candidate's key is 8 bytes, distance above and row below: this is written for little-endian machines.
+3. All filters are applied in the one pass over candidates (`passing`); nothing is selected first and refused later.
+   A person's key is 8 bytes, distance above and row below: this is written for little-endian machines.
 4. `Everyone` means people, wherever they are: hours of places do not matter to it, nor do live positions, but to order.
-5. A live position counts until it expires, however old a query takes it.
-6. The GIL is let go of in every part that grows with people. Callers with an event loop run it in a thread.
+5. The GIL is let go of in every part that grows with people. Callers with an event loop run it in a thread.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fanout.geo import kernels as geo_kernels
 from fanout.geo import shapes
-from fanout.registry.view import Part, Rows, View
+from fanout.registry.view import Rows, View
 from fanout.selection import kernels
 from fanout.selection.ordering import kernels as ordering
+from fanout.selection.passing import Found, anywhere, parts_of, passing
 from fanout.selection.query import Filters, Query, filters_of, whole_world
 
 _RADIX_MIN: Final = 1_024  # below, a comparison sort is quicker
-_NONE8: Final = np.zeros(0, np.uint8)
-_NONE64: Final = np.zeros(0, np.int64)
-NOT_LOCATED: Final = (_NONE64, _NONE8, kernels.NO_ROWS, _NONE64, 0)
-"""As `located_in`, of nobody."""
-for _none in (_NONE8, _NONE64):
-    _none.setflags(write=False)
 
 Keys = NDArray[np.uint64]
 
@@ -62,36 +54,34 @@ def choose(view: View, query: Query) -> Selection:
     filters = filters_of(query, view)
     if isinstance(query.shape, shapes.Nearest):
         return _nearest(view, query, query.shape, filters)
-    if isinstance(query.shape, shapes.Everyone):
-        if query.centre is None:
-            return _everyone(view, filters)
-        filters = anywhere(filters)
-    return _of_keys(_keys(view, query, filters), view.version)
-
-
-def anywhere(filters: Filters) -> Filters:
-    """The filters of `Everyone`: hours of places do not matter."""
-    return filters._replace(in_force=np.ones_like(filters.in_force))
+    if isinstance(query.shape, shapes.Everyone) and query.centre is None:
+        return _everyone(view, filters)
+    return _of_keys(_in_order(view, query, anywhere(query, filters)), view.version)
 
 
 def _of_keys(keys: Keys, version: int) -> Selection:
     return Selection(keys.view(np.uint32)[::2].copy(), keys.view(np.float32)[1::2].copy(), version)
 
 
-def _keys(view: View, query: Query, filters: Filters) -> Keys:
-    """Keys of everybody in the shape, in order, each person once."""
-    instead, since_ms = query.live == "instead", fresh_since_ms(view, query)
-    located = located_in(view, since_ms) if instead else NOT_LOCATED
-    parts = [_of_places(part, stale, query.shape, filters, located) for part, stale in parts_of(view)]
-    if query.live != "ignore":
-        parts += [found.keys for found in positions_in(view, query.shape, filters, since_ms)]
-    found = [part for part in parts if part.size]
-    keys = found[0] if len(found) == 1 else np.concatenate(parts)
+def keys_of(found: list[Found]) -> Keys:
+    """uint64[n]: the keys of all of them, in the order they were found."""
+    keys = np.empty(sum(one.rows.size for one in found), np.uint64)
+    start = 0
+    for one in found:
+        out = keys[start : start + one.rows.size]
+        kernels.pack(one.rows, one.metres, out.view(np.uint32), out.view(np.float32))
+        start += one.rows.size
+    return keys
+
+
+def _in_order(view: View, query: Query, filters: Filters) -> Keys:
+    """Keys of everybody in the shape, nearest first, each person once."""
+    keys = keys_of(passing(view, query, filters))
     if keys.size > _RADIX_MIN:
         keys = ordering.sort_keys(keys, np.empty(keys.size, np.uint64))
     else:
         keys.sort()
-    if not (view.base.single and view.delta.single and (instead or query.live == "ignore" or view.live is None)):
+    if not (view.base.single and view.delta.single and (query.live != "beside" or view.live is None)):
         keys = keys[: ordering.first_of_each(keys, view.rows)]
     return keys
 
@@ -109,75 +99,6 @@ def _everyone(view: View, filters: Filters) -> Selection:
     ]  # fmt: skip
     rows = found[0] if found[1].size == 0 else np.sort(np.concatenate(found))
     return Selection(rows, np.zeros(rows.size, np.float32), view.version)
-
-
-def parts_of(view: View) -> tuple[tuple[Part, NDArray[np.uint8]], ...]:
-    """Base and delta, each with the flags of people to be passed over in it."""
-    return (view.base, view.stale), (view.delta, _NONE8)
-
-
-def _of_places(
-    part: Part, stale: NDArray[np.uint8], shape: shapes.Shape, filters: Filters, located: tuple[Any, ...]
-) -> Keys:
-    """Keys of a part's places; `located`: who is not where they live (`located_in`)."""
-    index, runs = part.index, part.index.runs(shape)
-    keys = np.empty(geo_kernels.count_runs(runs), np.uint64)
-    written = kernels.choose_places(
-        runs, index.lon, index.lat, index.rows, part.kinds.place, filters.judged(part.kinds)[1], stale,
-        kernels.NO_ROWS if part.rows is None else part.rows, filters.excluded, *located, filters.centre,
-        keys.view(np.uint32), keys.view(np.float32),
-    )  # fmt: skip
-    return keys[:written]
-
-
-# --- live positions ---------------------------------------------------------------------------------------------------
-
-
-class Positions(NamedTuple):
-    """Live positions that were found: `keys` uint64[n], and where they are, `lon`, `lat` int32[n] fixed-point."""
-
-    keys: Keys
-    lon: NDArray[np.int32]
-    lat: NDArray[np.int32]
-
-
-def fresh_since_ms(view: View, query: Query) -> int:
-    """Live positions measured before this moment do not count."""
-    expires_ms = view.live.expires_ms if view.live is not None else 0
-    return query.at_ms - min(query.live_fresh_ms, expires_ms)
-
-
-def located_in(view: View, since_ms: int) -> tuple[Any, ...]:
-    """Who has a live position that counts, as kernels take it."""
-    live = view.live
-    if live is None:
-        return NOT_LOCATED  # everybody counts where they live
-    return live.base_at_ms, live.moved, live.delta_rows, live.delta_at_ms, since_ms
-
-
-def positions_in(view: View, shape: shapes.Shape, filters: Filters, since_ms: int) -> Iterator[Positions]:
-    """Live positions that count, in a shape, of people who pass the filters; a person has at most one."""
-    live = view.live
-    if live is None:
-        return
-    delta = view.delta
-    assert delta.rows is not None, "a delta names its rows"
-    people = (
-        view.base.kinds.profile, filters.judged(view.base.kinds)[0], view.stale,
-        delta.rows, delta.kinds.profile, filters.judged(delta.kinds)[0], filters.excluded, filters.centre,
-    )  # fmt: skip
-    for index, row_of, at_ms, moved in (
-        (live.base, kernels.NO_ROWS, live.base_at_ms, live.moved),
-        (live.delta, live.delta_rows, live.delta_at_ms, _NONE8),
-    ):
-        runs = index.runs(shape)
-        most = geo_kernels.count_runs(runs)
-        keys, at = np.empty(most, np.uint64), np.empty(most, np.uint32)
-        written = kernels.choose_positions(
-            runs, index.lon, index.lat, index.rows, row_of, at_ms, moved, since_ms, *people,
-            keys.view(np.uint32), keys.view(np.float32), at,
-        )  # fmt: skip
-        yield Positions(keys[:written], index.lon[at[:written]], index.lat[at[:written]])
 
 
 # --- nearest ----------------------------------------------------------------------------------------------------------
@@ -215,13 +136,13 @@ def _nearest(view: View, query: Query, shape: shapes.Nearest, filters: Filters) 
     circles = Circles(view, shape)
     own = filters_of(replace(query, centre=None), view) if query.centre is not None else filters
     while True:
-        keys = _keys(view, replace(query, shape=circles.circle), own)
+        keys = _in_order(view, replace(query, shape=circles.circle), own)
         nearest = _of_keys(keys[: shape.count], view.version)
         furthest_m = float(nearest.distance_m[-1]) if len(nearest) else 0.0
         if circles.enough(len(nearest), furthest_m):
             break
     if query.centre is None:
         return replace(nearest, furthest_m=furthest_m)
-    keys = _keys(view, replace(query, shape=circles.circle), filters)
+    keys = _in_order(view, replace(query, shape=circles.circle), filters)
     keys = keys[np.isin(keys.view(np.uint32)[::2], nearest.rows)]
     return replace(_of_keys(keys, view.version), furthest_m=furthest_m)

@@ -27,6 +27,7 @@ from fanout.geo import shapes
 from fanout.geo.areas import NamedAreas
 from fanout.geo.fixed import LON_MAX, Int32s
 from fanout.geo.index import PlaceIndex
+from fanout.selection import kernels
 from fanout.selection.preview import Reached
 
 NOWHERE: Final = 0xFFFF
@@ -49,14 +50,12 @@ class Districts:
 
     def counts(self, reached: Reached) -> dict[str, int]:
         """People by district, most first; those in no district are under the empty name."""
-        base, *others = reached.found
-        total = np.bincount(self.prepare(base.part.index)[base.places], minlength=NOWHERE + 1)
-        lon = [one.part.index.lon[one.places] for one in others]
-        lat = [one.part.index.lat[one.places] for one in others]
-        changing = self._look_up(
-            np.concatenate([*lon, reached.located.lon]), np.concatenate([*lat, reached.located.lat])
-        )
-        total += np.bincount(changing, minlength=NOWHERE + 1)
+        total = np.zeros(NOWHERE + 1, np.int64)
+        for one in reached.found:
+            if one.part is reached.view.base:
+                kernels.tally(one.places, self.prepare(one.part.index), total)
+            elif one.rows.size:
+                total += np.bincount(self._look_up(one.lon, one.lat), minlength=NOWHERE + 1)
         names = [*self._areas, ""]
         people = np.append(total[: len(self._areas)], total[NOWHERE])
         order = np.argsort(-people, kind="stable")
@@ -78,8 +77,6 @@ class Districts:
 
     def _look_up(self, lon: Int32s, lat: Int32s) -> NDArray[np.uint16]:
         """uint16[n], in an order of its own: the district of each point."""
-        if not lon.size:
-            return np.empty(0, np.uint16)
         west, south, east, north = self._boxes.T
         met = (south <= lat.max()) & (north >= lat.min()) & (west <= lon.max()) & (east >= lon.min())
         return self._fill(PlaceIndex.build(lon, lat), np.flatnonzero(met))

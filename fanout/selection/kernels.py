@@ -1,16 +1,17 @@
-"""The one pass of a selection: candidates in, keys out. Order is for `ordering`.
+"""The one pass of a selection: candidates in, people out. Order is for `ordering`. All in arrays, side by side:
 
-For every place in the runs of a shape: is its person current, wanted, reachable, and the place's hours in force; and
-how far is it. What passes becomes one uint64: the float32 distance's bits above (for distances, which are not negative,
-bits order as numbers do), the row below. Sorting these integers *is* "nearest first, ties by row", and it is
-deterministic.
+`candidates` (places) and `positions` (live ones) write down who passes all filters, and where; `measure` writes how far
+each is; `settle` keeps the nearest of each person; `pack` makes one uint64 of each: the float32 distance's bits above
+(for distances, which are not negative, bits order as numbers do), the row below. Sorting these integers *is* "nearest
+first, ties by row", and it is deterministic.
 
 People and places that filters cannot tell apart are of one kind, and a query judges each kind once (`want`); a
 candidate then costs a sequential read and a look into a small table. Neighbours have neighbouring rows, for the rest.
+Distances are a loop of their own, without branches, as the compiler then takes four at a time.
 
 `centre` is what distances count from (`query.Centre`): a point, a line of great-circle arcs, or neither. Of a line,
-blocks of arcs have a bounding sphere, and the arc that was nearest to the candidate before is asked first, as
-candidates come in the order of the map: most blocks are passed over.
+arcs have bounding balls, and blocks of arcs too; the arc that was nearest to the candidate before is asked first, as
+candidates come in the order of the map: nearly all are passed over.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _EARTH_M = 6_371_008.8
 _RAD = math.pi / 180 / 10_000_000
 _NEAR_RAD = 0.05
 _NEAR_LAT_RAD = 1.35
+_CHUNK = 512
 
 _jit = njit(cache=True, nogil=True)
 
@@ -34,6 +36,9 @@ ARCS_A_BLOCK = 8
 NO_ROWS = np.zeros(0, np.uint32)
 NO_ROWS.setflags(write=False)
 _NEVER = np.int64(-(2**63))
+
+
+# --- who --------------------------------------------------------------------------------------------------------------
 
 
 @_jit
@@ -63,78 +68,17 @@ def want(
 
 
 @_jit
-def _metres(lon, lat, centre, sin0, cos0, last):
-    """Distance from the centre's line if it has one, else from its point; 0 if it has neither (`lat` beyond the pole).
-
-    `sin0`, `cos0`: of the point's latitude. `last` int64[1]: the arc that was nearest to the point before.
-    """
-    if centre.arcs.shape[0]:
-        return _line_metres(lon, lat, centre.arcs, centre.blocks, last)
-    if centre.lat > 900_000_000:
-        return 0.0
-    dlon = wrap(np.int64(lon) - centre.lon) * _RAD
-    dlat = (np.int64(lat) - centre.lat) * _RAD
-    lat0_rad = centre.lat * _RAD
-    if abs(dlon) < _NEAR_RAD and abs(dlat) < _NEAR_RAD and abs(lat0_rad) < _NEAR_LAT_RAD:
-        a = haversine_near(dlon, dlat, sin0, cos0)
-        # the arc sine's series: the first term left out is below 1e-14 of the whole
-        return 2.0 * _EARTH_M * math.sqrt(a) * (1.0 + a * (1.0 / 6.0 + a * (3.0 / 40.0 + a * (15.0 / 336.0))))
-    a = haversine(dlon, lat0_rad, lat * _RAD)
-    return 2.0 * _EARTH_M * math.asin(min(1.0, math.sqrt(a)))
-
-
-@_jit
-def _line_metres(lon, lat, arcs, blocks, last):
-    """Distance from a line (see `query.line_of`): chords are compared, and only the shortest becomes metres."""
-    la, lo = lat * _RAD, lon * _RAD
-    x, y, z = math.cos(la) * math.cos(lo), math.cos(la) * math.sin(lo), math.sin(la)
-    best = _arc_chord2(x, y, z, arcs, last[0])
-    chord = math.sqrt(best)
-    for block in range(blocks.shape[0]):
-        dx, dy, dz = x - blocks[block, 0], y - blocks[block, 1], z - blocks[block, 2]
-        if math.sqrt(dx * dx + dy * dy + dz * dz) - blocks[block, 3] > chord:
-            continue
-        for arc in range(block * ARCS_A_BLOCK, min(arcs.shape[0], (block + 1) * ARCS_A_BLOCK)):
-            found = _arc_chord2(x, y, z, arcs, arc)
-            if found < best:
-                best = found
-                chord = math.sqrt(best)
-                last[0] = arc
-    return 2.0 * _EARTH_M * math.asin(min(1.0, 0.5 * chord))
-
-
-@_jit
-def _arc_chord2(x, y, z, arcs, arc):
-    """The square of the shortest chord from a unit vector to an arc: cross-track beside it, else to the nearer end."""
-    ax, ay, az = x - arcs[arc, 0], y - arcs[arc, 1], z - arcs[arc, 2]
-    bx, by, bz = x - arcs[arc, 3], y - arcs[arc, 4], z - arcs[arc, 5]
-    best = min(ax * ax + ay * ay + az * az, bx * bx + by * by + bz * bz)
-    if (
-        arcs[arc, 15] > 0.0
-        and arcs[arc, 9] * x + arcs[arc, 10] * y + arcs[arc, 11] * z >= 0.0
-        and arcs[arc, 12] * x + arcs[arc, 13] * y + arcs[arc, 14] * z >= 0.0
-    ):
-        sine = arcs[arc, 6] * x + arcs[arc, 7] * y + arcs[arc, 8] * z
-        square = min(1.0, sine * sine)
-        best = min(best, 2.0 * square / (1.0 + math.sqrt(1.0 - square)))
-    return best
-
-
-@_jit
-def choose_places(
+def candidates(
     runs, lon, lat, persons, kinds, wanted, stale, row_of, excluded,
-    live_at_ms, moved, moved_rows, moved_at_ms, since_ms, centre, out_rows, out_metres,
+    live_at_ms, moved, moved_rows, moved_at_ms, since_ms, out_rows, out_places, out_lon, out_lat,
 ):  # fmt: skip
-    """Keys of one part's places; returns how many were written.
+    """Places of one part whose person passes, with their hours in force; returns how many were written.
 
     `runs` int64[r, 2] over the part's places; `persons`, `kinds` uint32, `lon`, `lat` int32 in that order; `wanted`
     uint8 by kind (see `want`). `stale` uint8[people] or [0]; `row_of` uint32[people], or [0] if persons are rows;
     `excluded` uint8[rows] or [0]. Who has a live position not older than `since_ms` is left out (see
-    `located_ms`). `out_rows` uint32[2 n] and `out_metres` float32[2 n] are two views of the keys: the low and high
-    halves.
+    `located_ms`). `out_*`: rows, positions in the index, and where these are; of as many as the runs have.
     """
-    sin0, cos0 = math.sin(centre.lat * _RAD), math.cos(centre.lat * _RAD)
-    last = np.zeros(1, np.int64)
     count = 0
     for r in range(runs.shape[0]):
         for i in range(runs[r, 0], runs[r, 1]):
@@ -148,8 +92,8 @@ def choose_places(
                 continue
             if moved.size and located_ms(row, live_at_ms, moved, moved_rows, moved_at_ms) >= since_ms:
                 continue
-            out_rows[2 * count] = row
-            out_metres[2 * count + 1] = _metres(lon[i], lat[i], centre, sin0, cos0, last)
+            out_rows[count], out_places[count] = row, i
+            out_lon[count], out_lat[count] = lon[i], lat[i]
             count += 1
     return count
 
@@ -172,146 +116,16 @@ def located_ms(row, live_at_ms, moved, moved_rows, moved_at_ms):
 
 
 @_jit
-def reached_places(
-    runs, lon, lat, persons, kinds, wanted, stale, row_of, excluded, people,
-    live_at_ms, moved, moved_rows, moved_at_ms, since_ms, centre, single, measured, out_rows, out_places, out_metres,
-):  # fmt: skip
-    """As `choose_places` without order: each person once, with the position of the place that decides; returns how
-    many.
-
-    `people`: how many the part has; `single`: none of them has two places. Only who has several is measured, unless
-    all are to be (`measured`). `out_*` of as many as there are candidates.
-    """
-    twice = np.zeros(0 if single else (people >> 6) + 1, np.uint64)
-    if not single:
-        _mark_twice(runs, persons, kinds, wanted, twice)
-    met = np.zeros(twice.size, np.uint64)
-    slots = np.empty(0 if single else people, np.uint32)  # of those met, if they are to be met again
-    sin0, cos0 = math.sin(centre.lat * _RAD), math.cos(centre.lat * _RAD)
-    last = np.zeros(1, np.int64)
-    count = 0
-    for r in range(runs.shape[0]):
-        for i in range(runs[r, 0], runs[r, 1]):
-            if not wanted[kinds[i]]:
-                continue
-            number = persons[i]
-            if stale.size and stale[number]:
-                continue
-            row = row_of[number] if row_of.size else number
-            if row < excluded.size and excluded[row]:
-                continue
-            if moved.size and located_ms(row, live_at_ms, moved, moved_rows, moved_at_ms) >= since_ms:
-                continue
-            slot = count
-            several = twice.size and twice[number >> 6] >> np.uint64(number & 63) & np.uint64(1)
-            if measured or several:
-                metres = np.float32(_metres(lon[i], lat[i], centre, sin0, cos0, last))
-                if several:
-                    word, bit = number >> 6, np.uint64(1) << np.uint64(number & 63)
-                    if met[word] & bit:
-                        slot = np.int64(slots[number])
-                        if metres >= out_metres[slot]:
-                            continue
-                    met[word] |= bit
-                    slots[number] = slot
-                out_metres[slot] = metres
-            out_rows[slot] = row
-            out_places[slot] = i
-            count += slot == count
-    return count
-
-
-@_jit
-def nearer_of_both(rows, places, metres, measured, lon, lat, centre, live_rows, live_metres, live_kept):
-    """Who was reached by a place and by a live position: the nearer decides, the place where they are as near.
-
-    `rows`, `places` uint32[n], `metres` float32[n] of one part (`reached_places`; `metres` is right where `measured`);
-    those for whom the live position decides are taken out, in place; returns how many are left. `live_kept` uint8[m]
-    becomes 0 for those for whom the place does. `live_rows` each once.
-    """
-    size = 16
-    while size < 2 * live_rows.size:
-        size *= 2
-    table = np.zeros(size, np.uint32)
-    for slot in range(live_rows.size):
-        at = (np.uint64(live_rows[slot]) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)) & np.uint64(size - 1)
-        while table[at]:
-            at = (at + np.uint64(1)) & np.uint64(size - 1)
-        table[at] = slot + 1
-    sin0, cos0 = math.sin(centre.lat * _RAD), math.cos(centre.lat * _RAD)
-    last = np.zeros(1, np.int64)
-    kept = 0
-    for i in range(rows.size):
-        row = rows[i]
-        at = (np.uint64(row) * np.uint64(0x9E3779B97F4A7C15) >> np.uint64(32)) & np.uint64(size - 1)
-        while table[at] and live_rows[table[at] - 1] != row:
-            at = (at + np.uint64(1)) & np.uint64(size - 1)
-        if table[at]:
-            slot = table[at] - 1
-            if not measured:
-                place = places[i]
-                metres[i] = _metres(lon[place], lat[place], centre, sin0, cos0, last)
-            if live_metres[slot] < metres[i]:
-                continue
-            live_kept[slot] = 0
-        rows[kept], places[kept], metres[kept] = row, places[i], metres[i]
-        kept += 1
-    return kept
-
-
-@_jit
-def _mark_twice(runs, persons, kinds, wanted, twice):
-    """Set the bit of every person with several places among the candidates: only theirs must be measured."""
-    seen = np.zeros(twice.size, np.uint64)
-    for r in range(runs.shape[0]):
-        for i in range(runs[r, 0], runs[r, 1]):
-            if wanted[kinds[i]]:
-                number = persons[i]
-                word, bit = number >> 6, np.uint64(1) << np.uint64(number & 63)
-                twice[word] |= seen[word] & bit
-                seen[word] |= bit
-
-
-@_jit
-def count_cells(lon, lat, west, south, width, height, out):
-    """Count points into `out` uint32[rows, columns] over a box of `width` by `height` fixed-point units."""
-    rows, columns = out.shape
-    across, up = columns / width, rows / height  # a point at a cell's border may count in the next
-    for i in range(lon.size):
-        x = min(columns - 1, np.int64((np.int64(lon[i]) - west) * across))
-        y = min(rows - 1, np.int64((np.int64(lat[i]) - south) * up))
-        out[y, x] += 1
-
-
-@_jit
-def choose_people(profile, wanted, stale, row_of, excluded, out):
-    """As `choose_places`, of all people, wherever they are: rows to `out` uint32[n], ascending; returns how many."""
-    count = 0
-    for number in range(profile.size):
-        if not wanted[profile[number]] or (stale.size and stale[number]):
-            continue
-        row = row_of[number] if row_of.size else np.uint32(number)
-        if row < excluded.size and excluded[row]:
-            continue
-        out[count] = row
-        count += 1
-    return count
-
-
-@_jit
-def choose_positions(
+def positions(
     runs, lon, lat, numbers, row_of, at_ms, moved, since_ms, profile, wanted, stale, changed_rows, changed_profile,
-    changed_wanted, excluded, centre, out_rows, out_metres, out_at,
+    changed_wanted, excluded, out_rows, out_places, out_lon, out_lat,
 ):  # fmt: skip
-    """As `choose_places`, for live positions measured not before `since_ms`, whatever the hours; and where each is.
+    """As `candidates`, of live positions measured not before `since_ms`, whatever the hours.
 
     `numbers` uint32 in the index's order, of which `at_ms` int64 is when each was measured, `moved` uint8 (or [0])
     whether it is out of date, and `row_of` uint32 (or [0]) the row. A row's person is in the base (`profile` uint32 by
     row, `wanted` uint8 by profile) unless it is `stale` there, then among `changed_rows` uint32, ascending.
-    `out_at` uint32[n]: positions in the index.
     """
-    sin0, cos0 = math.sin(centre.lat * _RAD), math.cos(centre.lat * _RAD)
-    last = np.zeros(1, np.int64)
     count = 0
     for r in range(runs.shape[0]):
         for i in range(runs[r, 0], runs[r, 1]):
@@ -328,8 +142,187 @@ def choose_positions(
                 slot = np.searchsorted(changed_rows, row)
                 if slot == changed_rows.size or changed_rows[slot] != row or not changed_wanted[changed_profile[slot]]:
                     continue
-            out_rows[2 * count] = row
-            out_metres[2 * count + 1] = _metres(lon[i], lat[i], centre, sin0, cos0, last)
-            out_at[count] = i
+            out_rows[count], out_places[count] = row, i
+            out_lon[count], out_lat[count] = lon[i], lat[i]
             count += 1
     return count
+
+
+@_jit
+def choose_people(profile, wanted, stale, row_of, excluded, out):
+    """As `candidates`, of all people, wherever they are: rows to `out` uint32[n], ascending; returns how many."""
+    count = 0
+    for number in range(profile.size):
+        if not wanted[profile[number]] or (stale.size and stale[number]):
+            continue
+        row = row_of[number] if row_of.size else np.uint32(number)
+        if row < excluded.size and excluded[row]:
+            continue
+        out[count] = row
+        count += 1
+    return count
+
+
+# --- how far ----------------------------------------------------------------------------------------------------------
+
+
+@_jit
+def measure(lon, lat, centre, out):
+    """Metres of points from the centre, to `out` float32[n]; 0 without one. `lon`, `lat` int32[n]."""
+    lon0, lat0, arcs, blocks = centre
+    if arcs.shape[0]:
+        last = np.zeros(1, np.int64)
+        for i in range(lon.size):
+            out[i] = _line_metres(lon[i], lat[i], arcs, blocks, last)
+        return
+    if lat0 > 900_000_000:
+        out[:] = 0.0
+        return
+    lat0_rad = lat0 * _RAD
+    sin0, cos0 = math.sin(lat0_rad), math.cos(lat0_rad)
+    reach = _NEAR_RAD / _RAD - 1.0
+    x0, y0 = np.float64(lon0), np.float64(lat0)
+    for start in range(0, lon.size, _CHUNK):
+        end = min(lon.size, start + _CHUNK)
+        far_x = far_y = 0.0
+        for i in range(start, end):
+            far_x = max(far_x, abs(np.float64(lon[i]) - x0))
+            far_y = max(far_y, abs(np.float64(lat[i]) - y0))
+        if far_x < reach and far_y < reach and abs(lat0_rad) < _NEAR_LAT_RAD:
+            for i in range(start, end):
+                a = haversine_near((np.float64(lon[i]) - x0) * _RAD, (np.float64(lat[i]) - y0) * _RAD, sin0, cos0)
+                out[i] = _near_metres(a)
+        else:
+            for i in range(start, end):
+                out[i] = _metres(lon[i], lat[i], lon0, lat0, sin0, cos0)
+
+
+@_jit
+def _near_metres(a):
+    """Metres of a small haversine: the arc sine's series; the first term left out is below 1e-14 of the whole."""
+    return 2.0 * _EARTH_M * math.sqrt(a) * (1.0 + a * (1.0 / 6.0 + a * (3.0 / 40.0 + a * (15.0 / 336.0))))
+
+
+@_jit
+def _metres(lon, lat, lon0, lat0, sin0, cos0):
+    """Distance from a point, whose latitude has this sine and cosine."""
+    dlon = wrap(np.int64(lon) - lon0) * _RAD
+    dlat = (np.int64(lat) - lat0) * _RAD
+    lat0_rad = lat0 * _RAD
+    if abs(dlon) < _NEAR_RAD and abs(dlat) < _NEAR_RAD and abs(lat0_rad) < _NEAR_LAT_RAD:
+        return _near_metres(haversine_near(dlon, dlat, sin0, cos0))
+    a = haversine(dlon, lat0_rad, lat * _RAD)
+    return 2.0 * _EARTH_M * math.asin(min(1.0, math.sqrt(a)))
+
+
+@_jit
+def _line_metres(lon, lat, arcs, blocks, last):
+    """Distance from a line (see `query.line_of`): chords are compared, and only the shortest becomes metres.
+
+    `last` int64[1]: the arc that was nearest to the point before.
+    """
+    la, lo = lat * _RAD, lon * _RAD
+    x, y, z = math.cos(la) * math.cos(lo), math.cos(la) * math.sin(lo), math.sin(la)
+    best = _arc_chord2(x, y, z, arcs, last[0])
+    chord = math.sqrt(best)
+    for block in range(blocks.shape[0]):
+        if not _meets(x, y, z, blocks, block, chord):
+            continue
+        for arc in range(block * ARCS_A_BLOCK, min(arcs.shape[0], (block + 1) * ARCS_A_BLOCK)):
+            if _meets(x, y, z, arcs, arc, chord):
+                found = _arc_chord2(x, y, z, arcs, arc)
+                if found < best:
+                    best = found
+                    chord = math.sqrt(best)
+                    last[0] = arc
+    return 2.0 * _EARTH_M * math.asin(min(1.0, 0.5 * chord))
+
+
+@_jit
+def _meets(x, y, z, balls, ball, chord):
+    """Whether any of a ball may be as near as `chord`; its centre and radius are the first four columns."""
+    dx, dy, dz = x - balls[ball, 0], y - balls[ball, 1], z - balls[ball, 2]
+    within = chord + balls[ball, 3]
+    return dx * dx + dy * dy + dz * dz <= within * within
+
+
+@_jit
+def _arc_chord2(x, y, z, arcs, arc):
+    """The square of the shortest chord from a unit vector to an arc: cross-track beside it, else to the nearer end."""
+    ax, ay, az = x - arcs[arc, 4], y - arcs[arc, 5], z - arcs[arc, 6]
+    bx, by, bz = x - arcs[arc, 7], y - arcs[arc, 8], z - arcs[arc, 9]
+    best = min(ax * ax + ay * ay + az * az, bx * bx + by * by + bz * bz)
+    if (
+        arcs[arc, 19] > 0.0
+        and arcs[arc, 13] * x + arcs[arc, 14] * y + arcs[arc, 15] * z >= 0.0
+        and arcs[arc, 16] * x + arcs[arc, 17] * y + arcs[arc, 18] * z >= 0.0
+    ):
+        sine = arcs[arc, 10] * x + arcs[arc, 11] * y + arcs[arc, 12] * z
+        square = min(1.0, sine * sine)
+        best = min(best, 2.0 * square / (1.0 + math.sqrt(1.0 - square)))
+    return best
+
+
+# --- each once --------------------------------------------------------------------------------------------------------
+
+
+@_jit
+def settle(rows, metres, bound, keep):
+    """Of each person the nearest, the first of those as near: `keep` uint8[n] of 1 becomes 0 for the others.
+
+    `rows` uint32[n] below `bound`, `metres` float32[n].
+    """
+    met = np.zeros((bound >> 6) + 1, np.uint64)
+    slots = np.empty(bound, np.uint32)
+    for i in range(rows.size):
+        row = rows[i]
+        word, bit = row >> 6, np.uint64(1) << np.uint64(row & 63)
+        if met[word] & bit:
+            slot = slots[row]
+            if metres[i] < metres[slot]:
+                keep[slot] = 0
+                slots[row] = i
+            else:
+                keep[i] = 0
+        else:
+            met[word] |= bit
+            slots[row] = i
+
+
+@_jit
+def only(keep, rows, places, lon, lat, metres):
+    """Take out all that is not to be kept, in place; returns how many are left."""
+    kept = 0
+    for i in range(keep.size):
+        rows[kept], places[kept], lon[kept], lat[kept], metres[kept] = rows[i], places[i], lon[i], lat[i], metres[i]
+        kept += keep[i] != 0
+    return kept
+
+
+@_jit
+def pack(rows, metres, out_rows, out_metres):
+    """Keys: `out_rows` uint32[2 n] and `out_metres` float32[2 n] are two views of them, the low and high halves."""
+    for i in range(rows.size):
+        out_rows[2 * i] = rows[i]
+        out_metres[2 * i + 1] = metres[i]
+
+
+# --- how many ---------------------------------------------------------------------------------------------------------
+
+
+@_jit
+def tally(places, values, out):
+    """Count the values of places: `values` unsigned, by position in an index; `out` int64 by value, added to."""
+    for i in range(places.size):
+        out[values[places[i]]] += 1
+
+
+@_jit
+def count_cells(lon, lat, west, south, width, height, out):
+    """Count points into `out` uint32[rows, columns] over a box of `width` by `height` fixed-point units."""
+    rows, columns = out.shape
+    across, up = columns / width, rows / height  # a point at a cell's border may count in the next
+    for i in range(lon.size):
+        x = min(columns - 1, np.int64((np.int64(lon[i]) - west) * across))
+        y = min(rows - 1, np.int64((np.int64(lat[i]) - south) * up))
+        out[y, x] += 1

@@ -15,75 +15,43 @@ decides in a selection; the place, if they are as near.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fanout import wire
-from fanout.geo import kernels as geo_kernels
 from fanout.geo import shapes
 from fanout.geo.fixed import SCALE
-from fanout.registry.columns import choices_of
-from fanout.registry.view import Part, Rows, View
+from fanout.registry.columns import PERSON, choices_of
+from fanout.registry.view import Rows, View
 from fanout.selection import kernels
-from fanout.selection.choose import (
-    NOT_LOCATED,
-    Circles,
-    anywhere,
-    fresh_since_ms,
-    located_in,
-    parts_of,
-    positions_in,
-)
+from fanout.selection.choose import Circles, keys_of
 from fanout.selection.ordering import kernels as ordering
-from fanout.selection.query import Filters, Query, filters_of
+from fanout.selection.passing import Found, anywhere, each_once, passing
+from fanout.selection.query import Query, filters_of
 
-
-class Found(NamedTuple):
-    """People of one part, each at a place: `rows`, `places` (positions in its index) uint32[n], `metres` float32[n]."""
-
-    part: Part
-    rows: Rows
-    places: Rows
-    metres: NDArray[np.float32]
-
-    def only(self, keep: Any) -> Found:
-        """Some of them."""
-        return Found(self.part, self.rows[keep], self.places[keep], self.metres[keep])
-
-
-class Located(NamedTuple):
-    """People at their live positions: `rows` uint32[n], `metres` float32[n], `lon`, `lat` int32[n] fixed-point."""
-
-    rows: Rows
-    metres: NDArray[np.float32]
-    lon: NDArray[np.int32]
-    lat: NDArray[np.int32]
-
-    def only(self, keep: Any) -> Located:
-        """Some of them."""
-        return Located(*(column[keep] for column in self))
+_NO_RECORDS: Final = np.empty(0, PERSON)
 
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """`rows` uint32[n], each once, in no order; `lon`, `lat` int32[n] fixed-point, of the place that decides.
+    """Who is reached, each once, in no order, at the place or position that decides, by where it was found.
 
-    `found`: by part of the view, those for whom a place decides; `located`: those for whom a live position does; in the
-    order of `rows`. `furthest_m`: as a selection's.
+    `furthest_m`: as a selection's.
     """
 
     view: View = field(repr=False)
-    rows: Rows = field(repr=False)
-    lon: NDArray[np.int32] = field(repr=False)
-    lat: NDArray[np.int32] = field(repr=False)
-    found: tuple[Found, ...] = field(repr=False)
-    located: Located = field(repr=False)
+    found: list[Found] = field(repr=False)
     furthest_m: float = 0.0
 
     def __len__(self) -> int:
-        return int(self.rows.size)
+        return sum(one.rows.size for one in self.found)
+
+    @property
+    def rows(self) -> Rows:
+        """uint32[n]."""
+        return np.concatenate([np.empty(0, np.uint32), *(one.rows for one in self.found)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,85 +67,26 @@ class Density:
 
 def reach(view: View, query: Query) -> Reached:
     """Who would be selected, and where."""
-    filters = filters_of(query, view)
     if isinstance(query.shape, shapes.Nearest):
         return _nearest(view, replace(query, centre=None), query.shape)
-    if isinstance(query.shape, shapes.Everyone):
-        filters = anywhere(filters)
-    return _reached(view, *_find(view, query, filters, measured=False))
+    return Reached(view, each_once(view, query, passing(view, query, anywhere(query, filters_of(query, view)))))
 
 
 def _nearest(view: View, query: Query, shape: shapes.Nearest) -> Reached:
     """The `count` nearest: all in a circle that is large enough, as far as the last of them."""
-    circles = Circles(view, shape)
-    filters = filters_of(query, view)
+    circles, filters = Circles(view, shape), filters_of(query, view)
     while True:
-        found, located = _find(view, replace(query, shape=circles.circle), filters, measured=True)
-        keys = [*(_keys(one.rows, one.metres) for one in found), _keys(located.rows, located.metres)]
-        every = np.concatenate(keys)
-        wanted = min(every.size, shape.count)
-        last = np.uint64(ordering.key_at(every, wanted - 1)) if wanted else np.uint64(0)
+        found = each_once(view, query, passing(view, replace(query, shape=circles.circle), filters))
+        keys = keys_of(found)
+        wanted = min(keys.size, shape.count)
+        last = np.uint64(ordering.key_at(keys, wanted - 1)) if wanted else np.uint64(0)
         furthest_m = float(np.uint32(last >> np.uint64(32)).view(np.float32))
         if circles.enough(wanted, furthest_m):
             break
-    if every.size > wanted:
-        *kept, kept_live = (one <= last for one in keys)
-        found = [one.only(keep) for one, keep in zip(found, kept, strict=True)]
-        located = located.only(kept_live)
-    return replace(_reached(view, found, located), furthest_m=furthest_m)
-
-
-def _keys(rows: Rows, metres: NDArray[np.float32]) -> NDArray[np.uint64]:
-    keys = np.empty(rows.size, np.uint64)
-    keys.view(np.uint32)[::2], keys.view(np.float32)[1::2] = rows, metres
-    return keys
-
-
-def _find(view: View, query: Query, filters: Filters, *, measured: bool) -> tuple[list[Found], Located]:
-    """Each person once, at the place or position that decides; all of them with their metres if `measured`."""
-    since_ms = fresh_since_ms(view, query)
-    instead = query.live == "instead"
-    located = _located(view, query, filters, since_ms)
-    kept = np.ones(located.rows.size, np.uint8)
-    parts = []
-    for part, stale in parts_of(view):
-        index, runs = part.index, part.index.runs(query.shape)
-        most = geo_kernels.count_runs(runs)
-        rows, places, metres = np.empty(most, np.uint32), np.empty(most, np.uint32), np.empty(most, np.float32)
-        row_of = kernels.NO_ROWS if part.rows is None else part.rows
-        count = kernels.reached_places(
-            runs, index.lon, index.lat, index.rows, part.kinds.place, filters.judged(part.kinds)[1], stale, row_of,
-            filters.excluded, part.size, *(located_in(view, since_ms) if instead else NOT_LOCATED), filters.centre,
-            part.single, measured, rows, places, metres,
-        )  # fmt: skip
-        if located.rows.size and not instead:
-            count = kernels.nearer_of_both(
-                rows[:count], places, metres, measured, index.lon, index.lat, filters.centre,
-                located.rows, located.metres, kept,
-            )  # fmt: skip
-        parts.append(Found(part, rows[:count], places[:count], metres[:count]))
-    return parts, located if kept.all() else located.only(kept != 0)
-
-
-def _located(view: View, query: Query, filters: Filters, since_ms: int) -> Located:
-    """Everybody whose live position counts and is in the shape."""
-    if query.live == "ignore" or view.live is None:
-        none = np.empty(0, np.int32)
-        return Located(none.view(np.uint32), none.view(np.float32), none, none)
-    both = positions_in(view, query.shape, filters, since_ms)
-    keys, lon, lat = (np.concatenate(column) for column in zip(*both, strict=True))
-    return Located(keys.view(np.uint32)[::2].copy(), keys.view(np.float32)[1::2].copy(), lon, lat)
-
-
-def _reached(view: View, found: list[Found], located: Located) -> Reached:
-    return Reached(
-        view,
-        np.concatenate([*(one.rows for one in found), located.rows]),
-        np.concatenate([*(one.part.index.lon[one.places] for one in found), located.lon]),
-        np.concatenate([*(one.part.index.lat[one.places] for one in found), located.lat]),
-        tuple(found),
-        located,
-    )
+    if keys.size > wanted:
+        keep, ends = (keys <= last).view(np.uint8), np.cumsum([one.rows.size for one in found]).tolist()
+        found = [one.only(keep[end - one.rows.size : end]) for one, end in zip(found, ends, strict=True)]
+    return Reached(view, found, furthest_m)
 
 
 def by_kind(reached: Reached) -> tuple[NDArray[np.void], NDArray[np.int64]]:
@@ -186,16 +95,19 @@ def by_kind(reached: Reached) -> tuple[NDArray[np.void], NDArray[np.int64]]:
     A few hundred rows stand for everybody: what is counted by channel or language is counted here. Generation and row
     of the records mean nothing.
     """
-    records, counts = [], []
-    for part, _, places, _ in reached.found:
-        kinds = part.kinds
-        records.append(kinds.profiles[kinds.place_profile])
-        counts.append(np.bincount(kinds.place[places], minlength=kinds.place_profile.size))
-    if reached.located.rows.size:
-        for part, numbers in reached.view.numbers(reached.located.rows):
+    records: list[NDArray[np.void]] = []
+    counts: list[NDArray[np.int64]] = []
+    for one in reached.found:
+        if one.part is not None:
+            kinds, of_kind = one.part.kinds, np.zeros(one.part.kinds.place_profile.size, np.int64)
+            kernels.tally(one.places, kinds.place, of_kind)
+            records.append(kinds.profiles[kinds.place_profile])
+            counts.append(of_kind)
+            continue
+        for part, numbers in reached.view.numbers(one.rows):
             records.append(part.kinds.profiles)
             counts.append(np.bincount(part.kinds.profile[numbers], minlength=part.kinds.profiles.size))
-    return np.concatenate(records), np.concatenate(counts)
+    return np.concatenate([_NO_RECORDS, *records]), np.concatenate([np.empty(0, np.int64), *counts])
 
 
 def by_channel(reached: Reached, mask: int) -> dict[str, int]:
@@ -211,10 +123,11 @@ def by_channel(reached: Reached, mask: int) -> dict[str, int]:
 
 def density(reached: Reached, *, columns: int = 64, rows: int = 64) -> Density:
     """Count people in a grid over the box they are in; across the antimeridian the box is the world's width."""
-    if not len(reached):
-        return Density(0.0, 0.0, 0.0, 0.0, np.zeros((rows, columns), np.uint32))
-    west, east = int(reached.lon.min()), int(reached.lon.max())
-    south, north = int(reached.lat.min()), int(reached.lat.max())
-    people = np.zeros((rows, columns), np.uint32)
-    kernels.count_cells(reached.lon, reached.lat, west, south, east - west + 1, north - south + 1, people)
+    people, found = np.zeros((rows, columns), np.uint32), [one for one in reached.found if one.rows.size]
+    if not found:
+        return Density(0.0, 0.0, 0.0, 0.0, people)
+    west, east = min(int(one.lon.min()) for one in found), max(int(one.lon.max()) for one in found)
+    south, north = min(int(one.lat.min()) for one in found), max(int(one.lat.max()) for one in found)
+    for one in found:
+        kernels.count_cells(one.lon, one.lat, west, south, east - west + 1, north - south + 1, people)
     return Density(west / SCALE, south / SCALE, east / SCALE, north / SCALE, people)
