@@ -85,6 +85,9 @@ from fanout.wire_boards import (
     BoardProofList as BoardProofList,
 )
 from fanout.wire_boards import (
+    BoardStatus as BoardStatus,
+)
+from fanout.wire_boards import (
     BoardView as BoardView,
 )
 from fanout.wire_boards import (
@@ -356,7 +359,7 @@ class PostView(Output, frozen=True, kw_only=True):
     """One post: of which account, what it says of the action (start, update, result), and what became of it.
 
     `state` as of deliveries; `removal`: "" (it stays), "due", "removed", or "refused" (the network keeps it).
-    `photo`: whether the picture went with it.
+    `photo`: whether the picture went with it; `photo_reason`: why it did not, in the words of `reason`.
     """
 
     account: str
@@ -367,6 +370,7 @@ class PostView(Output, frozen=True, kw_only=True):
     url: str = ""
     at_ms: int | None = None
     photo: bool = False
+    photo_reason: str = ""
     removal: str = ""
 
 

@@ -12,8 +12,9 @@ Rules:
    asked before it, and once more after it, whether the action still goes on; a result needs it closed.
 2. One call at a time an account, of the most urgent lane first; accounts do not wait for each other.
 3. Quota, breaker, pauses and what a provider asks for are those of `dispatch`. A 429 does not count as an attempt.
-4. A picture that the network refuses is left out, and the text goes alone; a picture whose upload fails for now makes
-   the post wait. Uploads come before the intent: they show nothing to anybody.
+4. A picture goes up before the intent, since that shows nothing to anybody, and in pieces, between which others post
+   (`pictures.py`). One that the network refuses, or that takes too long, is left out, and the text goes alone; so does
+   a text whose post with the picture was refused for what is in it, or failed to the last attempt.
 5. Threads with nothing left to do are put together into one document per action (space `posted`).
 6. What the disk does not take is not done: a post is not made without its intent. What came of one is kept until the
    disk takes it. A stop waits for the call on the wire.
@@ -34,7 +35,7 @@ import msgspec
 import trio
 
 from fanout import wire
-from fanout.channels.posts import Post, Upload, said
+from fanout.channels.posts import Post, Posted, said
 from fanout.channels.protocol import NO_ANSWER, NO_CONNECTION, NOT_SENT, Answer, Call
 from fanout.dispatch.breaker import Is
 from fanout.dispatch.calls import Caller, HttpCaller
@@ -46,6 +47,8 @@ from fanout.plan.policy import told_in
 from fanout.settings import Settings
 from fanout.social import threads
 from fanout.social.accounts import Account, open_account
+from fanout.social.pictures import Key as PictureKey
+from fanout.social.pictures import Pictures, Progress
 from fanout.social.threads import Removal, Say, Step, Thread, Unsay
 from fanout.store.protocol import Store
 from fanout.store.states import Event, Reason
@@ -56,7 +59,6 @@ log = logging.getLogger("fanout.social")
 LIVE: Final = "posts"
 DONE: Final = "posted"
 LOOK_S: Final = 1.0  # how often, at most, a task looks at the clock: one that jumps costs no more than this
-UPLOAD_CALLS_MAX: Final = 30  # questions about a picture before the post goes back to wait
 GOES_OUT: Final = {"start": ("open",), "update": ("open",), "result": ("closing", "closed")}
 OVER: Final = {"expired": Event.END, "closed": Event.CLOSE, "cancelled": Event.CLOSE}
 """States of an action that is over, with the event for what was unsent. `closing` goes on to `closed` by itself."""
@@ -87,6 +89,7 @@ class Poster:
         self._threads: dict[Key, Thread] = {}
         self._bells = {name: trio.Event() for name in accounts}
         self._held_until_s: dict[Key, float] = {}
+        self._pictures = Pictures(settings.dispatch)
         self._archiving = trio.Lock()
 
     def __repr__(self) -> str:
@@ -230,6 +233,7 @@ class Poster:
         for thread in whole:
             del self._threads[action, thread.account]
             self._held_until_s.pop((action, thread.account), None)
+            self._pictures.forget(action, thread.account)
 
     async def _serve(self, account: Account) -> None:
         while True:
@@ -290,26 +294,31 @@ class Poster:
             picture=await self._file(step.photo),
             alt=thread.alt,
         )
-        account.bucket.take(1)
-        upload, asked_s = await self._upload(account, post)
-        if upload.refused is not None and upload.refused[0] is Event.RETRY:
-            await self._wait(account, thread, want.at, upload.refused[1], asked_s)
+        progress = Progress(None, why=Reason.PAYLOAD) if step.photo else Progress(None)  # the file is gone
+        if post.picture:
+            key = thread.action, thread.account, step.phase
+            progress = await self._pictures.next(account, key, post, now_ms=self._clock_ms())
+        if progress.hold_s is not None:
+            self._held_until_s[thread.action, thread.account] = trio.current_time() + progress.hold_s
             return
-        if upload.refused is not None:
+        if progress.why is not Reason.NONE:
             post = msgspec.structs.replace(post, picture=b"")
+        account.bucket.take(1)
         with trio.move_on_after(2 * self._dispatch.request_timeout_s, shield=True):
-            await self._post(account, thread, want.at, post, upload.media)
+            await self._post(account, thread, want.at, post, progress)
 
-    async def _post(self, account: Account, thread: Thread, at: int, post: Post, media: str) -> None:
+    async def _post(self, account: Account, thread: Thread, at: int, post: Post, progress: Progress) -> None:
         """From the intent to the answer, both durable."""
         key, step = (thread.action, thread.account), thread.steps[at]
         if self._threads[key].steps[at] != step:  # over, or withdrawn, while the picture went up
             return
-        call = account.channel.render(post, media, now_ms=self._clock_ms())
+        call = account.channel.render(post, progress.media, now_ms=self._clock_ms())
         await self._keep(threads.intended(self._threads[key], at, self._clock_ms()))
         answer = await self._call(account, call) if await self._may_go(thread, step) else Answer(code=NOT_SENT)
         outcome = account.channel.interpret(answer)
         spent = step.attempt + 1 >= self._dispatch.attempts_max
+        if post.picture:
+            outcome, spent = self._without_picture((*key, step.phase), outcome, spent)
         await self._keep_for_certain(
             threads.answered(
                 self._threads[key],
@@ -320,22 +329,19 @@ class Poster:
                 last_attempt=spent and answer.code != NOT_SENT and outcome.reason is not Reason.QUOTA,
                 due_ms=self._due_ms(thread, step.attempt, seconds_of(answer, self._clock_ms())),
                 pictured=bool(post.picture),
+                unpictured=progress.why,
             )
         )
 
-    async def _upload(self, account: Account, post: Post) -> tuple[Upload, float]:
-        """The picture brought to the network; and the seconds it asked us to wait."""
-        so_far = Upload()
-        for _ in range(UPLOAD_CALLS_MAX):
-            call = account.channel.upload(post, so_far, now_ms=self._clock_ms())
-            if call is None:
-                return so_far, 0.0
-            answer = await self._call(account, call)
-            so_far = account.channel.uploaded(so_far, answer)
-            if so_far.refused is not None:
-                return so_far, seconds_of(answer, self._clock_ms())
-            await trio.sleep(so_far.wait_s)
-        return so_far._replace(refused=(Event.RETRY, Reason.PROVIDER)), 0.0
+    def _without_picture(self, picture: PictureKey, outcome: Posted, spent: bool) -> tuple[Posted, bool]:
+        """What a post with a picture came to: where the picture may be why it was not taken, it goes again without."""
+        self._pictures.spent(picture)
+        refused = outcome.event is Event.REJECT and outcome.reason is Reason.PAYLOAD
+        failed = outcome.event is Event.RETRY and spent and outcome.reason is not Reason.QUOTA
+        if not refused and not failed:
+            return outcome, spent
+        self._pictures.given_up(picture, outcome.reason)
+        return Posted(Event.RETRY, outcome.reason), False
 
     async def _unsay(self, account: Account, thread: Thread, want: Unsay) -> None:
         call = account.channel.withdraw(thread.steps[want.at].post, now_ms=self._clock_ms())
@@ -364,19 +370,6 @@ class Poster:
         if (asked_s := seconds_of(answer, self._clock_ms())) > 0:
             account.bucket.shut(trio.current_time() + min(asked_s, ASKED_S_MAX))
         return answer
-
-    async def _wait(self, account: Account, thread: Thread, at: int, reason: Reason, asked_s: float) -> None:
-        step = thread.steps[at]
-        key = thread.action, thread.account
-        await self._keep(
-            threads.put_back(
-                self._threads[key],
-                at,
-                reason,
-                last_attempt=step.attempt + 1 >= self._dispatch.attempts_max and reason is not Reason.QUOTA,
-                due_ms=self._due_ms(thread, step.attempt, asked_s),
-            )
-        )
 
     async def _file(self, photo: str) -> bytes:
         if not photo:
@@ -501,5 +494,6 @@ def _view(thread: Thread, step: Step) -> wire.PostView:
         url=step.url,
         at_ms=step.at_ms,
         photo=step.pictured,
+        photo_reason="" if step.unpictured is Reason.NONE else step.unpictured.name.lower(),
         removal=words[step.removal],
     )

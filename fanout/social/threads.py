@@ -42,7 +42,7 @@ class Removal(IntEnum):
 class Step(msgspec.Struct, frozen=True, kw_only=True):
     """One post. `photo`: the hash of its picture; `first_ms`: when it first went; `post`, `url`: as the network says.
 
-    `due_ms`: not before. `pictured`: whether the picture went with it.
+    `due_ms`: not before. `pictured`: whether the picture went with it; `unpictured`: why it did not.
     """
 
     name: str
@@ -59,6 +59,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     post: str = ""
     url: str = ""
     pictured: bool = False
+    unpictured: Reason = Reason.NONE
     removal: Removal = Removal.KEPT
 
 
@@ -197,6 +198,7 @@ def answered(
     last_attempt: bool,
     due_ms: int,
     pictured: bool = False,
+    unpictured: Reason = Reason.NONE,
 ) -> Thread:
     """What came of a step that was on the wire."""
     step = thread.steps[at]
@@ -214,17 +216,9 @@ def answered(
         after = State.UNKNOWN
     step = replace(step, state=after, reason=reason, attempt=step.attempt + 1, due_ms=due_ms)
     if after is State.ACCEPTED:
-        step = replace(step, reason=Reason.NONE, at_ms=now_ms, post=said.post, url=said.url, pictured=pictured)
+        step = replace(step, reason=Reason.NONE, at_ms=now_ms, post=said.post, url=said.url)
+        step = replace(step, pictured=pictured, unpictured=unpictured)
     return _stopped_if_over(_with(thread, at, step))
-
-
-def put_back(thread: Thread, at: int, reason: Reason, *, last_attempt: bool, due_ms: int) -> Thread:
-    """A step that never came to the wire in this attempt: it waits, or has failed."""
-    step = thread.steps[at]
-    if last_attempt:
-        event = Event.REJECT if step.state is State.PENDING else Event.END
-        return _with(thread, at, _moved(step, event, reason))
-    return _with(thread, at, replace(step, attempt=step.attempt + 1, due_ms=due_ms))
 
 
 def removed(thread: Thread, at: int, event: Event, *, due_ms: int, last_attempt: bool) -> Thread:

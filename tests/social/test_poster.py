@@ -16,6 +16,7 @@ from PIL import Image
 
 from fanout import wire
 from fanout.channels.protocol import Answer, Call
+from fanout.dispatch.calls import Caller
 from fanout.errors import Refused
 from fanout.geo.areas import NamedAreas, Shape, shape_of
 from fanout.media.shelf import Shelf
@@ -119,7 +120,11 @@ def settings_for(
 
 @asynccontextmanager
 async def opened(
-    folder: Path, providers: Providers, settings: Settings | None = None, clock: Callable[[], int] = clock_ms
+    folder: Path,
+    providers: Providers,
+    settings: Settings | None = None,
+    clock: Callable[[], int] = clock_ms,
+    callers: Callable[[str], Caller] | None = None,
 ) -> AsyncIterator[Room]:
     store = SqliteStore.open(folder / "ledger.db")
     shelf = Shelf(folder / "media", link=lambda name: "")
@@ -127,7 +132,13 @@ async def opened(
         async with (
             open_writer(store) as writer,
             open_poster(
-                settings or settings_for(providers), store, writer, NamedAreas.open(folder / "areas"), shelf.get, clock
+                settings or settings_for(providers),
+                store,
+                writer,
+                NamedAreas.open(folder / "areas"),
+                shelf.get,
+                clock,
+                callers=callers,
             ) as poster,
         ):
             yield Room(store, poster, providers, shelf)
@@ -267,7 +278,7 @@ async def test_a_picture_the_network_refuses_is_left_out(tmp_path: Path, provide
         await room.start(photo="0" * 64)
         await room.settled()
         (view,) = room.poster.views(room.action)
-        assert (view.state, view.photo) == ("accepted", False)
+        assert (view.state, view.photo, view.photo_reason) == ("accepted", False, "payload")
 
 
 @pytest.mark.parametrize("ending", ["cancel", "close", "expire"])

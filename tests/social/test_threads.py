@@ -192,13 +192,3 @@ def test_any_life(moves: list[tuple[str, Posted, int]], same_key_s: int) -> None
             one = threads.removed(one, want.at, Event.ACCEPT, due_ms=0, last_attempt=False)
     assert threads.finished(one), "everything ends"
     assert not any(each.state in OPEN for each in one.steps)
-
-
-def test_a_step_that_never_came_to_the_wire() -> None:
-    one = thread()
-    waiting = threads.put_back(one, 0, Reason.NETWORK, last_attempt=False, due_ms=NOW_MS + 9)
-    assert threads.following(waiting, NOW_MS) == Later(NOW_MS + 9)
-    failed = threads.put_back(one, 0, Reason.NETWORK, last_attempt=True, due_ms=0)
-    assert (failed.steps[0].state, failed.steps[0].reason) == (State.FAILED, Reason.NETWORK)
-    doubtful = threads.crashed(threads.intended(one, 0, NOW_MS), same_key=True)
-    assert states(threads.put_back(doubtful, 0, Reason.NETWORK, last_attempt=True, due_ms=0)) == [State.UNKNOWN]
