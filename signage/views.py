@@ -6,8 +6,7 @@ from typing import Final
 
 import msgspec
 
-from fanout.wire import BoardCapability, BoardItem, BoardProof, BoardView
-from fanout.wire_boards import BoardStatus
+from fanout.wire import BoardCapability, BoardItem, BoardProof, BoardStatus, BoardView
 from signage import shadow
 from signage.arbitration import Verdict, arbitrate
 from signage.boards import Board

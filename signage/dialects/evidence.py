@@ -28,6 +28,7 @@ from typing import Final, NamedTuple
 PART_ALONE: Final = 12
 PART_BESIDE: Final = 16
 PIECE: Final = 6  # letters of one sight below which it is an accident: `Assen`, `3 min`
+PIECE_ALONE: Final = 3  # the same, when nothing else is on the display
 PIECES: Final = 24
 
 
@@ -135,7 +136,7 @@ def enough(sight: Sight) -> bool:
 
 def counts(sight: Sight) -> bool:
     """Whether it is a piece that adds up with others."""
-    return sight.letters >= PIECE
+    return sight.letters >= (PIECE_ALONE if sight.alone else PIECE)
 
 
 def complete(places: int, texts: tuple[str, ...]) -> bool:

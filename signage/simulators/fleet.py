@@ -37,6 +37,7 @@ from signage.simulators.matrix import Matrix
 from signage.simulators.models import DEFAULT, MODELS, areas_for, caps_for
 from signage.simulators.passenger import PassengerDisplay
 
+KINDS: Final = ("PID-LED", "PID-LED", "PID-LCD", "PID-TFT")
 Machine: TypeAlias = Display | PassengerDisplay
 
 KEEPALIVE_S: Final = 60
@@ -145,7 +146,9 @@ def _mood(dice: random.Random, moods: Sequence[tuple[Mood, float]]) -> Mood:
 
 
 def make_passengers(count: int, seed: int, moods: Sequence[tuple[Mood, float]] = ()) -> list[list[Machine]]:
-    """Displays of RTIG T047, one connection each, four at a stop, spread as `spread_boards` does."""
+    """Displays of RTIG T047, one connection each, four of a type at a stop, spread as `spread_boards` does. At every
+    third stop the house has a line for itself.
+    """
     dice, chance = random.Random(f"t047/{seed}"), random.Random(f"t047 moods/{seed}")
     groups: list[list[Machine]] = []
     spot, at_stop = (5.0, 52.0), ("null", "null", "null")
@@ -160,6 +163,8 @@ def make_passengers(count: int, seed: int, moods: Sequence[tuple[Mood, float]] =
             position=spot,
             exact=bool(at % 2),
             legacy=at % 3 == 0,
+            kind=KINDS[at // 4 % len(KINDS)],
+            header="Halte          12:04" if at // 4 % 3 == 2 else "",
             mood=_mood(chance, moods),
             seed=seed,
         )

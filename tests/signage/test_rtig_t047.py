@@ -203,6 +203,21 @@ def test_a_part_beside_what_is_the_displays_own_is_proof(target: str, header: st
     assert [display.violations for display in world.displays] == [[]] * 4
 
 
+@pytest.mark.parametrize("size", [(1, 8), (1, 16), (2, 12), (3, 16), (4, 20)], ids=str)
+@pytest.mark.parametrize("text", ["Vermist: meisje (8), rode jas. Gezien? Bel direct 112.", "Gevonden. Dank u wel."])
+def test_small_displays_are_proven_piece_by_piece(size: tuple[int, int], text: str) -> None:
+    for target in ("bottom line", "full") if size[0] == 1 else ("over", "bottom line", "full"):
+        some = displays(2, lines=size[0], characters=size[1])
+        world = World([], passengers=some, overlay={"target_search": target})
+        world.pass_time(3)
+        world.show(1, action(text, end_ms=START_MS + HOUR_MS), lane=1)
+        world.pass_time(120)
+        assert world.core.counts(1).shown == 2, target
+        world.end(1)
+        world.pass_time(30)
+        assert world.core.counts(1).cleared == 2, target
+
+
 @pytest.mark.parametrize("target", ["over", "bottom line", "full"])
 def test_departures_alone_prove_nothing(target: str) -> None:
     """The display takes the message and shows it never; its departures name places that the text names."""
@@ -213,6 +228,20 @@ def test_departures_alone_prove_nothing(target: str) -> None:
     world.show(1, action("Vermist bij Centraal: meisje (8). Ook bij Zernike Noord.", end_ms=START_MS + HOUR_MS), lane=1)
     world.pass_time(300)
     assert (world.core.counts(1).shown, world.core.counts(1).laggards) == (0, ["maker:d0"])
+
+
+def test_what_a_stuck_display_goes_on_showing_is_known_after_our_restart_too() -> None:
+    world = make(2)
+    world.show(1, action(end_ms=START_MS + HOUR_MS))
+    settle(world)
+    stuck = world.displays[0]
+    stuck.standing = lambda now_ms, lines=stuck.standing(world.now_ms): lines
+    world.engine_cut()
+    world.core.end(1, {}, world.now_ms, "closed")
+    world.save()
+    world.restart_engine()
+    world.pass_time(120)
+    assert (world.core.counts(1).cleared, world.core.counts(1).laggards) == (1, ["maker:d0"])
 
 
 def test_an_overline_and_a_bottom_line_share_the_display() -> None:
