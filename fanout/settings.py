@@ -42,6 +42,8 @@ Port = Annotated[int, Meta(ge=0, le=65_535)]
 Fraction = Annotated[float, Meta(ge=0, le=1)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+AtOnce = Annotated[int, Meta(ge=1, le=1_000)]
+"""Calls, or sessions, in flight at one provider."""
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -129,6 +131,7 @@ class SmsSettings(Section, frozen=True, kw_only=True):
     receipt_secret: str
     rate_per_s: Annotated[float, Meta(gt=0)]
     burst: Count
+    calls_at_once: AtOnce
     weight: Annotated[float, Meta(gt=0)]
 
 
@@ -156,6 +159,7 @@ class VoiceSettings(Section, frozen=True, kw_only=True):
     receipt_secret: str
     rate_per_s: Annotated[float, Meta(gt=0)]
     burst: Count
+    calls_at_once: AtOnce
 
 
 class EmailSettings(Section, frozen=True, kw_only=True):
@@ -170,6 +174,7 @@ class EmailSettings(Section, frozen=True, kw_only=True):
     unsubscribe: Annotated[str, Meta(pattern=r"^((mailto:|https://)[^\s<>]+)?$")]
     rate_per_s: Annotated[float, Meta(gt=0)]
     burst: Count
+    calls_at_once: AtOnce
 
 
 class WhatsAppSettings(Section, frozen=True, kw_only=True):
@@ -184,6 +189,7 @@ class WhatsAppSettings(Section, frozen=True, kw_only=True):
     receipt_secret: str
     rate_per_s: Annotated[float, Meta(gt=0)]
     burst: Count
+    calls_at_once: AtOnce
 
 
 class ProvidersSettings(Section, frozen=True, kw_only=True):

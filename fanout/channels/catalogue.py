@@ -44,8 +44,13 @@ def row_channel(name: str, settings: Settings) -> RowChannel:
     if name == "apns":
         return Apns(url=providers.apns.url, topic=providers.apns.topic)
     assert name == "webpush"
-    hosts = providers.webpush.hosts
-    return WebPush(hosts=[host for host in hosts if settings.engine.fence != "loopback" or is_loopback(host)])
+    return WebPush(hosts=push_hosts(settings))
+
+
+def push_hosts(settings: Settings) -> list[str]:
+    """Hosts of push services that subscriptions may name; inside the fence only loopback ones."""
+    hosts = settings.providers.webpush.hosts
+    return [host for host in hosts if settings.engine.fence != "loopback" or is_loopback(host)]
 
 
 def call_channel(name: str, settings: Settings) -> CallChannel:

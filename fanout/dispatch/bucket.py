@@ -37,6 +37,14 @@ class Bucket:
         self._fill(now_s)
         return max(0, int(self._level if urgent else self._level - self._kept))
 
+    def room(self, *, urgent: bool) -> int:
+        """Rows that may ever go at once: what it holds when it is full."""
+        return int(self._burst if urgent else self._burst - self._kept)
+
+    def shut_s(self, now_s: float) -> float:
+        """Seconds until the pause is over that the provider asked for."""
+        return max(0.0, self._shut_until_s - now_s)
+
     def take(self, rows: int) -> None:
         """Rows went."""
         assert rows <= self._level, "more rows than available() allowed"

@@ -11,11 +11,13 @@ Rules:
 3. Who has the present channel no longer among theirs (it was dropped meanwhile) is tried on the first of theirs after
    it in the order of the settings. A channel that is not in the settings' list is neither left nor gone to.
 4. Moved rows go out as batches of their own, first in their lane (`seq` 0): they are the ones who are late already.
+   They are cut as the plan cuts (`plan/batches.sizes`): of 2,048 dead tokens, a call's next channel gets a second's
+   worth each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -62,15 +64,23 @@ def targets(preferences: NDArray[np.uint32], channel: int, order: Sequence[int])
     return found
 
 
-def batches(lease: Lease, index: NDArray[np.intp], to: NDArray[np.uint8]) -> list[NewBatch]:
-    """The batches of moved rows: `index` intp[k] into the lease, `to` uint8[k] their channels, none `NOWHERE`."""
-    return [
-        NewBatch(
-            channel=channel,
-            language=lease.language,
-            seq=0,
-            rows=lease.rows[index[to == channel]],
-            generations=lease.generations[index[to == channel]],
-        )
-        for channel in np.unique(to).tolist()
-    ]
+def batches(lease: Lease, index: NDArray[np.intp], to: NDArray[np.uint8], most: Mapping[int, int]) -> list[NewBatch]:
+    """The batches of moved rows: `index` intp[k] into the lease, `to` uint8[k] their channels, none `NOWHERE`.
+
+    `most`: rows of a batch, by channel.
+    """
+    found = []
+    for channel in np.unique(to).tolist():
+        places = index[to == channel]
+        for start in range(0, len(places), most[channel]):
+            part = places[start : start + most[channel]]
+            found.append(
+                NewBatch(
+                    channel=channel,
+                    language=lease.language,
+                    seq=0,
+                    rows=lease.rows[part],
+                    generations=lease.generations[part],
+                )
+            )
+    return found

@@ -12,6 +12,7 @@ import trio
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fanout.channels import catalogue, ece
+from fanout.channels.sms import MESSAGES_PER_CALL_MAX
 from fanout.dispatch.breaker import Breaker
 from fanout.dispatch.bucket import Bucket
 from fanout.dispatch.calls import HttpCaller
@@ -26,16 +27,21 @@ from fanout.dispatch.credentials import (
 )
 from fanout.dispatch.lane_choice import lane_for
 from fanout.dispatch.lanes import RunningLane
+from fanout.dispatch.line import Gate
+from fanout.dispatch.line_route import CallRoute, MailRoute, Supplier
 from fanout.dispatch.mailer import Mailer
-from fanout.dispatch.routes import CALLS_AT_ONCE, CallRoute, MailRoute, Route, RowRoute, Supplier
+from fanout.dispatch.routes import Route
+from fanout.dispatch.row_route import RowRoute, Way
+from fanout.dispatch.service_route import PUSH_SERVICES_MAX, ServiceRoute, service_of
 from fanout.errors import Refused
+from fanout.limits import BATCH_ROWS_MAX
 from fanout.settings import Settings, is_loopback
 from fanout.wire import CHANNELS
 
-BULK = ("fcm", "apns", "webpush")
 PUSH = ("fcm", "apns")
 """Channels that `senders.processes` share; all others have one process of their own (`app`), and their quota whole."""
 SIMULATED = "Bearer simulated"
+TOKEN_CALLS = 2  # to a token's own endpoint: one is renewed at a time
 
 
 async def open_routes(
@@ -53,8 +59,10 @@ async def open_routes(
         provider = getattr(settings.providers, name)
         if not provider.enabled:
             continue
-        if name in BULK:
+        if name in PUSH:
             routes[name] = await opening.rows(name)
+        elif name == "webpush":
+            routes[name] = await opening.services()
         elif name == "email":
             routes[name] = opening.mail()
         else:
@@ -87,23 +95,57 @@ class _Opening:
             now_s=trio.current_time(),
         )
 
-    async def rows(self, name: str) -> RowRoute:
-        dispatch, provider = self.settings.dispatch, getattr(self.settings.providers, name)
-        bucket = self.bucket(name)
+    def gate(self, name: str, *, call_rows: int = 1) -> Gate:
+        """What a provider of single calls lets through."""
+        provider = getattr(self.settings.providers, name)
+        return Gate(
+            breaker=Breaker(now_s=trio.current_time()),
+            bucket=self.bucket(name),
+            places=provider.calls_at_once,
+            reserve=self.settings.dispatch.reserve,
+            call_rows=call_rows,
+            weight=getattr(provider, "weight", 1.0),
+        )
+
+    async def lane(self, name: str, bucket: Bucket) -> RunningLane:
+        """A lane that runs."""
+        provider = getattr(self.settings.providers, name)
         lane = lane_for(
             name,
             url=provider.url,
             ca=provider.ca,
-            dispatch=dispatch,
+            dispatch=self.settings.dispatch,
             bucket=bucket,
             clock_ms=self.clock_ms,
         )
         await self.nursery.start(lane.run)
-        self.cold.append((lane, provider.url))
+        return lane
+
+    async def rows(self, name: str) -> RowRoute:
+        bucket = self.bucket(name)
+        lane = await self.lane(name, bucket)
+        self.cold.append((lane, getattr(self.settings.providers, name).url))
         credential = self.credential(name)
         await self.nursery.start(credential.keep)
         channel = catalogue.row_channel(name, self.settings)
         return RowRoute(channel, lane, breaker=Breaker(now_s=trio.current_time()), bucket=bucket, credential=credential)
+
+    async def services(self) -> ServiceRoute:
+        """Web Push: a lane, a quota and a breaker for each push service that the settings name."""
+        provider = self.settings.providers.webpush
+        hosts = catalogue.push_hosts(self.settings) or ["localhost"]  # of none there is one, which gets nothing
+        channel = catalogue.row_channel("webpush", self.settings)
+        credential = self.credential("webpush")
+        await self.nursery.start(credential.keep)
+        ways = []
+        for number, _ in enumerate(hosts[:PUSH_SERVICES_MAX]):
+            bucket = self.bucket("webpush")
+            lane = await self.lane("webpush", bucket)
+            if number == service_of(hosts, provider.url):
+                self.cold.append((lane, provider.url))
+            breaker = Breaker(now_s=trio.current_time())
+            ways.append(Way(channel, lane, breaker=breaker, bucket=bucket, credential=credential))
+        return ServiceRoute(channel, hosts, ways, credential=credential)
 
     def calls(self, name: str) -> CallRoute:
         names = [name]
@@ -112,17 +154,10 @@ class _Opening:
         suppliers = []
         for one in names:
             provider = getattr(self.settings.providers, one)
-            caller = self.caller(provider.ca)
+            caller = self.caller(provider.ca, provider.calls_at_once)
             self.cold.append((caller, provider.url))
-            suppliers.append(
-                Supplier(
-                    channel=catalogue.call_channel(one, self.settings),
-                    caller=caller,
-                    breaker=Breaker(now_s=trio.current_time()),
-                    bucket=self.bucket(one),
-                    weight=getattr(provider, "weight", 1.0),
-                )
-            )
+            gate = self.gate(one, call_rows=MESSAGES_PER_CALL_MAX if name == "sms" else 1)
+            suppliers.append(Supplier(catalogue.call_channel(one, self.settings), caller, gate))
         return CallRoute(suppliers, clock_ms=self.clock_ms)
 
     def mail(self) -> MailRoute:
@@ -135,17 +170,12 @@ class _Opening:
             ca=provider.ca,
             timeout_s=self.settings.dispatch.request_timeout_s,
         )
-        return MailRoute(
-            catalogue.email(self.settings),
-            mailer,
-            breaker=Breaker(now_s=trio.current_time()),
-            bucket=self.bucket("email"),
-            clock_ms=self.clock_ms,
-        )
+        gate = self.gate("email", call_rows=BATCH_ROWS_MAX)
+        return MailRoute(catalogue.email(self.settings), mailer, gate, clock_ms=self.clock_ms)
 
-    def caller(self, ca: str) -> HttpCaller:
+    def caller(self, ca: str, connections: int) -> HttpCaller:
         timeout_s = self.settings.dispatch.request_timeout_s
-        return HttpCaller(ca=ca, timeout_s=timeout_s, connections=CALLS_AT_ONCE, http2=False)
+        return HttpCaller(ca=ca, timeout_s=timeout_s, connections=connections, http2=False)
 
     def credential(self, name: str) -> Credential:
         """Who we are to a push service. Errors: `Refused("settings_invalid" | "fence")`."""
@@ -154,7 +184,7 @@ class _Opening:
             account = read_account("providers.fcm.service_account", providers.fcm.service_account)
             if self.settings.engine.fence == "loopback" and not is_loopback(account.token_uri):
                 raise Refused("fence", "token_uri", setting="token_uri", address=account.token_uri)
-            return AccessToken(account, self.caller(providers.fcm.ca), now_s=self.now_s)
+            return AccessToken(account, self.caller(providers.fcm.ca, TOKEN_CALLS), now_s=self.now_s)
         if name == "apns" and providers.apns.key_file:
             key = read_key("providers.apns.key_file", providers.apns.key_file)
             return ProviderToken(key, key_id=providers.apns.key_id, team_id=providers.apns.team_id, now_s=self.now_s)

@@ -11,8 +11,8 @@ Rules:
 5. Who may not go does not wait: `weed` gives up what was stopped, whether or not there are places and quota. A lane
    calls it every `WEED_S` while rows wait, so the rows of a closed action are back long before a shut quota opens.
 
-Pure: `next(now_s, in_flight)` says what to do, the lane does it. A ticket is anything with `lane`, `action`, `may_go` and
-`waiting` (rows not handed to the wire yet); the scheduler keeps the order, the ticket's owner the rows.
+Pure: `next(now_s, in_flight)` says what to do, the lane does it. A ticket is anything with `lane`, `action`, `may_go`
+and `waiting` (rows not handed to the wire yet); the scheduler keeps the order, the ticket's owner the rows.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
-"""The sender: claims batches, puts them on the wire, records what came back. One process, one task a channel.
+"""The sender: claims batches, and has each handled, from claim to result. One process, some batches of each channel.
 
-The way of a batch, and its rules:
+Its parts: `hand.py` is what it has in hand and knows, `handling.py` the way of one batch, `writing.py` how its word
+gets into the ledger. Rules:
 
-1. Claim -> addresses -> intent in the ledger -> wire -> result in the ledger. Addresses are read at the last moment, so
-   who was erased meanwhile gets nothing; intent is refused when the action is closed, over, or the lease lost.
-2. Every row leaves with a definite state: `outcomes.py` says which, `fallback.py` where a failed one goes next; this
-   module only carries arrays. Addresses that a provider declared dead go into a log for the registry.
-3. Channels are bulkheads: each has its own batches in hand, places, quota and breaker. One that hangs holds no other.
-4. Capacity is kept free for lane 0: `batches_in_hand` batches of any lane, and as many again for lane 0 only. So a
-   local life-at-risk action is claimed while a national one has all ordinary places, and its rows go first.
-5. A close or an end is noticed twice: by `intend`, and by the watch that looks at the ledger when it changed and makes
-   the lane stop between rows. What was stopped is not claimed again before the next look, which may know better.
-6. On `stop` nothing more is claimed, what is on the wire is finished and settled. A cancelled sender does the same, for
-   as long as a request may take; what it could not settle by then is resolved by the ledger as after a crash.
+1. Channels are bulkheads: each has its own batches in hand, places, quota and breaker. One that hangs holds no other.
+2. Capacity is kept free for the more urgent: each lane has room for `batches_in_hand` batches and one, whatever the
+   less urgent ones have in hand, and its rows go first.
+3. A close or an end is noticed twice: by `intend`, and by the watch that looks at the ledger when it changed and makes
+   what waits give up. What was stopped is not claimed again before the next look, which may know better.
+4. On `stop` nothing more is claimed, nobody waits for a place any more, and what is on the wire is finished and settled
+   within the time of one request. A cancelled sender does the same; what it could not settle by then is resolved by the
+   ledger as after a crash.
+5. Nothing that a batch, a provider or a ledger does ends a sender. A ledger that takes nothing is asked again; until it
+   has taken what came back, nothing more is claimed. Only a writer that broke ends it, for it will not write again.
 
 The store blocks. Readings and claims go through `ask`, a thread by default; results through the group commit of
 `store/writer.py`, so that channels share a flush. A simulation hands in one `ask` for both, and calls directly.
@@ -22,71 +22,35 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
-import numpy as np
 import trio
-from numpy.typing import NDArray
 
 from fanout import wire
 from fanout.channels import catalogue
-from fanout.channels.protocol import NOT_SENT, Column, Message, Outcome
-from fanout.dispatch import fallback
+from fanout.dispatch.budget import Budgets
+from fanout.dispatch.counters import Counters
+from fanout.dispatch.hand import Addresses, Hand
+from fanout.dispatch.handling import STOPPED_S, Desk, Handling
 from fanout.dispatch.opening import open_routes
-from fanout.dispatch.outcomes import Verdict, verdict
-from fanout.dispatch.retry import pause_s
-from fanout.dispatch.routes import Delivered, Route
-from fanout.registry.entries import DEAD_STREAM, DeadAddresses, digest_of, encode_dead
+from fanout.dispatch.routes import Route
+from fanout.dispatch.writing import Ask, Writing
+from fanout.errors import Refused
+from fanout.logs import what_failed
+from fanout.plan.batches import sizes
 from fanout.settings import Settings
-from fanout.store.protocol import ActionRecord, Generations, Lease, NewBatch, Rows, Store
-from fanout.store.states import Event, Reason, State
+from fanout.store.protocol import Lease, Store
 from fanout.store.writer import Writer, open_writer
 
 log = logging.getLogger("fanout.dispatch")
 
-Ask = Callable[..., Awaitable[Any]]
-
 CLAIM_EVERY_S: Final = 0.25  # without news: for retries whose time has come and leases that ran out
 WAKE_EVERY_S: Final = 0.005  # how often, at most, channels look for new batches: what a first message may wait here
-LOOK_EVERY_S: Final = 0.02  # how often, at most, the ledger is asked whether actions in hand were closed
+LOOK_EVERY_S: Final = STOPPED_S  # how often, at most, the ledger is asked whether actions in hand were closed
 SWITCH_S: Final = 0.0005  # Python's default of 5 ms would make every step of a thread wait that long for a busy lane
-ALL_LANES: Final = tuple(range(len(wire.LANES)))
-STOPPED_BY: Final = {"paused": Event.RETRY, "expired": Event.END}
-"""What a state of an action other than `open` means for rows not sent; all others close it."""
-
-
-class Addresses(Protocol):
-    """What the sender needs of the registry's replica."""
-
-    def refresh(self) -> bool: ...
-
-    def addresses(
-        self, channel: int, rows: Rows, generations: Generations, /
-    ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]: ...
-
-    def preferences(self, rows: Rows, generations: Generations, /) -> NDArray[np.uint32]: ...
-
-
-class Counters:
-    """What a sender did, for metrics: rows by (channel, event) and (channel, reason), batches by channel."""
-
-    def __init__(self) -> None:
-        self.events: Counter[tuple[str, str]] = Counter()
-        self.reasons: Counter[tuple[str, str]] = Counter()
-        self.batches: Counter[str] = Counter()
-        self.in_hand: Counter[str] = Counter()
-
-    def count(self, channel: str, outcome: Outcome) -> None:
-        for value, rows in enumerate(np.bincount(outcome.event, minlength=len(Event)).tolist()):
-            if rows:
-                self.events[channel, Event(value).name.lower()] += rows
-        for value, rows in enumerate(np.bincount(outcome.reason, minlength=len(Reason)).tolist()):
-            if rows and value != Reason.NONE:
-                self.reasons[channel, Reason(value).name.lower()] += rows
 
 
 async def in_thread(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -120,9 +84,8 @@ async def run_sender(
         if write is None:
             writer = await stack.enter_async_context(open_writer(store))
             write = partial(_written, writer)
-        sender = _Sender(
-            store, replica, settings, owner, clock_ms, stop, ask or in_thread, write, counters or Counters()
-        )
+        writing = Writing(ask or in_thread, write)
+        sender = _Sender(store, replica, settings, owner, clock_ms, stop, writing, counters or Counters())
         on_warm()
         try:
             await sender.run(routes)
@@ -130,7 +93,7 @@ async def run_sender(
             with trio.CancelScope(shield=True):
                 for route in routes.values():
                     await route.close()
-                await write(store.release, owner)
+                await sender.release()
             lanes.cancel_scope.cancel()  # the renewal of credentials
 
 
@@ -148,7 +111,7 @@ class _Wish(NamedTuple):
 
 
 class _Sender:
-    """The state of one sender: what it has in hand, and what it knows of the actions in hand."""
+    """One sender, and what all its channels share."""
 
     def __init__(
         self,
@@ -158,24 +121,31 @@ class _Sender:
         owner: str,
         clock_ms: Callable[[], int],
         stop: trio.Event,
-        ask: Ask,
-        write: Ask,
+        writing: Writing,
         counters: Counters,
     ) -> None:
-        self.store, self.replica, self.settings = store, replica, settings
-        self.owner, self.clock_ms, self.stop = owner, clock_ms, stop
-        self.ask, self.write, self.counters = ask, write, counters
+        self.store, self.owner, self.clock_ms, self.stop = store, owner, clock_ms, stop
+        self.writing, self.counters = writing, counters
         self.lease_ms = int(settings.senders.lease_s * 1000)
-        self.hand = settings.dispatch.batches_in_hand + 1
         self.grace_s = settings.dispatch.request_timeout_s + 1.0
-        self.leases: dict[tuple[int, int], Lease] = {}  # by batch and token: a lease that ran out may be claimed anew here
-        self.stopped: dict[int, Event] = {}
-        self.messages: dict[tuple[int, int, str], Message] = {}
-        self.channels: dict[tuple[int, int, str], list[int]] = {}
+        self.hand = Hand(store, replica, settings, clock_ms, most=settings.dispatch.batches_in_hand + 1)
         self.holding: set[trio.CancelScope] = set()
-        self.registry = trio.Lock()
+        self.cancelled = False
+        self.refusal: Refused | None = None  # of the last claim
         self.news = trio.Event()
         self.changed = trio.Event()
+        self.desk = Desk(
+            store=store,
+            hand=self.hand,
+            writing=writing,
+            registry=trio.Lock(),
+            dispatch=settings.dispatch,
+            sizes=sizes(catalogue.paces(settings)),
+            counters=counters,
+            budgets=Budgets(),
+            clock_ms=clock_ms,
+            leaving=lambda: self.cancelled or stop.is_set(),
+        )
 
     async def run(self, routes: Mapping[str, Route]) -> None:
         """Serve all channels until `stop`."""
@@ -187,12 +157,19 @@ class _Sender:
             await self.serve(list(routes.values()))
             nursery.cancel_scope.cancel()
 
+    async def release(self) -> None:
+        """Let go what could not be settled."""
+        try:
+            await self.writing.write(self.store.release, self.owner)
+        except Refused as error:  # whoever started this sender releases it once more
+            self.writing.complaints.say("batches are not released yet", error)
+
     # --- what all channels share --------------------------------------------------------------------------------
 
     async def watch(self) -> None:
         """Say so when the ledger changed."""
         while True:
-            await self.ask(self.store.wait, CLAIM_EVERY_S)
+            await self.try_to(self.writing.ask, self.store.wait, CLAIM_EVERY_S)
             self.news.set()
             self.changed.set()
             await trio.sleep(WAKE_EVERY_S)
@@ -202,261 +179,108 @@ class _Sender:
         while True:
             await self.changed.wait()
             self.changed = trio.Event()
-            await self.look()
-            await trio.sleep(LOOK_EVERY_S)
-
-    async def look(self) -> None:
-        """Ask the ledger about the actions in hand."""
-        in_hand = {lease.action for lease in self.leases.values()}
-        for action, record in (await self.ask(self.read_actions, in_hand)).items():
-            if record is None or record.state != "open":
-                self.stopped[action] = STOPPED_BY.get(record.state if record else "", Event.CLOSE)
+            records = await self.try_to(self.writing.ask, self.hand.read_actions, self.hand.actions())
+            if records is None:
+                self.changed.set()
+                await trio.sleep(CLAIM_EVERY_S)
             else:
-                self.stopped.pop(action, None)
-        for action in self.stopped.keys() - in_hand:
-            del self.stopped[action]
-        live = {(lease.action, lease.phase, lease.language) for lease in self.leases.values()}
-        for key in self.messages.keys() - live:
-            del self.messages[key], self.channels[key]
-
-    def read_actions(self, actions: set[int]) -> dict[int, ActionRecord | None]:
-        """The actions' records, in one go."""
-        return {action: self.store.action(action) for action in actions}
-
-    async def hurry(self) -> None:
-        """Once the sender is cancelled, leave the batches on the wire the time of one request."""
-        try:
-            await trio.sleep_forever()
-        finally:
-            for scope in self.holding:
-                scope.deadline = trio.current_time() + self.grace_s
+                self.hand.learn(records)
+            await trio.sleep(LOOK_EVERY_S)
 
     async def keep_leases(self) -> None:
         """Renew what is in hand, three times as often as needed."""
         while True:
             await trio.sleep(self.lease_ms / 3000)
-            if self.leases:
+            if leases := list(self.hand.leases.values()):
                 until_ms = self.clock_ms() + self.lease_ms
-                await self.write(self.store.renew, list(self.leases.values()), until_ms=until_ms)
+                await self.try_to(self.writing.write, self.store.renew, leases, until_ms=until_ms)
+
+    async def hurry(self) -> None:
+        """Once the sender is to end, leave what is on the wire the time of one request."""
+        try:
+            await self.stop.wait()
+        except trio.Cancelled:
+            self.cancelled = True
+            raise
+        finally:
+            for scope in self.holding:
+                scope.deadline = trio.current_time() + self.grace_s
+
+    async def try_to(self, way: Ask, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Ask the ledger for what can wait; None, after a moment, if it refuses."""
+        try:
+            return await way(call, *args, **options)
+        except Refused as error:
+            self.writing.complaints.say("the ledger does not answer", error)
+            await trio.sleep(CLAIM_EVERY_S)
+            return None
 
     # --- batches --------------------------------------------------------------------------------------------------
 
     async def serve(self, routes: Sequence[Route]) -> None:
-        """Claim and deliver batches until `stop`: one look at the ledger, in one thread, for all channels."""
+        """Claim and handle batches until `stop`: one look at the ledger, in one thread, for all channels."""
         async with trio.open_nursery() as batches:
             while not self.stop.is_set():
                 self.news = news = trio.Event()
                 now_s = trio.current_time()
-                wishes = [wish for route in routes if (wish := self.wish(route, now_s)).most > 0]
-                for route, leases in await self.ask(self.claim, wishes) if wishes else ():
-                    if route.allows(now_s) == 1:
-                        route.probe()
+                wishes = [] if self.writing.stuck else [self.wish(route, now_s) for route in routes]
+                wishes = [wish for wish in wishes if wish.most > 0]
+                claimed = await self.writing.ask(self.claim, wishes) if wishes else ()
+                if self.refusal is not None:
+                    self.writing.complaints.say("nothing is claimed", self.refusal)
+                for route, leases in claimed:
                     for lease in leases:
-                        self.leases[lease.batch, lease.token] = lease
+                        self.hand.take(lease)
                         self.counters.in_hand[route.name] += 1
                         batches.start_soon(self.hold, route, lease)
                 with trio.move_on_after(CLAIM_EVERY_S):
                     await news.wait()
 
     def wish(self, route: Route, now_s: float) -> _Wish:
-        """As many batches as there is room for: of all lanes, or when those are full, of lane 0 only."""
-        in_hand = self.counters.in_hand[route.name]
-        lanes, room = (ALL_LANES, self.hand - in_hand) if in_hand < self.hand else ((0,), 2 * self.hand - in_hand)
+        """As many batches as there is room for, and as the provider's breaker lets go."""
+        lanes, room = self.hand.room(route.number)
         return _Wish(route, lanes, min(room, route.allows(now_s)))
 
     def claim(self, wishes: Sequence[_Wish]) -> list[tuple[Route, list[Lease]]]:
-        """Claim what is wished for, channel by channel; those that got nothing are left out. Blocking."""
+        """Claim what is wished for, channel by channel; those that got nothing are left out. Blocking.
+
+        What was claimed before the ledger refused is ours, and is returned.
+        """
         found = []
-        for route, lanes, most in wishes:
-            leases = self.store.claim(
-                self.owner,
-                channels=(route.number,),
-                lanes=lanes,
-                now_ms=self.clock_ms(),
-                lease_ms=self.lease_ms,
-                most=most,
-            )
-            if leases:
-                found.append((route, leases))
+        self.refusal = None
+        try:
+            for route, lanes, most in wishes:
+                leases = self.store.claim(
+                    self.owner,
+                    channels=(route.number,),
+                    lanes=lanes,
+                    now_ms=self.clock_ms(),
+                    lease_ms=self.lease_ms,
+                    most=most,
+                )
+                if leases:
+                    found.append((route, leases))
+        except Refused as error:
+            self.refusal = error
         return found
 
     async def hold(self, route: Route, lease: Lease) -> None:
-        """Deliver one batch, and have it in hand meanwhile; cancellation waits for it (see `hurry`)."""
+        """Handle one batch, and have it in hand meanwhile; cancellation waits for it (see `hurry`)."""
         name = route.name
         scope = trio.CancelScope(shield=True)
         self.holding.add(scope)
+        if self.desk.leaving():  # claimed just then
+            scope.deadline = trio.current_time() + self.grace_s
         try:
             with scope:
-                await self.deliver(route, lease)
+                await Handling(self.desk, route, lease).run()
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise
+        except Exception as error:  # its lease runs out, and the ledger knows what that means
+            log.error("a batch of action %d by %s is left to the ledger: %s", lease.action, name, what_failed(error))
         finally:
             self.holding.discard(scope)
-            del self.leases[lease.batch, lease.token]
-            route.drop(lease)
+            self.hand.drop(lease)
             self.counters.in_hand[name] -= 1
             self.counters.batches[name] += 1
             self.news.set()
-
-    async def deliver(self, route: Route, lease: Lease) -> None:
-        """The way of one batch."""
-        wanted = np.flatnonzero(np.isin(lease.status, (State.PENDING, State.AGAIN)))
-        async with self.registry:  # the replica is one object, and threads are several
-            message, addresses = await self.ask(self.read_batch, lease, wanted)
-        render = partial(route.render, message, addresses, lease, wanted, now_ms=self.clock_ms())
-        batch = await self.ask(render) if route.slow_render else render()
-        index = wanted[batch.usable]
-        status, reason = lease.status.copy(), lease.reason.copy()
-        refused = wanted[~batch.usable]
-        gone = np.diff(addresses.offsets)[~batch.usable] == 0
-        perhaps = gone & (status[refused] == State.AGAIN)  # erased since an attempt that may have been received
-        status[refused] = np.where(perhaps, np.uint8(State.UNKNOWN), np.uint8(State.FAILED))
-        reason[refused] = np.where(gone, np.uint8(Reason.ERASED), np.uint8(Reason.TOKEN_INVALID))
-        if len(index) and not await self.write(self.store.intend, lease, index, now_ms=self.clock_ms()):
-            # closed, paused, over, or somebody else's by now: nothing of it went out
-            await self.write(
-                self.store.settle,
-                lease,
-                status=lease.status,
-                reason=lease.reason,
-                first_ms=None,
-                last_ms=None,
-                done=False,
-                not_before_ms=self.clock_ms() + int(1000 * LOOK_EVERY_S),
-            )
-            return
-        delivered = await route.deliver(batch, lease, index, partial(self.may_go, lease, message))
-        found = await self.settle(route, lease, message, status, reason, index, delivered)
-        await self.report_dead(lease, found, wanted, addresses)
-
-    async def settle(
-        self,
-        route: Route,
-        lease: Lease,
-        message: Message,
-        status: NDArray[np.uint8],
-        reason: NDArray[np.uint8],
-        index: NDArray[np.intp],
-        delivered: Delivered,
-    ) -> Verdict:
-        """Record what came back, and when to try again what was not taken."""
-        dispatch, now_ms = self.settings.dispatch, self.clock_ms()
-        self.counters.count(route.name, delivered.outcome)
-        found = verdict(
-            status,
-            reason,
-            index,
-            delivered.codes,
-            delivered.outcome,
-            channel=lease.channel,
-            stop=self.stopping(lease, message),
-            last_attempt=lease.attempt + 1 >= dispatch.attempts_max,
-        )
-        moved = await self.fall_back(lease, message, found)
-        wait_s = pause_s(
-            lease.batch,
-            lease.attempt + 1,
-            first_s=dispatch.pause_first_s,
-            most_s=dispatch.pause_most_s,
-            asked_s=delivered.asked_s,
-        )
-        only_stopped = bool((delivered.codes == NOT_SENT).all())
-        await self.write(
-            self.store.settle,
-            lease,
-            status=found.status,
-            reason=found.reason,
-            first_ms=delivered.first_ms,
-            last_ms=delivered.last_ms,
-            done=found.done,
-            not_before_ms=now_ms + int(1000 * (LOOK_EVERY_S if only_stopped else wait_s)),
-            moved=moved,
-        )
-        return found
-
-    async def fall_back(self, lease: Lease, message: Message, found: Verdict) -> list[NewBatch]:
-        """Move rows that certainly failed to the participant's next channel; marks them in `found`."""
-        index = fallback.failed_now(lease.status, found.status, found.reason)
-        order = self.channels[message.action, message.phase, message.language]
-        if not len(index) or lease.channel not in order or self.stopping(lease, message) is not None:
-            return []
-        async with self.registry:
-            preferences = await self.ask(self.preferences, lease, index)
-        to = fallback.targets(preferences, lease.channel, order)
-        index, to = index[to != fallback.NOWHERE], to[to != fallback.NOWHERE]
-        found.status[index] = State.MOVED
-        return fallback.batches(lease, index, to)
-
-    async def report_dead(self, lease: Lease, found: Verdict, wanted: NDArray[np.intp], addresses: Column) -> None:
-        """Tell the registry which of the addresses that were tried, at `wanted`, the provider declared dead."""
-        dead = np.flatnonzero((found.reason == Reason.TOKEN_DEAD) & (lease.reason != Reason.TOKEN_DEAD))
-        if len(dead):
-            tried = addresses.rows()
-            entry = DeadAddresses(
-                channel=lease.channel,
-                at_ms=self.clock_ms(),
-                rows=lease.rows[dead].tolist(),
-                generations=lease.generations[dead].tolist(),
-                digests=[digest_of(tried[at]) for at in np.searchsorted(wanted, dead).tolist()],
-            )
-            await self.write(self.store.append, DEAD_STREAM, [encode_dead(entry)])
-
-    # --- small questions ------------------------------------------------------------------------------------------
-
-    def read_batch(self, lease: Lease, wanted: NDArray[np.intp]) -> tuple[Message, Column]:
-        """What a batch says, and where its rows at `wanted` are reached now; in a thread, in one go."""
-        return self.message(lease), self.addresses(lease, wanted, lease.channel)
-
-    def addresses(self, lease: Lease, wanted: NDArray[np.intp], channel: int) -> Column:
-        """Where the rows at `wanted` are reached now on a channel; empty where they are not. Blocking."""
-        self.replica.refresh()
-        return Column(*self.replica.addresses(channel, lease.rows[wanted], lease.generations[wanted]))
-
-    def preferences(self, lease: Lease, index: NDArray[np.intp]) -> NDArray[np.uint32]:
-        """The channels of the rows at `index`, in their own order (see `registry.columns`). Blocking."""
-        self.replica.refresh()
-        return self.replica.preferences(lease.rows[index], lease.generations[index])
-
-    def message(self, lease: Lease) -> Message:
-        """What the batch says. Blocking."""
-        key = (lease.action, lease.phase, lease.language)
-        known = self.messages.get(key)
-        if known is not None:
-            return known
-        record = self.store.action(lease.action)
-        assert record is not None, "a batch belongs to an action"
-        phase = next(phase for phase in self.store.phases(lease.action) if phase.phase == lease.phase)
-        asked = wire.decode_msgpack(record.body, wire.ActionRequest) if record.body else None
-        message = Message(
-            action=lease.action,
-            phase=lease.phase,
-            name=phase.name,
-            kind=record.kind,
-            lane=lease.lane,
-            language=lease.language,
-            title=phase.titles.get(lease.language, ""),
-            text=phase.texts[lease.language],
-            end_ms=phase.end_ms,
-            image=self.settings.media.link(asked.photo) if asked is not None and phase.name != "result" else "",
-        )
-        self.channels[key] = self.open_channels(asked.channels if asked is not None else None, message)
-        self.messages[key] = message
-        return message
-
-    def open_channels(self, asked: Sequence[str] | None, message: Message) -> list[int]:
-        """Channels this message may fall back to, of those asked for (None: all), in the order of the settings."""
-        return [
-            wire.CHANNELS.index(name)
-            for name in self.settings.dispatch.fall_back
-            if getattr(self.settings.providers, name).enabled
-            and (asked is None or name in asked)
-            and catalogue.unfit(name, message.text, message.title, message.image) is None
-        ]
-
-    def may_go(self, lease: Lease, message: Message) -> bool:
-        """Asked just before rows go to the wire."""
-        return self.stopping(lease, message) is None
-
-    def stopping(self, lease: Lease, message: Message) -> Event | None:
-        """What keeps the rows of a batch back, if anything. A result goes out although its action is closed."""
-        if self.clock_ms() >= message.end_ms:
-            return Event.END
-        return None if message.name == "result" else self.stopped.get(lease.action)

@@ -82,6 +82,8 @@ def test_half_open_only_the_probe_counts() -> None:
     breaker.answered(9, 0, COOL_S_FIRST, probe=False)
     breaker.answered(0, 0, COOL_S_FIRST, probe=False)
     assert breaker.state is Is.HALF_OPEN
-    assert breaker.allows(COOL_S_FIRST) == 0, "what was asked before the outage was seen says nothing, and frees no probe"
+    assert breaker.allows(COOL_S_FIRST) == 0, (
+        "what was asked before the outage was seen says nothing, and frees no probe"
+    )
     breaker.answered(1, 0, COOL_S_FIRST)
     assert breaker.state is Is.CLOSED

@@ -6,8 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fanout.dispatch.fallback import MOVABLE, NOWHERE, failed_now, targets
+from fanout.dispatch.fallback import MOVABLE, NOWHERE, batches, failed_now, targets
 from fanout.registry.columns import preference_of
+from fanout.store.protocol import Lease
 from fanout.store.states import Reason, State
 from fanout.wire import CHANNELS
 
@@ -40,3 +41,17 @@ def test_own_order_goes_before_that_of_the_settings() -> None:
     fcm, apns, sms, voice = (CHANNELS.index(name) for name in ("fcm", "apns", "sms", "voice"))
     words = np.array([preference_of(own) for own in ([voice, fcm, sms], [sms, fcm], [apns, sms, voice])], np.uint32)
     assert targets(words, fcm, [fcm, voice, sms]).tolist() == [sms, NOWHERE, voice]
+
+
+def test_moved_rows_are_cut_as_their_new_channel_wants() -> None:
+    rows, zeros = np.arange(100, 200, dtype=np.uint32), np.zeros(100, np.uint8)
+    lease = Lease(
+        batch=1, token=1, action=1, phase=0, lane=1, channel=0, language="nl", attempt=0, until_ms=0, rows=rows,
+        generations=np.arange(100, dtype=np.uint16), status=zeros, reason=zeros,
+    )  # fmt: skip
+    index = np.arange(1, 100)
+    to = np.where(index % 4 == 0, np.uint8(3), np.uint8(4))
+    found = batches(lease, index, to, {3: 500, 4: 30})
+    assert [(one.channel, len(one.rows), one.seq) for one in found] == [(3, 24, 0), (4, 30, 0), (4, 30, 0), (4, 15, 0)]
+    assert sorted(np.concatenate([one.rows for one in found]).tolist()) == rows[index].tolist()
+    assert all((one.rows - 100 == one.generations).all() for one in found)

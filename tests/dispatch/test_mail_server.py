@@ -12,8 +12,8 @@ import pytest
 
 from fanout.channels.mail import Mail
 from fanout.channels.protocol import NO_ANSWER, NO_CONNECTION
+from fanout.dispatch.counters import Counters
 from fanout.dispatch.mailer import Mailer
-from fanout.dispatch.sender import Counters
 from fanout.settings import Settings
 from fanout.simulators import tls
 from fanout.store.sqlite_store import SqliteStore

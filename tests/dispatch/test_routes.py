@@ -1,74 +1,46 @@
-"""Single calls in lanes: a national action's calls never have all places, so an urgent call goes at once."""
+"""What all routes share: what breaker and quota learn, and parts of a batch that become one."""
 
 from __future__ import annotations
 
 import numpy as np
-import trio
-import trio.testing
 
-from fanout.channels.protocol import Answer, Call, Message, column
-from fanout.channels.voice import Voice
-from fanout.dispatch.breaker import Breaker
+from fanout.channels.protocol import NO_CONNECTION, NOT_SENT, Outcome
+from fanout.dispatch.breaker import LEAST, Breaker, Is
 from fanout.dispatch.bucket import Bucket
-from fanout.dispatch.routes import CALLS_AT_ONCE, CALLS_COMMON, CallRoute, Supplier
-from fanout.store.protocol import Lease
-
-PEOPLE = 3 * CALLS_AT_ONCE
-
-
-class Silent:
-    """A supplier that takes calls and answers when it is let."""
-
-    def __init__(self) -> None:
-        self.taken: list[bytes] = []
-        self.answers = trio.Event()
-
-    async def call(self, call: Call) -> Answer:
-        self.taken.append(call.body)
-        await self.answers.wait()
-        return Answer(code=200, body=b'{"call-id":"1","success":true}')
-
-    async def aclose(self) -> None:
-        """Nothing is open."""
+from fanout.dispatch.retry import ASKED_S_MAX
+from fanout.dispatch.routes import Delivered, merged, not_taken, perhaps, tell
+from fanout.store.states import Event, Reason
 
 
-def lease(number: int, lane: int) -> Lease:
-    rows = np.arange(PEOPLE, dtype=np.uint32)
-    return Lease(
-        batch=number, token=1, action=number, phase=0, lane=lane, channel=4, language="nl", attempt=0, until_ms=0,
-        rows=rows, generations=np.zeros(PEOPLE, np.uint16), status=np.zeros(PEOPLE, np.uint8),
-        reason=np.zeros(PEOPLE, np.uint8),
+def codes(*values: int) -> np.ndarray[tuple[int], np.dtype[np.int16]]:
+    return np.array(values, np.int16)
+
+
+def test_nobody_silences_us_for_ever() -> None:
+    bucket = Bucket(rate_per_s=10, burst=10, reserve=0, now_s=0)
+    tell(Breaker(now_s=0), bucket, codes(429), 999_999_999_999.0, 5.0, probe=False)
+    assert bucket.available(5.0 + ASKED_S_MAX - 1, urgent=True) == 0
+    assert bucket.available(5.0 + ASKED_S_MAX + 1, urgent=True) > 0
+
+
+def test_refusals_of_rows_are_the_provider_working_and_what_was_not_sent_says_nothing() -> None:
+    breaker, bucket = Breaker(now_s=0), Bucket(rate_per_s=10, burst=10, reserve=0, now_s=0)
+    tell(breaker, bucket, codes(*[404] * LEAST, *[NOT_SENT] * LEAST), 0.0, 0.0, probe=False)
+    assert breaker.state is Is.CLOSED
+    tell(breaker, bucket, codes(*[503] * LEAST), 0.0, 0.0, probe=False)
+    assert breaker.state is Is.OPEN
+    assert bucket.available(0.0, urgent=True) == 10
+
+
+def test_parts_become_one_in_their_places() -> None:
+    one = Delivered(
+        codes(200, 410),
+        Outcome(np.array([Event.ACCEPT, Event.REJECT], np.uint8), np.array([0, Reason.TOKEN_DEAD], np.uint8)),
+        3.0, 10, 20, {1: 77},
     )  # fmt: skip
-
-
-async def deliver(route: CallRoute, batch: Lease) -> None:
-    message = Message(
-        action=batch.action, phase=0, name="start", kind="missing_child", lane=batch.lane, language="nl", title="",
-        text="Vermist.", end_ms=10_000,
-    )  # fmt: skip
-    addresses = column([b"+316%08d" % row for row in range(PEOPLE)])
-    wanted = np.arange(PEOPLE)
-    calls = route.render(message, addresses, batch, wanted, now_ms=0)
-    delivered = await route.deliver(calls, batch, wanted, lambda: True)
-    assert (delivered.codes == 200).all()
-
-
-async def test_an_urgent_call_does_not_wait_for_a_national_action(autojump_clock: object) -> None:
-    silent = Silent()
-    supplier = Supplier(
-        channel=Voice(url="https://127.0.0.1:9", key="k", caller="+318000011"),
-        caller=silent,
-        breaker=Breaker(now_s=0.0),
-        bucket=Bucket(rate_per_s=1e6, burst=1e6, reserve=0.1, now_s=0.0),
-    )
-    route = CallRoute([supplier], clock_ms=lambda: 0)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(deliver, route, lease(1, lane=1))
-        await trio.testing.wait_all_tasks_blocked()
-        assert len(silent.taken) == CALLS_COMMON
-        nursery.start_soon(deliver, route, lease(2, lane=0))
-        await trio.testing.wait_all_tasks_blocked()
-        assert len(silent.taken) == CALLS_AT_ONCE
-        assert all(b'"2-0-' in body for body in silent.taken[CALLS_COMMON:])
-        silent.answers.set()
-    assert len(silent.taken) == len(set(silent.taken)) == 2 * PEOPLE
+    whole = merged(6, [(np.array([4, 2]), one), (np.array([0]), not_taken(1, 9.0)), (np.array([1]), perhaps(1))])
+    assert whole.codes.tolist() == [NO_CONNECTION, -3, 410, NOT_SENT, 200, NOT_SENT]
+    assert whole.outcome.event.tolist() == [
+        Event.RETRY, Event.TIME_OUT, Event.REJECT, Event.RETRY, Event.ACCEPT, Event.RETRY,
+    ]  # fmt: skip
+    assert (whole.asked_s, whole.first_ms, whole.last_ms, dict(whole.since_ms)) == (9.0, 10, 20, {2: 77})

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import trio
 
-from fanout.dispatch.sender import Counters, run_sender
+from fanout.dispatch.breaker import PROBE_ROWS
+from fanout.dispatch.counters import Counters
+from fanout.dispatch.sender import run_sender
 from fanout.registry.entries import DEAD_STREAM, decode_dead, digest_of
 from fanout.settings import Settings
 from fanout.simulators.credentials import KEY_ID, TEAM_ID
 from fanout.store.sqlite_store import SqliteStore
-from fanout.store.states import Reason, State
+from fanout.store.states import REACHED, Reason, State
 from tests.dispatch.kit import (
     APNS,
     FCM,
@@ -128,7 +130,8 @@ async def test_attempts_end(store: SqliteStore, providers: Providers) -> None:
     async with sending(store, settings_for(providers.url, providers.ca, attempts_max=3)):
         await sent_all(store, action)
     assert set(reasons(store, action).values()) == {(State.FAILED, Reason.PROVIDER)}
-    assert providers.http.get("/_totals").json()["fcm"] == 30
+    asked = providers.http.get("/_totals").json()["fcm"]
+    assert asked == 20 + PROBE_ROWS, "twice all ten; the third time a probe spoke for them"
 
 
 async def test_a_hang_is_unknown_by_sms_and_sent_again_quietly_by_push(
@@ -203,6 +206,42 @@ async def test_a_stop_finishes_what_is_on_the_wire(store: SqliteStore, providers
     assert found["ACCEPTED"] == providers.seen(action)["total"]
     assert found["ACCEPTED"] + found["PENDING"] == 1_000
     assert counters.events["fcm", "accept"] == found["ACCEPTED"]
+
+
+@pytest.mark.parametrize("how", ["stopped", "cancelled", "closed"])
+async def test_of_calls_only_those_on_the_wire_are_intended(store: SqliteStore, providers: Providers, how: str) -> None:
+    slow: dict[str, object] = {"enabled": True, "url": providers.url, "ca": str(providers.ca), "calls_at_once": 16}
+    settings = settings_for(providers.url, providers.ca, providers={"voice": slow | {"rate_per_s": 30.0, "burst": 30}})
+    action = start(store, {VOICE: range(2_000)}, size=30)
+    async with trio.open_nursery() as nursery:
+        stop, warm = trio.Event(), trio.Event()
+
+        async def run() -> None:
+            await run_sender(
+                store, Registry(), settings, owner="one", clock_ms=clock_ms, stop=stop, on_warm=warm.set
+            )  # fmt: skip
+
+        nursery.start_soon(run)
+        await until(lambda: providers.seen(action)["total"] >= 40)
+        on_wire = states(store, action).get("INTENDED", 0)
+        assert on_wire <= 30 + 16, "what a crash would leave unknown: a second's calls, all of them made"
+        began_s = trio.current_time()
+        if how == "closed":
+            assert await trio.to_thread.run_sync(lambda: store.close(action, state="cancelled", now_ms=clock_ms()))
+            told = {row for row, (state, _) in reasons(store, action).items() if state in REACHED}
+            await sent_all(store, action)
+        if how == "cancelled":
+            nursery.cancel_scope.cancel()
+        stop.set()
+    assert trio.current_time() - began_s < 3.0
+    found, seen = states(store, action), providers.seen(action)
+    rest = "CANCELLED" if how == "closed" else "PENDING"
+    assert found == {"ACCEPTED": seen["total"], rest: 2_000 - seen["total"]}, "nobody is unknown"
+    assert seen["total"] < 150
+    if how == "closed":
+        assert told <= {row for row, (state, _) in reasons(store, action).items() if state == State.ACCEPTED}, (
+            "a result goes to nobody who was not called"
+        )
 
 
 async def test_a_cancelled_sender_settles_what_was_on_the_wire(store: SqliteStore, providers: Providers) -> None:

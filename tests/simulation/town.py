@@ -24,10 +24,14 @@ from trio._core import _run
 
 from fanout import wire
 from fanout.channels import catalogue
+from fanout.channels.sms import MESSAGES_PER_CALL_MAX
 from fanout.dispatch.breaker import Breaker
 from fanout.dispatch.bucket import Bucket
 from fanout.dispatch.credentials import Fixed
-from fanout.dispatch.routes import CallRoute, Route, RowRoute, Supplier
+from fanout.dispatch.line import Gate
+from fanout.dispatch.line_route import CallRoute, Supplier
+from fanout.dispatch.routes import Route
+from fanout.dispatch.row_route import RowRoute
 from fanout.dispatch.sender import run_sender
 from fanout.engine import Engine
 from fanout.errors import Refused
@@ -305,12 +309,12 @@ class Town:
             return Bucket(rate_per_s=1e6, burst=1e6, reserve=0.1, now_s=now_s)
 
         def supplier(name: str) -> Supplier:
-            return Supplier(
-                channel=catalogue.call_channel(name, self.settings),
-                caller=PhoneCaller(name.partition("_")[0], self.phones, self.weather[name], self.post),
-                breaker=Breaker(now_s=now_s),
-                bucket=bucket(),
-            )
+            gate = Gate(
+                breaker=Breaker(now_s=now_s), bucket=bucket(), places=8, reserve=0.125,
+                call_rows=1 if name == "voice" else MESSAGES_PER_CALL_MAX,
+            )  # fmt: skip
+            caller = PhoneCaller(name.partition("_")[0], self.phones, self.weather[name], self.post)
+            return Supplier(catalogue.call_channel(name, self.settings), caller, gate)
 
         routes: dict[str, Route] = {
             name: RowRoute(

@@ -1,0 +1,127 @@
+"""The way of push services: one request a row, by a bulk lane, a whole batch at a time.
+
+A batch is reserved and intended whole: the lane has quota and places of its own, and what a crash leaves in doubt is
+sent once more without a sound. What the breaker asks is kept here:
+
+1. Open, nothing is reserved: the batch goes back to the ledger.
+2. Half open, one batch goes, and of it first `PROBE_ROWS` rows. If they find the provider working, the others follow;
+   if not, they speak for all: the batch has had an attempt, and 2,000 people have not waited for a time-out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import trio
+from numpy.typing import NDArray
+
+from fanout.channels.protocol import Column, Message, Requests, RowChannel
+from fanout.dispatch.breaker import PROBE_ROWS, Breaker, Is
+from fanout.dispatch.bucket import Bucket
+from fanout.dispatch.credentials import AccessToken, Credential
+from fanout.dispatch.lanes import Lane
+from fanout.dispatch.routes import ASK_S, Batch, Delivered, MayGo, merged, not_taken, tell
+from fanout.store.protocol import Lease
+from fanout.store.states import State
+
+
+class Way:
+    """One provider's lane with what is known of it."""
+
+    def __init__(
+        self, channel: RowChannel, lane: Lane, *, breaker: Breaker, bucket: Bucket, credential: Credential
+    ) -> None:
+        self.breaker, self.bucket = breaker, bucket
+        self._channel, self._lane, self._credential = channel, lane, credential
+
+    async def send(
+        self, requests: Requests, index: NDArray[np.intp], lease: Lease, may_go: MayGo, *, probe: bool
+    ) -> Delivered:
+        """Send the rows of `requests` at `index`; as a probe first a few."""
+        if not probe or len(index) <= PROBE_ROWS:
+            return await self._send(requests, index, lease, may_go, probe=probe)
+        few = await self._send(requests, index[:PROBE_ROWS], lease, may_go, probe=True)
+        rest = index[PROBE_ROWS:]
+        if self.breaker.state is Is.OPEN:
+            others = not_taken(len(rest), few.asked_s)
+        else:
+            others = await self._send(requests, rest, lease, may_go, probe=False)
+        places = np.arange(len(index))
+        return merged(len(index), [(places[:PROBE_ROWS], few), (places[PROBE_ROWS:], others)])
+
+    async def _send(
+        self, requests: Requests, index: NDArray[np.intp], lease: Lease, may_go: MayGo, *, probe: bool
+    ) -> Delivered:
+        try:
+            sent = await self._lane.send(requests, index, lane=lease.lane, action=lease.action, may_go=may_go)
+        except BaseException:
+            if probe:  # it will not answer
+                self.breaker.answered(0, 0, trio.current_time())
+            raise
+        tell(self.breaker, self.bucket, sent.codes, sent.asked_s, trio.current_time(), probe=probe)
+        if isinstance(self._credential, AccessToken) and (sent.codes == 401).any():
+            self._credential.refused()
+        outcome = self._channel.interpret(sent.codes, sent.bodies)
+        since_ms = self._channel.dead_since_ms(sent.codes, sent.bodies)
+        return Delivered(sent.codes, outcome, sent.asked_s, sent.first_ms, sent.last_ms, since_ms)
+
+    def close(self) -> None:
+        """End the lane."""
+        self._lane.close()
+
+
+class RowRoute:
+    """One request a row, to one provider."""
+
+    def __init__(
+        self, channel: RowChannel, lane: Lane, *, breaker: Breaker, bucket: Bucket, credential: Credential
+    ) -> None:
+        self.name, self.number = channel.name, channel.number
+        self.breaker = breaker
+        self.channel, self.credential = channel, credential
+        self.way = Way(channel, lane, breaker=breaker, bucket=bucket, credential=credential)
+
+    def allows(self, now_s: float) -> int:
+        return self.breaker.allows(now_s)
+
+    async def reserve(self, lease: Lease, rows: int, may_go: MayGo) -> _Whole | None:
+        """A whole batch, once the breaker lets one go; see `routes.Route`."""
+        while may_go():
+            if self.breaker.allows(trio.current_time()):
+                probe = self.breaker.state is Is.HALF_OPEN
+                if probe:
+                    self.breaker.probe()
+                return _Whole(self, rows, probe=probe)
+            if self.breaker.state is Is.OPEN:
+                return None
+            await trio.sleep(ASK_S)  # for the answer of a probe
+        return None
+
+    async def close(self) -> None:
+        self.way.close()
+
+
+class _Whole:
+    """A batch on its way."""
+
+    slow_render = False
+
+    def __init__(self, route: RowRoute, rows: int, *, probe: bool) -> None:
+        self.rows = rows
+        self._route, self._probe = route, probe
+
+    def render(
+        self, message: Message, addresses: Column, lease: Lease, wanted: NDArray[np.intp], *, now_ms: int
+    ) -> Requests:
+        again, authorize = lease.status[wanted] == State.AGAIN, self._route.credential.authorize
+        return self._route.channel.render(message, addresses, again, now_ms=now_ms, authorize=authorize)
+
+    async def deliver(self, batch: Batch, lease: Lease, index: NDArray[np.intp], may_go: MayGo) -> Delivered:
+        assert isinstance(batch, Requests)
+        probe, self._probe = self._probe, False
+        return await self._route.way.send(batch, np.flatnonzero(batch.usable), lease, may_go, probe=probe)
+
+    def free(self) -> None:
+        """A probe that came to nothing lets the next batch be one."""
+        if self._probe:
+            self._probe = False
+            self._route.breaker.answered(0, 0, trio.current_time())
