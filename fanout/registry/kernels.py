@@ -13,6 +13,7 @@ from numba import njit
 _jit = njit(cache=True, nogil=True)
 
 NONE = -1
+_BLOCK = 128
 
 
 @_jit
@@ -88,22 +89,44 @@ def insert_ids(data, offsets, table, twice):
 
 @_jit
 def find_ids(data, offsets, table, wanted, wanted_offsets, out):
-    """`out` int64[n]: the row of each wanted id, or -1."""
+    """`out` int64[n]: the row of each wanted id, or -1.
+
+    Every look is a miss of all caches, so looks are made side by side: first all slots of a block, then all offsets,
+    then the strings; few ids are not where they are looked for first.
+    """
     mask = np.uint64(table.size - 1)
-    for i in range(wanted_offsets.size - 1):
-        out[i] = NONE
-        start, end = wanted_offsets[i], wanted_offsets[i + 1]
-        if start == end:
-            continue
-        slot = _hash(wanted, start, end) & mask
-        while table[slot]:
-            row = np.int64(table[slot]) - 1
-            if offsets[row + 1] - offsets[row] == end - start and _equal(
-                wanted, start, end - start, data, offsets[row]
-            ):
-                out[i] = row
-                break
-            slot = (slot + np.uint64(1)) & mask
+    slots, rows = np.empty(_BLOCK, np.uint64), np.empty(_BLOCK, np.int64)
+    starts, ends = np.empty(_BLOCK, np.int64), np.empty(_BLOCK, np.int64)
+    for first in range(0, out.size, _BLOCK):
+        size = min(_BLOCK, out.size - first)
+        for k in range(size):
+            slots[k] = _hash(wanted, wanted_offsets[first + k], wanted_offsets[first + k + 1]) & mask
+        for k in range(size):
+            rows[k] = np.int64(table[slots[k]]) - 1
+        for k in range(size):
+            row = max(rows[k], 0)
+            starts[k], ends[k] = offsets[row], offsets[row + 1]
+        for k in range(size):
+            start, length = wanted_offsets[first + k], wanted_offsets[first + k + 1] - wanted_offsets[first + k]
+            if rows[k] < 0 or length == 0:
+                out[first + k] = NONE
+            elif ends[k] - starts[k] == length and _equal(wanted, start, length, data, starts[k]):
+                out[first + k] = rows[k]
+            else:
+                out[first + k] = _find_from(data, offsets, table, slots[k], wanted, start, length)
+
+
+@_jit
+def _find_from(data, offsets, table, slot, wanted, start, length):
+    """The row of one id that does not stand in `slot`, but may stand in one after it."""
+    mask = np.uint64(table.size - 1)
+    slot = (slot + np.uint64(1)) & mask
+    while table[slot]:
+        row = np.int64(table[slot]) - 1
+        if offsets[row + 1] - offsets[row] == length and _equal(wanted, start, length, data, offsets[row]):
+            return row
+        slot = (slot + np.uint64(1)) & mask
+    return NONE
 
 
 @_jit
@@ -154,3 +177,23 @@ def addresses(generation, erased, base_offsets, rows, generations, out):
             out[i] = row
         else:
             out[i] = NONE
+
+
+@_jit
+def take_positions(rows, lon, lat, at_ms, now_ms, expired_ms, all_lon, all_lat, all_at_ms, level, fresh, out):
+    """Take live positions in, in this order: one that is older than what there is, or not after `expired_ms`, is not.
+
+    `rows` int64[n], `lon`, `lat` int32[n], `at_ms` int64[n], at most `now_ms`; `all_*` by row, written. Rows whose
+    `level` uint8 was not `fresh` become so, and are written to `out` uint32[n]; returns how many.
+    """
+    count = 0
+    for i in range(rows.size):
+        row, at = rows[i], min(at_ms[i], now_ms)
+        if at < all_at_ms[row] or at <= expired_ms:
+            continue
+        all_lon[row], all_lat[row], all_at_ms[row] = lon[i], lat[i], at
+        if level[row] != fresh:
+            level[row] = fresh
+            out[count] = row
+            count += 1
+    return count

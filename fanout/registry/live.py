@@ -5,51 +5,66 @@ Rules:
 1. Nothing here is ever written, logged or handed out; a position is gone when it expires, when its owner is erased, or
    when the process ends.
 2. A later position replaces an earlier one; one that arrives out of order is left out.
-3. Readers get an immutable `LiveView`, a large base and a small delta as the registry's own view is; which of its
-   positions are fresh enough is for the query to say.
+3. Readers get an immutable `LiveView`; which of its positions are fresh enough is for the query to say.
 
-Each batch makes a new delta (its size is what a batch costs); once that is an eighth of the base, the base is made
-anew. Both happen in the thread of whoever brings positions: readers go on with the view they have.
+A view is three levels, each an index: all, those moved since that was made, and those moved since then. A batch makes
+the last anew, which is small, and a level is merged into the one above it when it is an eighth of it: so what a
+position costs grows with the logarithm of how many there are, not with their number. All of it happens in the thread of
+whoever brings positions, nearly all of it without the interpreter; readers go on with the view they have.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fanout.geo.index import PlaceIndex
+from fanout.registry import kernels
 
 NEVER: Final = np.iinfo(np.int64).min
-_DELTA_ROWS_MIN: Final = 1 << 15
-_DELTA_SHARE: Final = 8
+BASE: Final = 0
+MOVED: Final = 1
+FRESH: Final = 2
+_LEAST: Final = (1 << 15, 1 << 12)  # rows of the second and the third level that are always fine
+_SHARE: Final = 8
 
 _Array = TypeVar("_Array", bound=NDArray[Any])
 Rows = NDArray[np.uint32]
 Times = NDArray[np.int64]
 
 
+class Level(NamedTuple):
+    """Some rows' positions: `rows` uint32[k] ascending, `at_ms` int64[k], when each was measured, `NEVER` for those
+    without one; `places` is over their numbers 0 … k-1."""
+
+    places: PlaceIndex
+    rows: Rows
+    at_ms: Times
+
+
 @dataclass(frozen=True, slots=True)
 class LiveView:
     """What readers see.
 
-    `base` is over rows; `base_at_ms` int64[n], when a row's position in it was measured, `NEVER` without one.
-    `moved` uint8[m], not 0: look in the delta. `delta_rows` uint32[k] ascending, `delta_at_ms` int64[k]; `delta` is
-    over their numbers 0 … k-1. What was measured more than `expires_ms` ago counts for nothing.
+    `base` is over rows; `base_at_ms` int64[n], when a row's position in it was measured, `NEVER` without one. `level`
+    uint8[m]: which of the three has the row's position, `BASE`, `MOVED` or `FRESH`; what another has of it is out of
+    date. What was measured more than `expires_ms` ago counts for nothing.
     """
 
     base: PlaceIndex
     base_at_ms: Times
-    moved: NDArray[np.uint8]
-    delta: PlaceIndex
-    delta_rows: Rows
-    delta_at_ms: Times
+    level: NDArray[np.uint8]
+    moved: Level
+    fresh: Level
     expires_ms: int
 
     def __len__(self) -> int:
-        return int((self.base_at_ms != NEVER).sum()) + len(self.delta)
+        base = (self.level[: self.base_at_ms.size] == BASE) & (self.base_at_ms != NEVER)
+        moved = (self.level[self.moved.rows] == MOVED) & (self.moved.at_ms != NEVER)
+        return int(base.sum() + moved.sum()) + len(self.fresh.places)
 
 
 class LivePositions:
@@ -60,10 +75,11 @@ class LivePositions:
         self._lon = np.zeros(0, np.int32)
         self._lat = np.zeros(0, np.int32)
         self._at_ms = np.full(0, NEVER, np.int64)
-        self._moved = np.zeros(0, np.uint8)
-        self._delta_rows = np.empty(0, np.uint32)
+        self._level = np.zeros(0, np.uint8)
         self._base = PlaceIndex.build(self._lon, self._lat)
         self._base_at_ms = _sealed(np.empty(0, np.int64))
+        self._moved = self._level_of(np.empty(0, np.uint32))
+        self._fresh = np.empty(0, np.uint32)
 
     def update(
         self, rows: NDArray[np.int64], lon: NDArray[np.int32], lat: NDArray[np.int32], at_ms: Times, now_ms: int
@@ -71,53 +87,57 @@ class LivePositions:
         """Take positions in (rows may repeat) and return the view with them; a time ahead of `now_ms` counts as now."""
         if rows.size:
             self._grow(int(rows.max()) + 1)
-        order = np.argsort(at_ms, kind="stable")
-        rows, lon, lat, at_ms = rows[order], lon[order], lat[order], np.minimum(at_ms[order], now_ms)
-        taken = (at_ms >= self._at_ms[rows]) & (at_ms > now_ms - self.expires_ms)
-        rows = rows[taken]
-        self._lon[rows], self._lat[rows], self._at_ms[rows] = lon[taken], lat[taken], at_ms[taken]
-        return self._changed(rows, now_ms)
+        new = np.empty(rows.size, np.uint32)
+        count = kernels.take_positions(
+            rows, lon, lat, at_ms, now_ms, now_ms - self.expires_ms,
+            self._lon, self._lat, self._at_ms, self._level, FRESH, new,
+        )  # fmt: skip
+        self._freshen(new[:count])
+        if self._fresh.size > max(_LEAST[1], self._moved.rows.size // _SHARE):
+            self._merge()
+            if self._moved.rows.size > max(_LEAST[0], len(self._base) // _SHARE):
+                self._rebuild(now_ms)
+        return self._view()
 
     def forget(self, rows: Rows) -> LiveView:
         """Drop the positions of rows, at once."""
         known = rows[rows < self._at_ms.size]
         self._at_ms[known] = NEVER
-        return self._changed(known.astype(np.int64), None)
+        new = known[self._level[known] != FRESH]
+        self._level[new] = FRESH
+        self._freshen(new)
+        return self._view()
 
-    def _changed(self, rows: NDArray[np.int64], now_ms: int | None) -> LiveView:
-        self._move(rows)
-        if now_ms is not None and self._delta_rows.size > max(_DELTA_ROWS_MIN, len(self._base) // _DELTA_SHARE):
-            self._at_ms[self._at_ms <= now_ms - self.expires_ms] = NEVER
-            there = np.flatnonzero(self._at_ms != NEVER).astype(np.uint32)
-            self._base = PlaceIndex.build_ordered(self._lon[there], self._lat[there], there)[0]
-            self._base_at_ms = _sealed(self._at_ms.copy())
-            self._moved[self._delta_rows] = 0
-            self._delta_rows = np.empty(0, np.uint32)
-        at_ms = self._at_ms[self._delta_rows]
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _view(self) -> LiveView:
+        level = _sealed(self._level.copy())
+        return LiveView(self._base, self._base_at_ms, level, self._moved, self._level_of(self._fresh), self.expires_ms)
+
+    def _level_of(self, rows: Rows) -> Level:
+        at_ms = self._at_ms[rows]
         there = np.flatnonzero(at_ms != NEVER).astype(np.uint32)
-        here = self._delta_rows[there]
-        delta = PlaceIndex.build_ordered(self._lon[here], self._lat[here], there)[0]
-        return LiveView(
-            self._base,
-            self._base_at_ms,
-            _sealed(self._moved.copy()),
-            delta,
-            _sealed(self._delta_rows.copy()),
-            _sealed(at_ms),
-            self.expires_ms,
-        )
+        here = rows[there]
+        index = PlaceIndex.build_ordered(self._lon[here], self._lat[here], there)[0]
+        return Level(index, _sealed(rows), _sealed(at_ms))
 
-    def _move(self, rows: NDArray[np.int64]) -> None:
-        """Put rows into the delta, whose rows ascend: two sorted runs, which a stable sort merges.
+    def _freshen(self, new: Rows) -> None:
+        self._fresh = _joined(self._fresh, np.sort(new))
 
-        Not `union1d`: on 100,000 rows its hashing takes a hundred times as long, and holds the interpreter meanwhile.
-        """
-        fresh = np.sort(rows[self._moved[rows] == 0].astype(np.uint32))
-        fresh = fresh[np.append(True, fresh[1:] != fresh[:-1])[: fresh.size]]
-        self._moved[fresh] = 1
-        merged = np.concatenate([self._delta_rows, fresh])
-        merged.sort(kind="stable")
-        self._delta_rows = merged
+    def _merge(self) -> None:
+        """Make the second level of it and the third."""
+        rows = _joined(self._moved.rows[self._level[self._moved.rows] == MOVED], self._fresh)
+        self._level[self._fresh] = MOVED
+        self._moved, self._fresh = self._level_of(rows), np.empty(0, np.uint32)
+
+    def _rebuild(self, now_ms: int) -> None:
+        """Make the first level of all there is, without what has expired."""
+        self._at_ms[self._at_ms <= now_ms - self.expires_ms] = NEVER
+        there = np.flatnonzero(self._at_ms != NEVER).astype(np.uint32)
+        self._base = PlaceIndex.build_ordered(self._lon[there], self._lat[there], there)[0]
+        self._base_at_ms = _sealed(self._at_ms.copy())
+        self._level[:] = BASE
+        self._moved, self._fresh = self._level_of(np.empty(0, np.uint32)), np.empty(0, np.uint32)
 
     def _grow(self, size: int) -> None:
         more = size - self._at_ms.size
@@ -126,7 +146,17 @@ class LivePositions:
             self._lon = np.concatenate([self._lon, np.zeros(more, np.int32)])
             self._lat = np.concatenate([self._lat, np.zeros(more, np.int32)])
             self._at_ms = np.concatenate([self._at_ms, np.full(more, NEVER, np.int64)])
-            self._moved = np.concatenate([self._moved, np.zeros(more, np.uint8)])
+            self._level = np.concatenate([self._level, np.zeros(more, np.uint8)])
+
+
+def _joined(one: Rows, other: Rows) -> Rows:
+    """Rows of both, ascending: two sorted runs, which a stable sort merges; no row is in both.
+
+    Not `union1d`: on 100,000 rows its hashing takes a hundred times as long, and holds the interpreter meanwhile.
+    """
+    merged = np.concatenate([one, other])
+    merged.sort(kind="stable")
+    return merged
 
 
 def _sealed(array: _Array) -> _Array:

@@ -40,6 +40,8 @@ class Ids:
 
     def find(self, wanted: Packed) -> NDArray[np.int64]:
         """int64[n]: where each id stands, -1 if nowhere."""
+        if self.packed.rows == 0:
+            return np.full(wanted.rows, kernels.NONE, np.int64)
         out = np.empty(wanted.rows, np.int64)
         kernels.find_ids(self.packed.data, self.packed.offsets, self.table, wanted.data, wanted.offsets, out)
         return out

@@ -70,7 +70,8 @@ def want(
 @_jit
 def candidates(
     runs, lon, lat, persons, kinds, wanted, stale, row_of, excluded,
-    live_at_ms, moved, moved_rows, moved_at_ms, since_ms, out_rows, out_places, out_lon, out_lat,
+    level, live_at_ms, moved_rows, moved_at_ms, fresh_rows, fresh_at_ms, since_ms,
+    out_rows, out_places, out_lon, out_lat,
 ):  # fmt: skip
     """Places of one part whose person passes, with their hours in force; returns how many were written.
 
@@ -90,7 +91,9 @@ def candidates(
             row = row_of[number] if row_of.size else number
             if row < excluded.size and excluded[row]:
                 continue
-            if moved.size and located_ms(row, live_at_ms, moved, moved_rows, moved_at_ms) >= since_ms:
+            if level.size and (
+                located_ms(row, level, live_at_ms, moved_rows, moved_at_ms, fresh_rows, fresh_at_ms) >= since_ms
+            ):
                 continue
             out_rows[count], out_places[count] = row, i
             out_lon[count], out_lat[count] = lon[i], lat[i]
@@ -99,40 +102,36 @@ def candidates(
 
 
 @_jit
-def located_ms(row, live_at_ms, moved, moved_rows, moved_at_ms):
+def located_ms(row, level, base_at_ms, moved_rows, moved_at_ms, fresh_rows, fresh_at_ms):
     """When the live position of a row was measured; far in the past if it has none (see `registry.live.LiveView`)."""
-    if row >= moved.size:
+    if row >= level.size:
         return _NEVER
-    if not moved[row]:
-        return live_at_ms[row] if row < live_at_ms.size else _NEVER
-    low, high = 0, moved_rows.size
-    while low < high:
-        middle = (low + high) >> 1
-        if moved_rows[middle] < row:
-            low = middle + 1
-        else:
-            high = middle
-    return moved_at_ms[low]
+    if level[row] == 0:
+        return base_at_ms[row] if row < base_at_ms.size else _NEVER
+    if level[row] == 1:
+        return moved_at_ms[np.searchsorted(moved_rows, row)]
+    return fresh_at_ms[np.searchsorted(fresh_rows, row)]
 
 
 @_jit
 def positions(
-    runs, lon, lat, numbers, row_of, at_ms, moved, since_ms, profile, wanted, stale, changed_rows, changed_profile,
-    changed_wanted, excluded, out_rows, out_places, out_lon, out_lat,
+    runs, lon, lat, numbers, row_of, at_ms, level, own_level, since_ms, profile, wanted, stale, changed_rows,
+    changed_profile, changed_wanted, excluded, out_rows, out_places, out_lon, out_lat,
 ):  # fmt: skip
     """As `candidates`, of live positions measured not before `since_ms`, whatever the hours.
 
-    `numbers` uint32 in the index's order, of which `at_ms` int64 is when each was measured, `moved` uint8 (or [0])
-    whether it is out of date, and `row_of` uint32 (or [0]) the row. A row's person is in the base (`profile` uint32 by
-    row, `wanted` uint8 by profile) unless it is `stale` there, then among `changed_rows` uint32, ascending.
+    `numbers` uint32 in the index's order, of which `at_ms` int64 is when each was measured, and `row_of` uint32 (or
+    [0]) the row; it is out of date unless the row's `level` uint8 is `own_level`. A row's person is in the base
+    (`profile` uint32 by row, `wanted` uint8 by profile) unless it is `stale` there, then among `changed_rows` uint32,
+    ascending.
     """
     count = 0
     for r in range(runs.shape[0]):
         for i in range(runs[r, 0], runs[r, 1]):
             number = numbers[i]
-            if at_ms[number] < since_ms or (moved.size and moved[number]):
-                continue
             row = row_of[number] if row_of.size else number
+            if level[row] != own_level or at_ms[number] < since_ms:
+                continue
             if row < excluded.size and excluded[row]:
                 continue
             if row < stale.size and not stale[row]:

@@ -5,8 +5,8 @@
 
 Rules:
 
-1. A view is up to four sources: base and delta of the registry, base and delta of live positions. Each is asked once,
-   in this order, and those without anybody not at all.
+1. A view is up to five sources: base and delta of the registry, three levels of live positions. Each is asked once, in
+   this order, and those without anybody not at all.
 2. A live position counts until it expires, however old a query takes it. It has no hours.
 3. Where a place and a live position are as near as each other, the place decides.
 """
@@ -29,7 +29,7 @@ _NONE8: Final = np.zeros(0, np.uint8)
 _NONE64: Final = np.zeros(0, np.int64)
 for _none in (_NONE8, _NONE64):
     _none.setflags(write=False)
-_NOT_LOCATED: Final = (_NONE64, _NONE8, kernels.NO_ROWS, _NONE64, 0)
+_NOT_LOCATED: Final = (_NONE8, _NONE64, kernels.NO_ROWS, _NONE64, kernels.NO_ROWS, _NONE64, 0)
 
 
 class Found(NamedTuple):
@@ -80,7 +80,8 @@ def _places(view: View, query: Query, filters: Filters) -> Iterator[Found]:
     since_ms, live = _since_ms(view, query), view.live
     located: tuple[Any, ...] = _NOT_LOCATED
     if query.live == "instead" and live is not None:
-        located = (live.base_at_ms, live.moved, live.delta_rows, live.delta_at_ms, since_ms)
+        moved, fresh = live.moved, live.fresh
+        located = (live.level, live.base_at_ms, moved.rows, moved.at_ms, fresh.rows, fresh.at_ms, since_ms)
     for part, stale in parts_of(view):
         if part.size == 0:
             continue
@@ -99,20 +100,20 @@ def _positions(view: View, query: Query, filters: Filters) -> Iterator[Found]:
     if query.live == "ignore" or live is None:
         return
     assert delta.rows is not None, "a delta names its rows"
+    since_ms = _since_ms(view, query)
     people = (
         view.base.kinds.profile, filters.judged(view.base.kinds)[0], view.stale,
         delta.rows, delta.kinds.profile, filters.judged(delta.kinds)[0], filters.excluded,
     )  # fmt: skip
-    for index, row_of, at_ms, moved in (
-        (live.base, kernels.NO_ROWS, live.base_at_ms, live.moved),
-        (live.delta, live.delta_rows, live.delta_at_ms, _NONE8),
+    for level, (index, row_of, at_ms) in enumerate(
+        ((live.base, kernels.NO_ROWS, live.base_at_ms), live.moved, live.fresh)
     ):
         if not len(index):
             continue
         runs = index.runs(query.shape)
         out = _room(geo_kernels.count_runs(runs))
         count = kernels.positions(
-            runs, index.lon, index.lat, index.rows, row_of, at_ms, moved, _since_ms(view, query), *people, *out
+            runs, index.lon, index.lat, index.rows, row_of, at_ms, live.level, level, since_ms, *people, *out
         )
         yield _measured(None, out, count, filters)
 
