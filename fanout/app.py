@@ -41,6 +41,7 @@ from fanout.api.routes import build
 from fanout.children import end_child, start_child
 from fanout.clock import clock_ms as clock_ms
 from fanout.dispatch.opening import PUSH
+from fanout.dispatch.sender import ends_within_s
 from fanout.engine import Engine
 from fanout.errors import Refused
 from fanout.geo.areas import NamedAreas
@@ -64,6 +65,12 @@ DEAD_EVERY_S = 1.0
 
 SWEEP_EVERY_S = 3_600.0
 """How often pictures that nobody needs any more are looked for; they are kept for hours (`media.keep_h`)."""
+
+RING_EVERY_S = 0.05
+"""How often, at most, streams of changes are told that there are some."""
+
+AGAIN_S = 1.0
+"""Pause before upkeep that could not be done is tried again, beside its own."""
 
 EXPIRE_EVERY_S = 1.0
 """How often ended actions are looked for. Senders and boards check the end themselves; this settles the counts."""
@@ -230,17 +237,19 @@ async def _upkeep(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_every, EXPIRE_EVERY_S, engine.keep_up)
             nursery.start_soon(_every, SWEEP_EVERY_S, sweep)
-            nursery.start_soon(_ring, store, changes)
-            nursery.start_soon(_compact, registry, store)
-            nursery.start_soon(_hygiene, registry)
+            nursery.start_soon(_every, RING_EVERY_S, partial(_ring, store, changes))
+            nursery.start_soon(_every, COMPACT_EVERY_S, partial(_compact, registry, store))
+            nursery.start_soon(_every, DEAD_EVERY_S, partial(_hygiene, registry))
 
 
 async def _every(seconds: float, call: Callable[[], Awaitable[None]]) -> None:
+    """Upkeep that nothing ends: what a full disk or a lost ledger keeps from being done is tried again."""
     while True:
         try:
             await call()
-        except Refused as error:
-            log.error("upkeep waits: %s", error.message)
+        except (Refused, OSError) as error:
+            log.error("upkeep waits: %s", getattr(error, "message", type(error).__name__))
+            await trio.sleep(AGAIN_S)
         await trio.sleep(seconds)
 
 
@@ -252,30 +261,25 @@ async def _sweep_pictures(settings: Settings, shelf: Shelf, engine: Engine, post
 
 
 async def _ring(store: Store, changes: Changes) -> None:
-    while True:
-        if await trio.to_thread.run_sync(store.wait, 1.0, abandon_on_cancel=True):
-            changes.ring()
-            await trio.sleep(0.05)
+    """Tell streams of changes, as soon as somebody may have committed some."""
+    if await trio.to_thread.run_sync(store.wait, 1.0, abandon_on_cancel=True):
+        changes.ring()
 
 
 async def _compact(registry: Registry, store: Store) -> None:
     """Keep the registry's delta and log short, in a thread beside everybody; one task, so that it is done once."""
-    while True:
-        await trio.sleep(COMPACT_EVERY_S)
-        if registry.wants_compaction():
-            free = await trio.to_thread.run_sync(store.open_rows)
-            await trio.to_thread.run_sync(registry.reuse, free)
-            await trio.to_thread.run_sync(registry.compact)
-        elif registry.wants_rebuild():
-            await trio.to_thread.run_sync(registry.rebuild)
+    if registry.wants_compaction():
+        free = await trio.to_thread.run_sync(store.open_rows)
+        await trio.to_thread.run_sync(registry.reuse, free)
+        await trio.to_thread.run_sync(registry.compact)
+    elif registry.wants_rebuild():
+        await trio.to_thread.run_sync(registry.rebuild)
 
 
 async def _hygiene(registry: Registry) -> None:
-    while True:
-        dropped = await trio.to_thread.run_sync(registry.take_dead)
-        if dropped:
-            log.info("%d addresses that providers declared dead were dropped", dropped)
-        await trio.sleep(DEAD_EVERY_S)
+    dropped = await trio.to_thread.run_sync(registry.take_dead)
+    if dropped:
+        log.info("%d addresses that providers declared dead were dropped", dropped)
 
 
 def _write_run_file(settings: Settings, name: str, text: str) -> None:
@@ -377,4 +381,4 @@ async def _sender(settings: Settings, owner: str, channels: Sequence[str]) -> As
     try:
         yield process
     finally:
-        await end_child(process, settings.api.drain_s)
+        await end_child(process, max(settings.api.drain_s, ends_within_s(settings)))

@@ -15,7 +15,7 @@ import trio
 from fanout import logs
 from fanout.children import read_first_line, watch_parent
 from fanout.clock import clock_ms
-from fanout.dispatch.sender import run_sender
+from fanout.dispatch.sender import ends_within_s, run_sender
 from fanout.registry.replica import Replica
 from fanout.settings import Settings, parse
 from fanout.stores import open_store
@@ -25,7 +25,7 @@ from fanout.wire import CHANNELS
 async def send(settings: Settings, owner: str, channels: list[str]) -> None:
     """Claim batches of these channels and send them until the parent is gone."""
     stop = trio.Event()
-    watch_parent(stop)
+    watch_parent(stop, ends_within_s(settings))
     store = await trio.to_thread.run_sync(open_store, settings)
     replica = await trio.to_thread.run_sync(Replica.open, settings.data / "registry", store)
     await trio.to_thread.run_sync(_warm, replica)

@@ -10,7 +10,9 @@ import ssl
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -19,6 +21,7 @@ import trio
 from fanout import app, limits
 from fanout.demo.crew import Crew, CrewError
 from fanout.demo.world import free_port
+from fanout.errors import Refused
 from fanout.geo import EVERYONE
 from fanout.registry import view
 from fanout.registry.registry import Registry
@@ -106,7 +109,6 @@ def test_the_fence_keeps_an_engine_from_starting(tmp_path: Path) -> None:
 
 async def test_the_delta_becomes_a_base_beside_everybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a new base is made, people are selected and taken in; then it is there, by one change of reference."""
-    monkeypatch.setattr(app, "COMPACT_EVERY_S", 0.005)
     monkeypatch.setattr(limits, "DELTA_ROWS_MAX", 50)
     making, go_on, merged = threading.Event(), threading.Event(), view.merged
 
@@ -120,7 +122,7 @@ async def test_the_delta_becomes_a_base_beside_everybody(tmp_path: Path, monkeyp
     registry = Registry.open(tmp_path / "registry", store)
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(app._compact, registry, store)
+            nursery.start_soon(app._every, 0.005, partial(app._compact, registry, store))
             registry.upsert([person(f"p{n}", n) for n in range(60)])
             assert await trio.to_thread.run_sync(making.wait, 30)
             registry.upsert([person("late", 7)])
@@ -134,6 +136,48 @@ async def test_the_delta_becomes_a_base_beside_everybody(tmp_path: Path, monkeyp
     assert registry.statistics()["changes"] == 61, "a snapshot is due by what changed since the last, not by the delta"
     registry.close()
     store.close_store()
+
+
+class Unwritable:
+    """What refuses its first calls, as a ledger on a full disk does, and then goes on as if nothing had been."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error, self.asked = error, dict.fromkeys(UPKEEP, 0)
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*_: object) -> int:
+            self.asked[name] += 1
+            if self.asked[name] <= 2:
+                raise self.error
+            return 0
+
+        return call
+
+
+UPKEEP = ("wants_compaction", "wants_rebuild", "take_dead", "wait", "keep_up", "ring", "open_rows")
+
+
+@pytest.mark.parametrize(
+    "error", [Refused("store_unavailable", detail="the disk is full"), OSError(28, "No space left on device")]
+)
+async def test_a_full_disk_ends_no_upkeep(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    for name in ("COMPACT_EVERY_S", "DEAD_EVERY_S", "EXPIRE_EVERY_S", "AGAIN_S"):
+        monkeypatch.setattr(app, name, 0.01)
+    things: Any = Unwritable(error)
+
+    async def keep_up() -> None:
+        things.keep_up()
+
+    async def sweep() -> None:
+        things.ring()
+
+    engine: Any = type("Engine", (), {"keep_up": staticmethod(keep_up)})
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(app._upkeep, things, things, engine, things, sweep)
+            while any(things.asked[name] < 4 for name in ("wants_compaction", "take_dead", "wait", "keep_up")):
+                await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
 
 
 def test_callers_meet_tls_and_must_show_a_certificate(tmp_path: Path) -> None:

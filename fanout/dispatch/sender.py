@@ -49,8 +49,14 @@ log = logging.getLogger("fanout.dispatch")
 
 CLAIM_EVERY_S: Final = 0.25  # without news: for retries whose time has come and leases that ran out
 WAKE_EVERY_S: Final = 0.005  # how often, at most, channels look for new batches: what a first message may wait here
+GRACE_S: Final = 1.0  # beyond a request's time-out, to write what came of it
 LOOK_EVERY_S: Final = STOPPED_S  # how often, at most, the ledger is asked whether actions in hand were closed
 SWITCH_S: Final = 0.0005  # Python's default of 5 ms would make every step of a thread wait that long for a busy lane
+
+
+def ends_within_s(settings: Settings) -> float:
+    """Seconds that a sender which is told to stop may take: one request, its results, and the end of the process."""
+    return settings.dispatch.request_timeout_s + GRACE_S + 2.0
 
 
 async def in_thread(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -127,7 +133,7 @@ class _Sender:
         self.store, self.owner, self.clock_ms, self.stop = store, owner, clock_ms, stop
         self.writing, self.counters = writing, counters
         self.lease_ms = int(settings.senders.lease_s * 1000)
-        self.grace_s = settings.dispatch.request_timeout_s + 1.0
+        self.grace_s = settings.dispatch.request_timeout_s + GRACE_S
         self.hand = Hand(store, replica, settings, clock_ms, most=settings.dispatch.batches_in_hand + 1)
         self.holding: set[trio.CancelScope] = set()
         self.cancelled = False
