@@ -5,8 +5,9 @@ Lore:
 * A message rings. What may have gone out is never sent again: a time-out, half an answer or a 5xx leaves its rows
   unknown. Only what certainly was not taken (no connection, 401, 429, 503) is tried again.
 * **Partial failure**: some recipients of one call are taken, others refused, with any HTTP status. The statuses in the
-  body count; a recipient the body does not mention is unknown. A line that makes no sense, or is about a reference that
-  was not in the call, says nothing, and takes nothing from the other lines.
+  body count; a recipient the body does not mention is unknown. What was refused for want of balance, or for a reason we
+  have no name for, was not taken: it is tried again, at the other supplier where there is one. A line that makes no
+  sense, or is about a reference that was not in the call, says nothing, and takes nothing from the other lines.
 * One `msg` a recipient, not one `msg` with many `to`: so each carries its own `reference`, and a receipt finds its row
   without a look-up of the number. 1,000 `msg` a call at most.
 * `validity` ends with the action, as a length of time, so that no clock but the provider's counts: hours and minutes,
@@ -59,7 +60,7 @@ _MEANINGS: Final = meanings(
 )
 _BY_ERROR: Final[dict[int, Meaning]] = {
     101: (Event.RETRY, Reason.CREDENTIALS),
-    102: (Event.REJECT, Reason.QUOTA),  # no balance: nobody will pay within the action's life
+    102: (Event.RETRY, Reason.QUOTA),  # no balance here; the other supplier may have some
     103: (Event.RETRY, Reason.CREDENTIALS),
     301: (Event.REJECT, Reason.PAYLOAD),  # from
     302: (Event.REJECT, Reason.TOKEN_INVALID),  # to
@@ -68,6 +69,7 @@ _BY_ERROR: Final[dict[int, Meaning]] = {
     305: (Event.REJECT, Reason.PAYLOAD),  # parts
     306: (Event.REJECT, Reason.OPTED_OUT),
 }
+_NO_NAME: Final[Meaning] = (Event.RETRY, Reason.PROVIDER)  # refused, so not taken; another may take it
 _SENDER: Final = re.compile(r"[A-Za-z0-9 ]{1,11}|\+?[0-9]{1,16}")
 
 
@@ -142,8 +144,9 @@ class Sms:
         if said is None:
             return _nothing_said(outcome, answer)
         if not said.messages:
-            if (meaning := _BY_ERROR.get(number_of(said.errorCode) or 0)) is not None:
-                outcome.event[:], outcome.reason[:] = meaning
+            error = number_of(said.errorCode) or 0
+            if error in _BY_ERROR or (error and 400 <= answer.code < 500):
+                outcome.event[:], outcome.reason[:] = _BY_ERROR.get(error, _NO_NAME)
                 return outcome
             return _nothing_said(outcome, answer)
         outcome.event[:], outcome.reason[:] = Event.TIME_OUT, Reason.GARBAGE  # until the body names them
@@ -183,13 +186,13 @@ def _validity(seconds: int) -> str:
 
 
 def _meaning(status: _Status) -> Meaning | None:
-    """What became of one recipient; None where the line says nothing."""
+    """What became of one recipient; None where the line says nothing, or two things."""
     code, word = number_of(status.messageErrorCode), (status.status or "").lower()
-    if code is None and word != "accepted":
-        return (Event.REJECT, Reason.PROVIDER) if word == "rejected" else None
-    if not code and word in ("accepted", ""):
-        return Event.ACCEPT, Reason.NONE
-    return _BY_ERROR.get(code or 0, (Event.REJECT, Reason.PROVIDER))
+    if word == "accepted" or (word == "" and code == 0):
+        return None if code else (Event.ACCEPT, Reason.NONE)
+    if code or word == "rejected":
+        return _BY_ERROR.get(code or 0, _NO_NAME)
+    return None
 
 
 def _nothing_said(outcome: Outcome, answer: Answer) -> Outcome:

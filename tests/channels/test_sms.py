@@ -90,12 +90,47 @@ def test_codes_may_be_spelt_out_or_missing() -> None:
     refused = {"reference": "7-1-41", "status": "Rejected", "messageErrorCode": "302"}
     taken = {"reference": "7-1-1599999", "status": "Accepted", "messageErrorCode": None}
     assert answered(refused, taken) == [(Event.REJECT, Reason.TOKEN_INVALID), (Event.ACCEPT, Reason.NONE)]
-    assert answered({"reference": "7-1-41", "status": "Rejected"})[0] == (Event.REJECT, Reason.PROVIDER)
+    assert answered({"reference": "7-1-41", "status": "Rejected"})[0] == (Event.RETRY, Reason.PROVIDER)
+
+
+@pytest.mark.parametrize(
+    ("code", "word", "meaning"),
+    [
+        (102, "Rejected", (Event.RETRY, Reason.QUOTA)),  # no balance here, and perhaps at the other supplier
+        (777, "Rejected", (Event.RETRY, Reason.PROVIDER)),
+        (777, "", (Event.RETRY, Reason.PROVIDER)),
+        (777, "Accepted", (Event.TIME_OUT, Reason.GARBAGE)),
+        (0, "Queued", (Event.TIME_OUT, Reason.GARBAGE)),  # perhaps taken, so not once more
+        (302, "Rejected", (Event.REJECT, Reason.TOKEN_INVALID)),
+    ],
+)
+def test_what_was_refused_may_be_taken_elsewhere_and_what_was_perhaps_taken_not(
+    code: int, word: str, meaning: tuple[Event, Reason]
+) -> None:
+    assert answered({"reference": "7-1-41", "status": word, "messageErrorCode": code})[0] == meaning
+
+
+def test_a_call_refused_without_a_list_is_refused_by_its_error() -> None:
+    call, rows = rendered()
+    for error, code, event, reason in (
+        (103, 400, Event.RETRY, Reason.CREDENTIALS),
+        (888, 400, Event.RETRY, Reason.PROVIDER),
+        (888, 500, Event.TIME_OUT, Reason.PROVIDER),
+    ):
+        body = json.dumps({"errorCode": error, "messages": None}).encode()
+        outcome = make().interpret(call, Answer(code=code, body=body), rows)
+        assert outcome.event.tolist() == [event] * 2
+        assert outcome.reason.tolist() == [reason] * 2
 
 
 @pytest.mark.parametrize(
     ("error", "meaning"),
-    [(101, (Event.RETRY, Reason.CREDENTIALS)), ("102", (Event.REJECT, Reason.QUOTA)), (999, None), (None, None)],
+    [
+        (101, (Event.RETRY, Reason.CREDENTIALS)),
+        ("102", (Event.RETRY, Reason.QUOTA)),
+        (999, (Event.RETRY, Reason.PROVIDER)),
+        (None, None),
+    ],
 )
 def test_errors_of_the_whole_call(error: object, meaning: tuple[Event, Reason] | None) -> None:
     call, rows = rendered()
