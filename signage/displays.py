@@ -72,6 +72,7 @@ class Display:
         "ask_ms",
         "capable",
         "capable_ask_ms",
+        "clean",
         "heard_ms",
         "id",
         "kept",
@@ -89,6 +90,7 @@ class Display:
         "strange",
         "tidy_ms",
         "told",
+        "unproven",
         "version",
         "wanted",
         "watch",
@@ -116,10 +118,12 @@ class Display:
         self.wanted: dict[str, Wanted] = {}
         self.told: dict[str, Told] = {}
         self.kept: set[str] = set()  # ids of which the broker keeps a copy at its full topic
+        self.clean: set[str] = set()  # ids of which a copy from before our start was cleared
         self.again = False
         self.tidy_ms = 0
         self.watch = Watch()
         self.proven = True
+        self.unproven = 0  # snapshots in a row that did not prove what it must show
         self.requests: deque[str] = deque()
         self.ask_at_ms = 0
         self.ask_ms = ASK_AGAIN_MS

@@ -14,7 +14,7 @@ from fanout.errors import Refused
 from signage.arbitration import on_now
 from signage.boards import PROBLEMS_MAX, Board, Boards
 from signage.dialects import rtig_t047
-from signage.dialects.native import Caps, Item, Reported
+from signage.dialects.native import Caps, Item, Reported, Shown
 from signage.displays import Placed
 from signage.lists import Listed
 from signage.mqtt import Packet
@@ -138,7 +138,9 @@ class Passengers:
             for item in board.items
         }
         gone = {
-            rtig_t047.message_id(action, stage): Gone(core.showings[action].every_text(stage, board.model), end_ms)
+            rtig_t047.message_id(action, stage): Gone(
+                Shown(action=action, stage=stage), core.showings[action].every_text(stage, board.model), end_ms
+            )
             for action in board.showings
             if (end_ms := core.showings[action].last_end_ms)
             for stage in core.showings[action].stages_over()

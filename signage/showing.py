@@ -24,7 +24,7 @@ import msgspec
 
 from fanout import wire
 from signage import charsets
-from signage.dialects.native import EMERGENCY, Item, Media, Target
+from signage.dialects.native import EMERGENCY, Item, Media, Stage, Target
 from signage.layout import Model, Pace, Unfit, band, reduced
 from signage.pictures import Box, lay_out_beside
 
@@ -99,7 +99,7 @@ class Showing:
             self._items[model] = self._make(model, result_rank)
         return self._items[model]
 
-    def stages_over(self) -> list[str]:
+    def stages_over(self) -> list[Stage]:
         """Stages whose message must be gone."""
         match self.record.stage:
             case "start" | "update":

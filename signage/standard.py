@@ -6,7 +6,9 @@ Rules:
 
 1. `want` says what a display must show; `settle` puts it out. What a display says is answered at once.
 2. The standard has no "shown". We ask for a text snapshot and look for our text; an alternating or paging display
-   shows a part, so we ask again until every message has been seen, and what must be gone was not.
+   shows a part, so we ask again until every message has been seen, and what must be gone was not. Of one that was away
+   what was seen before counts no more. When `DARK_SNAPSHOTS` have not proven it, and twice as many as there are pages,
+   it is told that the display does not show what it must.
 3. A heartbeat that is late by three is a lost display; the next sign of life brings it back, and its content with it.
 4. A display that never told its capability is asked for ever; one whose place nobody knows is reset (DATA) once, since
    asking for its content again it says where it stands.
@@ -34,12 +36,16 @@ ASK_AGAIN_MS_MAX: Final = 10_000
 CAPABLE_ASK_MS: Final = 30_000
 STATUS_ASK_MS: Final = 900_000
 RESET_AFTER_MS: Final = 60_000
+DARK_SNAPSHOTS: Final = 12
 LATE_MS: Final = t047.HEARTBEAT_S * 1000 * t047.LATE_HEARTBEATS
 
 
 class Gone(NamedTuple):
-    """A message that must not be shown: every text it may have had on this display, and when it is over by itself."""
+    """A message that must not be shown: which, every text it may have had on this display, and when it is over by
+    itself.
+    """
 
+    shown: Shown
     texts: tuple[str, ...]
     end_ms: int
 
@@ -124,8 +130,8 @@ class Standard:
         display.watch.want(items)
         for identifier, message in gone.items():
             if self._teller.drop(display, identifier, message.end_ms, now_ms):
-                display.watch.drop(identifier, message.texts)
-        display.proven = False
+                display.watch.drop(identifier, message.shown, message.texts)
+        display.proven, display.unproven = False, 0
         self._teller.stir(display, alone=again)
 
     def settle(self, now_ms: int) -> None:
@@ -284,6 +290,7 @@ class Standard:
         if known is None or self._displays.position(display) != before:  # its birth document names its place
             self._ask(display, "displayCapability", now_ms)
         self._alive(display, now_ms)
+        self._prove_anew(display)
         self._teller.tell_alone(display, now_ms)
         topic, payload = t047.content_response(
             display.address, t047.request_id(heard.body), bool(display.wanted), now_ms
@@ -297,7 +304,13 @@ class Standard:
             display.lost = False
             display.status_ask_ms = 0
             self._teller.stir(display, alone=True)
+            self._prove_anew(display)
         self._present(display.id, True)
+
+    def _prove_anew(self, display: Display) -> None:
+        """It was away, or has forgotten what it had."""
+        display.watch.anew()
+        display.proven, display.unproven = False, 0
 
     def _snapshot(self, display: Display, lines: Sequence[str], now_ms: int) -> None:
         """What stands on the display at this moment, as evidence."""
@@ -305,11 +318,13 @@ class Standard:
         look = display.watch.look(lines, expected, now_ms)
         by_id = {t047.message_id(item.action, item.stage): item for item in expected}
         seen = display.watch.seen
-        display.proven = look.clear and not look.strangers and seen >= by_id.keys()
-        if not display.proven and not look.strangers:
+        display.proven = look.clear and seen >= by_id.keys()
+        display.unproven = 0 if display.proven else display.unproven + 1
+        patience = DARK_SNAPSHOTS + 2 * sum(len(item.pages) for item in expected)
+        if not display.proven and not look.strangers and display.unproven < patience:
             return  # not yet known: it pages, or has not taken it; it is asked again
         shown = [Shown(action=item.action, stage=item.stage) for each, item in by_id.items() if each in seen]
-        shown += [Shown(action=item.action, stage=item.stage) for item in look.strangers]
+        shown += look.doubtful
         self._reported(
             display.id,
             Reported(board=display.id, version=display.version, shown=shown, lines=list(lines), at_ms=now_ms),

@@ -57,8 +57,13 @@ class Teller:
             self._direct.add(display)
 
     def drop(self, display: Display, identifier: str, end_ms: int, now_ms: int) -> bool:
-        """It must not show this message, whatever it was told; whether that is news."""
-        if identifier in display.told or end_ms + self._grace_ms <= now_ms:
+        """It must not show this message, whatever it was told; whether that is news. Of one that is over for good only
+        a copy can be left.
+        """
+        if identifier in display.told:
+            return False
+        if end_ms + self._grace_ms <= now_ms:
+            self._clear(display, [identifier])
             return False
         display.told[identifier] = Told(b"", 0, True, end_ms)
         return True
@@ -172,10 +177,13 @@ class Teller:
 
     def _keep(self, display: Display, identifier: str, payload: bytes) -> None:
         display.kept.add(identifier)
+        display.clean.discard(identifier)
         self.put(t047.content_topic((*display.address, identifier)), payload, retain=True)
 
     def _has_copy(self, display: Display, identifier: str) -> bool:
-        return identifier in display.kept or (self._before is not None and identifier in self._before)
+        return identifier in display.kept or (
+            self._before is not None and identifier in self._before and identifier not in display.clean
+        )
 
     # --- what is over -------------------------------------------------------------------------------------------------
 
@@ -203,6 +211,7 @@ class Teller:
     def leave(self, display: Display) -> None:
         """It stands elsewhere from now on (call this before it does): what is kept here is cleared, and told there."""
         self._clear(display, {*display.kept, *(self._before or ())})
+        display.clean.clear()
         display.strange = True
         if display.told:
             self.stir(display, alone=True)
@@ -211,6 +220,7 @@ class Teller:
         for identifier in identifiers:
             if self._has_copy(display, identifier):
                 display.kept.discard(identifier)
+                display.clean.update({identifier} & (self._before or frozenset()))
                 self.put(t047.content_topic((*display.address, identifier)), b"", retain=True)
 
 

@@ -12,6 +12,7 @@ Rules:
    any room.
 3. A page that may be of a wanted message is no sight of a rival.
 4. A replaced text is gone when the one in its place is seen; it is never told as shown, since it has the same id.
+5. What was seen before the display was away has to be seen again (`anew`).
 
 Pure state, no clock: `look(lines, expected)` is one snapshot.
 """
@@ -24,7 +25,7 @@ from typing import Final, NamedTuple
 from signage.arbitration import on_now
 from signage.dialects import evidence
 from signage.dialects.evidence import Sight
-from signage.dialects.native import Item
+from signage.dialects.native import Item, Shown
 
 GONE_SNAPSHOTS: Final = 2
 
@@ -32,17 +33,21 @@ Texts = tuple[str, ...]
 
 
 class Look(NamedTuple):
-    """What a snapshot means: messages that must be gone and stand there; whether all that must be gone is gone."""
+    """What a snapshot means. `strangers`: messages that must be gone and stand there; `doubtful`: those that may still
+    stand there, strangers included; `clear`: whether all that must be gone is gone.
+    """
 
-    strangers: list[Item]
+    strangers: list[Shown]
+    doubtful: list[Shown]
     clear: bool
 
 
 class _Rival:
-    __slots__ = ("item", "misses", "replaced_by", "texts")
+    __slots__ = ("item", "misses", "replaced_by", "shown", "texts")
 
-    def __init__(self, texts: Texts, item: Item | None, replaced_by: str) -> None:
+    def __init__(self, texts: Texts, shown: Shown, item: Item | None, replaced_by: str) -> None:
         self.texts = texts
+        self.shown = shown
         self.item = item
         self.replaced_by = replaced_by
         self.misses = 0
@@ -73,21 +78,25 @@ class Watch:
             self.seen.discard(identifier)
             self._places.pop(identifier, None)
             replaced_by = identifier if identifier in wanted else ""
-            self._rivals[identifier, before] = _Rival(before, self._items[identifier], replaced_by)
+            item = self._items[identifier]
+            shown = Shown(action=item.action, stage=item.stage)
+            self._rivals[identifier, before] = _Rival(before, shown, item, replaced_by)
         self._items = {identifier: item for identifier, (item, _) in wanted.items()}
         self._wanted = {identifier: tuple(texts.values()) for identifier, (_, texts) in wanted.items()}
         for identifier, texts in self._wanted.items():
             self._rivals.pop((identifier, texts), None)
-        self.doubt()
+        self._clear_runs = 0
 
-    def drop(self, identifier: str, texts: Iterable[str]) -> None:
+    def drop(self, identifier: str, shown: Shown, texts: Iterable[str]) -> None:
         """It may show a message of this id, and must not: nobody knows what it was told before."""
         if identifier not in self._wanted:
             for text in texts:
-                self._rivals[identifier, (text,)] = _Rival((text,), None, "")
+                self._rivals[identifier, (text,)] = _Rival((text,), shown, None, "")
 
-    def doubt(self) -> None:
-        """What is not there has to be proven anew."""
+    def anew(self) -> None:
+        """It was away: what was seen on it proves nothing any more."""
+        self.seen.clear()
+        self._places.clear()
         self._clear_runs = 0
 
     def look(self, lines: Sequence[str], expected: Sequence[Item], now_ms: int) -> Look:
@@ -104,10 +113,10 @@ class Watch:
             if rival.misses >= needed or (key not in present and self._left_no_room(rival, ours, now_ms)):
                 del self._rivals[key]
         self._clear_runs = 0 if present else self._clear_runs + 1
-        strangers = [self._rivals[key].item for key in present if not self._rivals[key].replaced_by]
+        strangers = [self._rivals[key].shown for key in present if not self._rivals[key].replaced_by]
+        doubtful = [rival.shown for rival in self._rivals.values() if not rival.replaced_by]
         enough_runs = bool(expected) or self._clear_runs >= GONE_SNAPSHOTS
-        clear = not any(not rival.replaced_by for rival in self._rivals.values()) and enough_runs
-        return Look([item for item in strangers if item is not None], clear)
+        return Look(strangers, doubtful, not doubtful and enough_runs)
 
     def _prove(self, ours: Mapping[str, list[Sight]], theirs: Mapping[tuple[str, Texts], list[Sight]]) -> None:
         """Count what the sights of each wanted message prove."""

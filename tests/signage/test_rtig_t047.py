@@ -244,6 +244,40 @@ def test_what_a_stuck_display_goes_on_showing_is_known_after_our_restart_too() -
     assert (world.core.counts(1).cleared, world.core.counts(1).laggards) == (1, ["maker:d0"])
 
 
+def test_a_display_that_comes_back_dark_is_told_of_and_told_again() -> None:
+    world = make(2)
+    world.show(1, action(end_ms=START_MS + HOUR_MS))
+    settle(world)
+    display = world.displays[0]
+    board = world.core.boards.get("maker:d0")
+    assert board is not None
+    assert board.state not in OPEN
+    real, display.standing = display.standing, lambda now_ms: ["12 Centraal     3 min", "", ""]
+    world.leave(display)
+    display.power_off(world.now_ms)
+    display.power_on()
+    world.join(display)
+    world.pass_time(240)
+    assert board.state in OPEN, "it had proven it before, and does not show it now"
+    assert world.core.boards.get("maker:d1").state not in OPEN  # type: ignore[union-attr]
+    display.standing = real
+    world.pass_time(400)
+    assert board.state not in OPEN
+
+
+def test_of_two_taken_down_messages_the_one_not_in_sight_is_not_taken_for_gone() -> None:
+    world = make(1)
+    display = world.displays[0]
+    for number, text in ((1, "Vermist: jongen, 6 jaar."), (2, "Vermist: meisje, 8 jaar.")):
+        world.show(number, action(text, end_ms=START_MS + HOUR_MS))
+    settle(world)
+    display.standing = lambda now_ms: ["Vermist: jongen, 6 jaar." if now_ms // 1000 % 9 else "Vermist: meisje, 8 jaar."]
+    world.end(1)
+    world.end(2)
+    world.pass_time(3)
+    assert (world.core.counts(1).cleared, world.core.counts(2).cleared) == (0, 0)
+
+
 def test_an_overline_and_a_bottom_line_share_the_display() -> None:
     overlay = {"target_search": "over", "target_information": "bottom line"}
     world = World([], passengers=displays(4), overlay=overlay)

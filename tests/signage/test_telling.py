@@ -97,6 +97,23 @@ def test_copies_from_before_our_own_restart_are_taken_down_too() -> None:
     assert {each[2] for each in copies(world)} <= {"DELETE"}
 
 
+def test_copies_of_what_was_over_when_we_started_again_are_cleared() -> None:
+    world = make(2)
+    world.show(1, action(end_ms=START_MS + 60_000))
+    restart(world, world.displays[0])
+    settle(world)
+    assert list(copies(world)) != []
+    world.engine_cut()
+    world.now_ms += int(60_000 + world.settings.grace_s * 1000)
+    world.restart_engine()
+    settle(world)
+    assert list(copies(world)) == []
+    world.sent.clear()
+    world.engine_cut()
+    world.engine_back()
+    assert not [topic for topic, payload in world.sent if topic.startswith(CONTENT)], "once"
+
+
 def test_what_is_kept_where_a_display_stood_is_cleared_when_it_moves() -> None:
     world = make(2)
     display = world.displays[0]

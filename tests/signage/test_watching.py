@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from signage.dialects.native import Item, Page, Stage, Target
+from signage.dialects.native import Item, Page, Shown, Stage, Target
 from signage.watching import GONE_SNAPSHOTS, Watch
 
 NOW = 1_900_000_000_000
@@ -90,7 +90,7 @@ def test_gone_is_proven_by_snapshots_in_a_row() -> None:
     for lines in (OWN, ["Vermist: jongen, 6 jaar."], OWN, OWN):
         look = watch.look(lines, [], NOW)
         clears.append(look.clear)
-        assert look.strangers == ([] if lines is OWN else [only])
+        assert look.strangers == ([] if lines is OWN else [Shown(action=only.action)])
     assert clears == [False] * 3 + [True]
     assert GONE_SNAPSHOTS == 2
 
@@ -128,10 +128,29 @@ def test_a_message_that_was_taken_down_keeps_its_lines_from_proving_another() ->
 def test_what_nobody_knows_it_was_told_must_be_gone_too() -> None:
     watch = Watch()
     wanted(watch)
-    watch.drop("a", ["Vermist: jongen, 6 jaar.", "Jongen vermist"])
+    watch.drop("a", Shown(action=1), ["Vermist: jongen, 6 jaar.", "Jongen vermist"])
     assert not watch.look(["Vermist: jongen, 6 jaar."], [], NOW).clear
     assert not watch.look(OWN, [], NOW).clear
     assert watch.look(OWN, [], NOW).clear
+
+
+def test_of_two_that_alternate_the_one_not_in_sight_stays_in_doubt() -> None:
+    watch = Watch()
+    wanted(watch, a=LONG.format("jongen"), b="Brug dicht tot 18 uur, omrijden.")
+    wanted(watch)
+    look = watch.look(["Brug dicht tot 18 uur,", "omrijden."], [], NOW)
+    assert look.strangers == [Shown(action=2)]
+    assert sorted(each.action for each in look.doubtful) == [1, 2]
+
+
+def test_what_was_seen_before_it_was_away_is_to_be_seen_again() -> None:
+    watch = Watch()
+    items = list(wanted(watch, a="Vermist: jongen, 6 jaar.").values())
+    watch.look(["Vermist: jongen, 6 jaar."], items, NOW)
+    assert watch.seen == {"a"}
+    watch.anew()
+    watch.look(OWN, items, NOW)
+    assert watch.seen == set()
 
 
 def test_a_short_page_of_what_must_be_gone_is_suspicious_when_it_is_all_there_is() -> None:
