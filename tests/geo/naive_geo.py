@@ -62,6 +62,9 @@ def _vectors(lon: NDArray[np.int32], lat: NDArray[np.int32]) -> NDArray[np.float
 def covered(geometry: shapely.Geometry, lon: NDArray[np.int32], lat: NDArray[np.int32]) -> set[int]:
     """Rows inside or on the border of a geometry in fixed-point coordinates, by GEOS; points also a full turn away."""
     inside = np.zeros(lon.size, np.bool_)
+    west, _, east, _ = geometry.bounds
     for turn in (-3_600_000_000, 0, 3_600_000_000):
+        if east - turn < -1_800_000_000 or west - turn > 1_800_000_000:
+            continue
         inside |= shapely.covers(geometry, shapely.points(lon.astype(np.float64) + turn, lat.astype(np.float64)))
     return set(np.flatnonzero(inside).tolist())

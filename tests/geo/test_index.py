@@ -1,4 +1,9 @@
-"""The index against slow and obvious answers: shapely's `covers`, and haversine in plain Python."""
+"""The index against slow and obvious answers: shapely's `covers`, and haversine in plain Python.
+
+An example has a world of every kind of polygon, in one of three places, or of circles and the nearest one in every
+place: so each kind has as many as there are examples, at a third of what they would cost one by one. Bands are no lower
+than a nation's: lower ones take milliseconds to build and find nothing else (`selected` has them).
+"""
 
 from __future__ import annotations
 
@@ -22,7 +27,7 @@ from tests.geo import naive_geo, worlds
 
 EXAMPLES = settings(max_examples=2_000)
 SEEDS = st.integers(0, 2**32 - 1)
-SHIFTS = st.sampled_from((13, 16, 20, 24))
+SHIFTS = st.sampled_from((14, 16, 20, 24))
 
 
 def built(lon: np.ndarray, lat: np.ndarray, shift: int) -> PlaceIndex:
@@ -38,12 +43,12 @@ def shape_of_geometry(geometry: shapely.Geometry) -> shapes.Polygon:
     return shapes.polygon(rings)
 
 
-def check_answer(index: PlaceIndex, shape: shapes.Shape, wanted: set[int]) -> None:
+def check_answer(index: PlaceIndex, shape: shapes.Shape, wanted: set[int], case: str = "") -> None:
     rows = index.select(shape)
     assert rows.dtype == np.uint32
-    assert len(rows) == len(set(rows.tolist())), "a row was given twice"
-    assert set(rows.tolist()) == wanted
-    assert index.count(shape) == len(wanted)
+    assert len(rows) == len(set(rows.tolist())), f"{case}: a row was given twice"
+    assert set(rows.tolist()) == wanted, case
+    assert index.count(shape) == len(wanted), case
     runs = index.runs(shape)
     assert (runs[:, 0] < runs[:, 1]).all()
     assert (runs[1:, 0] > runs[:-1, 1]).all(), "runs are ascending, disjoint, and joined where they meet"
@@ -53,13 +58,14 @@ def check_answer(index: PlaceIndex, shape: shapes.Shape, wanted: set[int]) -> No
 
 
 @EXAMPLES
-@given(SEEDS, st.sampled_from(worlds.POLYGONS), st.sampled_from(worlds.PLACES), SHIFTS)
-def test_polygons_are_what_geos_covers(seed: int, case: str, place: str, shift: int) -> None:
+@given(SEEDS, st.sampled_from(worlds.PLACES), SHIFTS)
+def test_polygons_are_what_geos_covers(seed: int, place: str, shift: int) -> None:
     random = np.random.default_rng(seed)
-    on = worlds.frame(random, place)
-    geometry = worlds.polygon(random, on, case)
-    lon, lat = worlds.points(random, on, geometry)
-    check_answer(built(lon, lat, shift), shape_of_geometry(geometry), naive_geo.covered(geometry, lon, lat))
+    for case in worlds.POLYGONS:
+        on = worlds.frame(random, place)
+        geometry = worlds.polygon(random, on, case)
+        lon, lat = worlds.points(random, on, geometry)
+        check_answer(built(lon, lat, shift), shape_of_geometry(geometry), naive_geo.covered(geometry, lon, lat), case)
 
 
 @EXAMPLES
@@ -106,9 +112,13 @@ RADII = st.one_of(
 
 
 @EXAMPLES
-@given(SEEDS, RADII, st.sampled_from(worlds.PLACES), SHIFTS)
-def test_circles_are_what_haversine_measures(seed: int, radius_m: float, place: str, shift: int) -> None:
-    random = np.random.default_rng(seed)
+@given(SEEDS, RADII, SHIFTS)
+def test_circles_are_what_haversine_measures(seed: int, radius_m: float, shift: int) -> None:
+    for place in worlds.PLACES:
+        check_circle(np.random.default_rng(seed), radius_m, place, shift)
+
+
+def check_circle(random: np.random.Generator, radius_m: float, place: str, shift: int) -> None:
     on = worlds.frame(random, place)
     lon, lat = worlds.points(random, on)
     spread = max(1, int(radius_m / 0.011_132 * 1.2))  # most points near the rim's distance, whatever the radius
@@ -124,14 +134,18 @@ def test_circles_are_what_haversine_measures(seed: int, radius_m: float, place: 
     rows = index.select(shapes.Circle(x, y, radius_m))
     assert len(rows) == len(set(rows.tolist())) == index.count(shapes.Circle(x, y, radius_m))
     found = np.isin(np.arange(lon.size), rows)
-    assert found[metres < radius_m - naive_geo.TIE_M].all(), "somebody inside was left out"
-    assert not found[metres > radius_m + naive_geo.TIE_M].any(), "somebody outside was taken"
+    assert found[metres < radius_m - naive_geo.TIE_M].all(), f"{place}: somebody inside was left out"
+    assert not found[metres > radius_m + naive_geo.TIE_M].any(), f"{place}: somebody outside was taken"
 
 
 @EXAMPLES
-@given(SEEDS, st.sampled_from(worlds.PLACES), SHIFTS, st.integers(0, 150))
-def test_nearest_are_the_nearest_in_order(seed: int, place: str, shift: int, count: int) -> None:
-    random = np.random.default_rng(seed)
+@given(SEEDS, SHIFTS, st.integers(0, 150))
+def test_nearest_are_the_nearest_in_order(seed: int, shift: int, count: int) -> None:
+    for place in worlds.PLACES:
+        check_nearest(np.random.default_rng(seed), place, shift, count)
+
+
+def check_nearest(random: np.random.Generator, place: str, shift: int, count: int) -> None:
     on = worlds.frame(random, place)
     lon, lat = worlds.points(random, on)
     x, y = (on.west + 1_800_000_000) % 3_600_000_000 - 1_800_000_000, on.south
@@ -139,7 +153,7 @@ def test_nearest_are_the_nearest_in_order(seed: int, place: str, shift: int, cou
     rows = built(lon, lat, shift).select(shapes.Nearest(x, y, count))
     assert len(set(rows.tolist())) == len(rows) == min(count, lon.size)
     given_m = metres[rows]
-    assert (np.diff(given_m) > -naive_geo.TIE_M).all(), "nearest first"
+    assert (np.diff(given_m) > -naive_geo.TIE_M).all(), f"{place}: nearest first"
     np.testing.assert_allclose(given_m, np.sort(metres)[: len(rows)], atol=naive_geo.TIE_M)
 
 
