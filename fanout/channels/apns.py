@@ -16,6 +16,8 @@ Lore:
   nothing.
 * 403 `ExpiredProviderToken` / `InvalidProviderToken` is our key, not the device.
 * 429 `TooManyRequests` is about this one device; 429 `TooManyProviderTokenUpdates` is our key renewed too often.
+* A 200 has no body, and is taken at its word; what answers 200 to anything is found before the first action
+  (`greetings.py`).
 * A photo is fetched by the app's service extension, which `mutable-content` wakes; it finds the address in `fanout`,
   has 30 seconds, and shows the text alone when it fails.
 * The authorisation is an ES256 JWT, renewed every 20 to 60 minutes, the same for all rows.

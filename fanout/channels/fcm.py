@@ -13,6 +13,8 @@ Lore, from the platform's reference and from those who run it at scale:
 * 500 INTERNAL may have done its work first, so it is unknown: sent once more without a sound, and whoever never answers
   better still counts as perhaps told, and gets the result. 503 UNAVAILABLE says that it did nothing.
 * 429 and 503 may carry Retry-After; 4xx other than 429 count against the quota, so dead tokens cost.
+* A 200 is taken at its word: the lane drops what follows it, since reading it would cost more than sending. What
+  answers 200 to anything is found before the first action (`greetings.py`).
 * `image` is an address that the phone fetches itself, up to 1 MB, and leaves out when it cannot.
 * Payload at most 4,096 bytes. We count the whole message without its token, which is the stricter reading, loud and
   quiet, whichever is longer.

@@ -1,7 +1,8 @@
 """From settings to routes that are warm: connections, TLS and credentials stand before the first action.
 
 One place makes all of it, so that no channel is warmed differently from how it is used. Providers are opened side by
-side; one that cannot be reached is tried by the first batch again and holds up nobody's start.
+side; one that cannot be reached is tried by the first batch again and holds up nobody's start. Those whose word will be
+taken without a look at it are greeted first (`greeting.py`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from fanout.dispatch.credentials import (
     read_account,
     read_key,
 )
+from fanout.dispatch.greeting import greet
 from fanout.dispatch.lane_choice import lane_for
 from fanout.dispatch.lanes import RunningLane
 from fanout.dispatch.line import Gate
@@ -71,6 +73,8 @@ async def open_routes(
         async with trio.open_nursery() as heaters:
             for way, url in opening.cold:
                 heaters.start_soon(way.warm, url)
+            for name, credential in opening.strangers.items():
+                heaters.start_soon(greet, name, settings, credential)
     return routes
 
 
@@ -80,6 +84,7 @@ class _Opening:
     def __init__(self, settings: Settings, clock_ms: Callable[[], int], nursery: trio.Nursery) -> None:
         self.settings, self.clock_ms, self.nursery = settings, clock_ms, nursery
         self.cold: list[tuple[RunningLane | HttpCaller, str]] = []
+        self.strangers: dict[str, Credential] = {}
 
     def now_s(self) -> float:
         return self.clock_ms() / 1000
@@ -127,6 +132,7 @@ class _Opening:
         self.cold.append((lane, getattr(self.settings.providers, name).url))
         credential = self.credential(name)
         await self.nursery.start(credential.keep)
+        self.strangers[name] = credential
         channel = catalogue.row_channel(name, self.settings)
         return RowRoute(channel, lane, breaker=Breaker(now_s=trio.current_time()), bucket=bucket, credential=credential)
 

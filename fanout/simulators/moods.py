@@ -7,16 +7,22 @@ sum passes a whole number one is hit.
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from pathlib import Path
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import replace
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Mood(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """One channel's behaviour. All shares 0 and quota 0: an obedient provider."""
+    """One channel's behaviour. All shares 0 and quota 0: an obedient provider.
+
+    The last block is of those that break connections, not answers: they hold on the rough port only (`rough.py`).
+    """
 
     quota_per_s: Annotated[float, Meta(ge=0)] = 0.0  # rows a second; above it 429; 0: no quota
     retry_after_s: Annotated[int, Meta(ge=0, le=3_600)] = 1  # what a 429 or 503 asks for
@@ -29,16 +35,26 @@ class Mood(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     redirect: Share = 0.0  # 302 to elsewhere
     refuse: Share = 0.0  # refused as a dead token; of a call with many recipients, this share of them
 
+    goaway: Share = 0.0  # the connection takes no more (GOAWAY): this one and what follows on it were not taken
+    shed: Share = 0.0  # REFUSED_STREAM: not taken, and the connection goes on
+    reset: Share = 0.0  # taken, then the stream is reset
+    drop: Share = 0.0  # taken, then the connection ends without a word
+    half: Share = 0.0  # taken, then half an answer and the end of the connection
+    endless: Share = 0.0  # taken, then an answer without an end
+    streams: Annotated[int, Meta(ge=0, le=100_000)] = 0  # that a connection may have open; 0: as many as usual
+
 
 class Receipts(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Receipts of SMS and voice: below which address they are posted (`<url>/sms`; none: nowhere), signed with what,
-    and what becomes of them on the way.
+    """Receipts of SMS and voice: below which address they are posted (`<url>/sms`, `<url>/sms_second`, `<url>/voice`;
+    none: nowhere), signed with what, and what becomes of them on the way. `secret_second`: the second supplier's, where
+    it is another.
 
     Every doubled one comes twice; late ones come after the others, so order is lost too.
     """
 
     url: str = ""
     secret: str = ""
+    secret_second: str = ""
     headers: dict[str, str] = {}
     after_ms: Annotated[int, Meta(ge=0, le=600_000)] = 200
     lost: Share = 0.0
@@ -63,6 +79,29 @@ class Moods(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     receipts: Receipts = msgspec.field(default_factory=Receipts)
     strict: bool = False
     token_life_s: Annotated[int, Meta(ge=1, le=86_400)] = 3_600
+
+
+MOODS_FILE: Final = "moods.json"
+ROUGH: Final = ("goaway", "shed", "reset", "drop", "half", "endless", "streams")
+CHANNELS: Final = tuple(field.name for field in msgspec.structs.fields(Moods) if field.type is Mood)
+
+
+def write_moods(file: Path, moods: Moods) -> None:
+    """Tell the rough port, and workers that start later; whole or not at all."""
+    made = file.with_suffix(f".{os.getpid()}")
+    made.write_bytes(msgspec.json.encode(moods))
+    made.replace(file)
+
+
+def is_rough(moods: Moods) -> bool:
+    """Whether any of it holds on the rough port only."""
+    return any(getattr(getattr(moods, channel), name) for channel in CHANNELS for name in ROUGH)
+
+
+def smooth(moods: Moods) -> Moods:
+    """The moods without what holds on the rough port only."""
+    off = dict.fromkeys(ROUGH, 0)
+    return replace(moods, **{channel: replace(getattr(moods, channel), **off) for channel in CHANNELS})
 
 
 class Dice:

@@ -11,8 +11,10 @@ host name will do. How they behave is a matter of the address and of the mood:
 * Push tokens that start with `dead` are gone (404 UNREGISTERED, 410 Unregistered), with `bad0` are malformed
   (400), with `510e` are slow. Numbers that end in 999 are refused, within a call whose others are taken.
 * `GET /_seen?action=7[&phase=0][&tokens=1]`: what was delivered. `GET /_actions`, `DELETE /_seen`.
-* `GET /_moods`, `PUT /_moods`: behaviour per channel (`moods.py`), at run time. `GET /_totals`: requests per channel.
-
+* `GET /_moods`, `PUT /_moods`: behaviour per channel (`moods.py`), at run time; `--moods` sets the first. `GET
+  /_totals`: requests per channel.
+* `--rough-port`: a second port to the same providers, whose connections break as moods have it: GOAWAY, streams that
+  are refused or reset, fewer streams, dropped and half answers (`rough.py`). Without it such moods are refused (422).
 * X, Mastodon and Telegram are in `social.py`; `GET /_posts` tells what was posted, replied and removed.
 * `GET /_seen?action=7` and the other questions count over all workers (`siblings.py`), whichever of them is asked.
 
@@ -29,11 +31,13 @@ import gc
 import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qs
 
 import msgspec
@@ -41,9 +45,21 @@ import typer
 
 from fanout.simulators import social, tls
 from fanout.simulators.credentials import Issuer, write_keys
-from fanout.simulators.moods import Dice, Mood, Moods
+from fanout.simulators.moods import MOODS_FILE, Dice, Mood, Moods, is_rough, smooth, write_moods
 from fanout.simulators.receipts import PostOffice
+from fanout.simulators.replies import (
+    APNS_TAKEN,
+    FCM_TAKEN,
+    JSON,
+    NONE,
+    Reply,
+    apns_error,
+    fcm_error,
+    reference_of,
+    refusal,
+)
 from fanout.simulators.seen import Add, Part, Seen, answer
+from fanout.simulators.shapes import APNS, FCM, ONE, SMS
 from fanout.simulators.siblings import Siblings
 from fanout.wire import CHANNELS
 
@@ -53,70 +69,13 @@ PAYLOAD_BYTES_MAX: Final = 4_096
 FORMS_MAX: Final = 1_000  # known bodies per push service: one a batch and second, since they carry a time to live
 FOLDER_VARIABLE: Final = "FANOUT_SIMULATOR_FOLDER"
 WORKERS_VARIABLE: Final = "FANOUT_SIMULATOR_WORKERS"
-
-Headers = list[tuple[str, str]]
-Reply = tuple[int, Headers, bytes]
-
-_JSON: Final[Headers] = [("content-type", "application/json; charset=UTF-8")]
-_NONE: Final[Headers] = []
+ROUGH_VARIABLE: Final = "FANOUT_SIMULATOR_ROUGH"
+_NOT_ROUGH: Final = "these moods break connections: start the simulators with --rough-port, and point clients there"
 
 
-class _FcmData(msgspec.Struct):
-    action: str = ""
-    phase: str = "0"
-
-
-class _FcmMessage(msgspec.Struct):
-    token: str
-    data: _FcmData = msgspec.field(default_factory=_FcmData)
-
-
-class _FcmBody(msgspec.Struct):
-    message: _FcmMessage
-
-
-class _ApnsData(msgspec.Struct):
-    action: str = ""
-    phase: str = "0"
-
-
-class _ApnsBody(msgspec.Struct):
-    aps: dict[str, Any]
-    fanout: _ApnsData = msgspec.field(default_factory=_ApnsData)
-
-
-class _Number(msgspec.Struct):
-    number: str
-
-
-class _SmsMessage(msgspec.Struct):
-    to: list[_Number]
-    reference: str = ""
-
-
-class _SmsMessages(msgspec.Struct):
-    msg: list[_SmsMessage]
-
-
-class _SmsBody(msgspec.Struct):
-    messages: _SmsMessages
-
-
-class _OneNumber(msgspec.Struct):
-    """A voice call (`callee`, `reference`) or a WhatsApp message (`to`, `biz_opaque_callback_data`)."""
-
-    callee: str = ""
-    to: str = ""
-    reference: str = ""
-    biz_opaque_callback_data: str = ""
-
-
-_FCM: Final = msgspec.json.Decoder(_FcmBody)
-_APNS: Final = msgspec.json.Decoder(_ApnsBody)
-_SMS: Final = msgspec.json.Decoder(_SmsBody)
-_ONE: Final = msgspec.json.Decoder(_OneNumber)
 _TOPIC: Final = re.compile(r"a([0-9]{1,16})p([0-9]{1,4})")
 _MOODS: Final = msgspec.json.Decoder(Moods)
+_FCM_QUESTION: Final = b'{"validate_only":true'
 _FCM_HEAD: Final = b'{"message":{"token":"'
 _MARKED: Final = frozenset({b"dead", b"bad0", b"510e"})
 _DEVICE: Final = "/3/device/"
@@ -141,7 +100,7 @@ _POSTS: Final = msgspec.msgpack.Decoder(social.Part)
 class Providers:
     """The RSGI application: one object a worker."""
 
-    def __init__(self, folder: Path, workers: int = 1) -> None:
+    def __init__(self, folder: Path, workers: int = 1, *, rough: bool = False) -> None:
         self.seen = Seen()
         self.moods = Moods()
         self.totals: Counter[str] = Counter()
@@ -150,8 +109,11 @@ class Providers:
         self._siblings = Siblings(folder / "workers", self._obey, count=workers)
         self._networks = social.Networks(number=os.getpid() % 1_000 if workers > 1 else 0, alone=workers == 1)
         self._post = PostOffice()
+        self._moods_file, self._rough = folder / MOODS_FILE, rough
         self._obedient = True
         self._plain = True  # obedient, and credentials are not looked at
+        if self._moods_file.exists():
+            self._be(_MOODS.decode(self._moods_file.read_bytes()))
         self._fcm_paths: set[str] = set()
         self._fcm_forms: dict[bytes, Add] = {}  # by what follows the token in the body
         self._apns_forms: dict[bytes, Add] = {}  # by the body
@@ -169,7 +131,7 @@ class Providers:
                 if add is not None and body[21:25] not in _MARKED and body.startswith(_FCM_HEAD):
                     self.totals["fcm"] += 1
                     add(body[21:end])
-                    protocol.response_bytes(*_FCM_TAKEN)
+                    protocol.response_bytes(*FCM_TAKEN)
                     return
                 await self._read(scope, protocol, path, body)
                 return
@@ -181,7 +143,7 @@ class Providers:
                 if add is not None and plain:
                     self.totals["apns"] += 1
                     add(token)
-                    protocol.response_empty(200, _NONE)
+                    protocol.response_empty(200, NONE)
                     return
                 await self._read(scope, protocol, path, body)
                 return
@@ -211,7 +173,9 @@ class Providers:
             elif path == "/token":
                 reply = self.token(body)
             else:
-                reply = 404, _NONE, b""
+                reply = 404, NONE, b""
+        elif path.startswith(_DEVICE):
+            reply = apns_error(405, "MethodNotAllowed")
         else:
             reply = await self._ask(scope.method, path, scope.query_string, body)
         if reply[0] < 0:
@@ -224,25 +188,25 @@ class Providers:
     # --- push -----------------------------------------------------------------------------------------------------
 
     def fcm(self, body: bytes) -> Reply:
-        """One message of FCM HTTP v1."""
-        self.totals["fcm"] += 1
+        """One message of FCM HTTP v1; a question (`validate_only`) is none."""
+        self.totals["fcm"] += not body.startswith(_FCM_QUESTION)
         try:
-            message = _FCM.decode(body).message
+            message = FCM.decode(body).message
             phase = int(message.data.phase)
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
-            return _fcm_error(400, "INVALID_ARGUMENT", "Invalid JSON payload received.", "message")
+            return fcm_error(400, "INVALID_ARGUMENT", "Invalid JSON payload received.", "message")
         if len(body) > PAYLOAD_BYTES_MAX + len(message.token):
-            return _fcm_error(400, "INVALID_ARGUMENT", "Android message is too big", "message.android")
+            return fcm_error(400, "INVALID_ARGUMENT", "Android message is too big", "message.android")
         token = message.token.encode()
         add = self.seen.add(message.data.action, "fcm", phase)
         if body.startswith(_FCM_HEAD + token + b'"'):
             _keep(self._fcm_forms, body[len(_FCM_HEAD) + len(token) :], add)
         mark = token[:4]
         if mark == b"dead":
-            return _fcm_error(404, "UNREGISTERED", "Requested entity was not found.", "")
+            return fcm_error(404, "UNREGISTERED", "Requested entity was not found.", "")
         if mark == b"bad0" or not token:
-            return _fcm_error(400, "INVALID_ARGUMENT", "The registration token is not valid.", "message.token")
-        reply = _FCM_TAKEN
+            return fcm_error(400, "INVALID_ARGUMENT", "The registration token is not valid.", "message.token")
+        reply = FCM_TAKEN
         if not self._obedient or mark == b"510e":
             reply, taken = self._moody("fcm", self.moods.fcm, mark == b"510e", reply)
             if not taken:
@@ -256,19 +220,19 @@ class Providers:
         add = self._apns_forms.get(body)
         if add is None:
             try:
-                read = _APNS.decode(body).fanout
+                read = APNS.decode(body).fanout
                 add = self.seen.add(read.action, "apns", int(read.phase))
             except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
-                return _apns_error(400, "PayloadEmpty" if not body else "BadMessageId")
+                return apns_error(400, "PayloadEmpty" if not body else "BadMessageId")
             if len(body) > PAYLOAD_BYTES_MAX:
-                return _apns_error(413, "PayloadTooLarge")
+                return apns_error(413, "PayloadTooLarge")
             _keep(self._apns_forms, body, add)
         mark = token[:4]
         if mark == b"dead":
-            return _apns_error(410, "Unregistered")
+            return apns_error(410, "Unregistered")
         if mark == b"bad0" or not token:
-            return _apns_error(400, "BadDeviceToken")
-        reply: Reply = _APNS_TAKEN
+            return apns_error(400, "BadDeviceToken")
+        reply: Reply = APNS_TAKEN
         if not self._obedient or mark == b"510e":
             reply, taken = self._moody("apns", self.moods.apns, mark == b"510e", reply)
             if not taken:
@@ -282,14 +246,14 @@ class Providers:
         topic = _TOPIC.fullmatch(headers.get("topic") or "")
         sealed = len(body) > 86 and body[20] == 65 and body[21] == 4 and headers.get("content-encoding") == "aes128gcm"
         if topic is None or not sealed or not (headers.get("ttl") or "").isdigit():
-            return 400, _NONE, b""
+            return 400, NONE, b""
         if not (headers.get("authorization") or "").startswith("vapid t="):
-            return 401, _NONE, b""
+            return 401, NONE, b""
         if len(body) > PAYLOAD_BYTES_MAX:
-            return 413, _NONE, b""
+            return 413, NONE, b""
         mark = token[:4]
         if mark == b"dead":
-            return 410, _NONE, b""
+            return 410, NONE, b""
         reply: Reply = (201, [("location", f"/m/{token.decode()}")], b"")
         if not self._obedient or mark == b"510e":
             reply, taken = self._moody("webpush", self.moods.webpush, mark == b"510e", reply)
@@ -301,22 +265,22 @@ class Providers:
     def _moody(self, channel: str, mood: Mood, slow: bool, reply: Reply) -> tuple[Reply, bool]:
         """What a mood makes of a delivery: the reply, and whether it was delivered all the same."""
         dice = self._dice[channel]
-        asked = [*_JSON, ("retry-after", str(mood.retry_after_s))]
+        asked = [*JSON, ("retry-after", str(mood.retry_after_s))]
         if mood.quota_per_s and dice.over(mood.quota_per_s / self._siblings.count, time.monotonic()):
-            return (429, asked, _refusal(channel, 429, "QUOTA_EXCEEDED", "TooManyRequests")), False
+            return (429, asked, refusal(channel, 429, "QUOTA_EXCEEDED", "TooManyRequests")), False
         if dice.hit("storm", mood.storm):
-            return (503, asked, _refusal(channel, 503, "UNAVAILABLE", "ServiceUnavailable")), False
+            return (503, asked, refusal(channel, 503, "UNAVAILABLE", "ServiceUnavailable")), False
         if dice.hit("broken", mood.broken):
-            return (500, _JSON, _refusal(channel, 500, "INTERNAL", "InternalServerError")), False
+            return (500, JSON, refusal(channel, 500, "INTERNAL", "InternalServerError")), False
         if dice.hit("redirect", mood.redirect):
             return (302, [("location", "https://example.invalid/")], b""), False
         if not channel.startswith("sms") and dice.hit("refuse", mood.refuse):
             gone = (404, "UNREGISTERED") if channel == "fcm" else (410, "Unregistered")
-            return (gone[0], _JSON, _refusal(channel, gone[0], gone[1], gone[1])), False
+            return (gone[0], JSON, refusal(channel, gone[0], gone[1], gone[1])), False
         if dice.hit("garbage", mood.garbage):
-            return (200, _JSON, b"\x00\xff not json {"), True
+            return (200, JSON, b"\x00\xff not json {"), True
         if dice.hit("hang", mood.hang):
-            return (-1, _NONE, b""), True
+            return (-1, NONE, b""), True
         if slow or dice.hit("slow", mood.slow):
             return (-mood.slow_ms - 1, reply[1], reply[2]), True
         return reply, True
@@ -332,18 +296,18 @@ class Providers:
 
     def sms(self, body: bytes, product_token: str) -> Reply:
         """One call with up to 1,000 messages; a status for each recipient."""
-        supplier = "sms_second" if product_token.endswith("second") else "sms"
+        supplier: Literal["sms", "sms_second"] = "sms_second" if product_token.endswith("second") else "sms"
         self.totals[supplier] += 1
         if not product_token:
-            return 401, _JSON, b'{"details":"Authentication failed","errorCode":101,"messages":[]}'
+            return 401, JSON, b'{"details":"Authentication failed","errorCode":101,"messages":[]}'
         try:
-            messages = _SMS.decode(body).messages.msg
+            messages = SMS.decode(body).messages.msg
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return 400, _JSON, b'{"details":"Malformed","errorCode":202,"messages":[]}'
+            return 400, JSON, b'{"details":"Malformed","errorCode":202,"messages":[]}'
         if len(messages) > MESSAGES_PER_CALL_MAX:
-            return 400, _JSON, b'{"details":"Too many messages","errorCode":202,"messages":[]}'
+            return 400, JSON, b'{"details":"Too many messages","errorCode":202,"messages":[]}'
         mood, dice = getattr(self.moods, supplier), self._dice[supplier]
-        reply: Reply = (200, _JSON, b"")
+        reply: Reply = (200, JSON, b"")
         taken = True
         if not self._obedient:
             reply, taken = self._moody(supplier, mood, False, reply)
@@ -351,7 +315,7 @@ class Providers:
             return reply
         statuses, refused, references = [], 0, []
         for message in messages:
-            action, phase = _reference(message.reference)
+            action, phase = reference_of(message.reference)
             for to in message.to:
                 bad = to.number.endswith("999") or not to.number.isdigit() or dice.hit("partial", mood.refuse)
                 refused += bad
@@ -368,7 +332,7 @@ class Providers:
                         "messageErrorCode": 302 if bad else 0,
                     }
                 )
-        self._post.add(self.moods.receipts, "sms", references)
+        self._post.add(self.moods.receipts, supplier, references)
         if reply[2]:  # the mood's nonsense
             return reply
         whole = {
@@ -377,23 +341,23 @@ class Providers:
             "messages": statuses,
         }
         status = reply[0] if reply[0] < 0 else (400 if refused == len(statuses) else 200)
-        return status, _JSON, msgspec.json.encode(whole)
+        return status, JSON, msgspec.json.encode(whole)
 
     def one_number(self, channel: str, body: bytes) -> Reply:
         """One call, or one WhatsApp message."""
         self.totals[channel] += 1
         try:
-            asked = _ONE.decode(body)
+            asked = ONE.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return 400, _JSON, b"{}"
+            return 400, JSON, b"{}"
         number, (action, phase) = (
             asked.callee or asked.to,
-            _reference(asked.reference or asked.biz_opaque_callback_data),
+            reference_of(asked.reference or asked.biz_opaque_callback_data),
         )
         if number.endswith("999") or not number.isdigit():
             unknown = (422, b'{"success":false}') if channel == "voice" else (400, b'{"error":{"code":131026}}')
-            return unknown[0], _JSON, unknown[1]
-        reply: Reply = (200, _JSON, b'{"call-id":"simulated","success":true,"messages":[{"id":"wamid.simulated"}]}')
+            return unknown[0], JSON, unknown[1]
+        reply: Reply = (200, JSON, b'{"call-id":"simulated","success":true,"messages":[{"id":"wamid.simulated"}]}')
         if not self._obedient:
             mood = self.moods.voice if channel == "voice" else self.moods.whatsapp
             reply, taken = self._moody(channel, mood, False, reply)
@@ -415,8 +379,8 @@ class Providers:
         if asked.get("grant_type") == ["urn:ietf:params:oauth:grant-type:jwt-bearer"]:
             granted = self._issuer.grant(asked.get("assertion", [""])[0], life_s, time.time())
         if granted is None:
-            return 400, _JSON, b'{"error":"invalid_grant"}'
-        return 200, _JSON, msgspec.json.encode({"access_token": granted, "expires_in": life_s, "token_type": "Bearer"})
+            return 400, JSON, b'{"error":"invalid_grant"}'
+        return 200, JSON, msgspec.json.encode({"access_token": granted, "expires_in": life_s, "token_type": "Bearer"})
 
     def _stranger(self, scope: Any, channel: str) -> Reply | None:
         """The refusal of a request that does not say who it is from, in the mood `strict`."""
@@ -425,9 +389,9 @@ class Providers:
         shown = scope.headers.get("authorization") or ""
         if channel == "fcm":
             known = self._issuer.bearer(shown, time.time())
-            return None if known else _fcm_error(401, "THIRD_PARTY_AUTH_ERROR", "Request had invalid credentials.", "")
+            return None if known else fcm_error(401, "THIRD_PARTY_AUTH_ERROR", "Request had invalid credentials.", "")
         why = self._issuer.provider_token(shown, time.time())
-        return None if why is None else _apns_error(403, why)
+        return None if why is None else apns_error(403, why)
 
     # --- questions ------------------------------------------------------------------------------------------------
 
@@ -445,31 +409,40 @@ class Providers:
                     phase=int(phase) if phase.isdigit() else None,
                     tokens=asked.get("tokens") == ["1"],
                 )
-                return 200, _JSON, msgspec.json.encode(counted)
+                return 200, JSON, msgspec.json.encode(counted)
             case "GET", "/_posts":
                 posts = [_POSTS.decode(each) for each in await self._all(order)]
-                return 200, _JSON, msgspec.json.encode(social.together(posts))
+                return 200, JSON, msgspec.json.encode(social.together(posts))
             case "GET", "/_actions":
                 actions = {action for each in await self._all(order) for action in _ACTIONS.decode(each)}
-                return 200, _JSON, msgspec.json.encode(sorted(actions))
+                return 200, JSON, msgspec.json.encode(sorted(actions))
             case "GET", "/_totals":
                 totals: Counter[str] = Counter()
                 for each in await self._all(order):
                     totals.update(_TOTALS.decode(each))
-                return 200, _JSON, msgspec.json.encode(dict(totals))
+                return 200, JSON, msgspec.json.encode(dict(totals))
             case "GET", "/_moods":
-                return 200, _JSON, msgspec.json.encode(self.moods)
+                return 200, JSON, msgspec.json.encode(self.moods)
             case "PUT", "/_moods":
                 try:
                     order.moods = _MOODS.decode(body)
                 except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                    return 422, _JSON, msgspec.json.encode({"message": str(error)})
+                    return 422, JSON, msgspec.json.encode({"message": str(error)})
+                if is_rough(order.moods) and not self._rough:
+                    return 422, JSON, msgspec.json.encode({"message": _NOT_ROUGH})
+                write_moods(self._moods_file, order.moods)
                 await self._all(order)
-                return 204, _NONE, b""
+                return 204, NONE, b""
             case "DELETE", "/_seen":
                 await self._all(order)
-                return 204, _NONE, b""
-        return 404, _NONE, b""
+                return 204, NONE, b""
+        return 404, NONE, b""
+
+    def _be(self, moods: Moods) -> None:
+        """Behave like this from now on."""
+        self.moods = moods
+        self._obedient = smooth(moods) == Moods(receipts=moods.receipts)
+        self._plain = self._obedient and not moods.strict
 
     async def _all(self, order: Order) -> list[bytes]:
         return await self._siblings.ask_all(msgspec.msgpack.encode(order))
@@ -495,9 +468,7 @@ class Providers:
                 self._networks.clear()
                 self._networks.totals.clear()
             case "PUT", _ if order.moods is not None:
-                self.moods = order.moods
-                self._obedient = self.moods == Moods(receipts=self.moods.receipts)
-                self._plain = self._obedient and not self.moods.strict
+                self._be(order.moods)
         return msgspec.msgpack.encode(told)
 
 
@@ -507,47 +478,13 @@ def _keep(forms: dict[bytes, Add], form: bytes, add: Add) -> None:
     forms[form] = add
 
 
-def _reference(reference: str) -> tuple[str, int]:
-    """(action, phase) of `action-phase-row`."""
-    action, _, rest = reference.partition("-")
-    phase = rest.partition("-")[0]
-    return action, int(phase) if phase.isdigit() else 0
-
-
-def _fcm_error(code: int, error: str, message: str, field: str) -> Reply:
-    details: list[dict[str, object]] = [
-        {"@type": "type.googleapis.com/google.firebase.fcm.v1.FcmError", "errorCode": error}
-    ]
-    if field:
-        violation = {"field": field, "description": message}
-        details.append({"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": [violation]})
-    status = "NOT_FOUND" if code == 404 else error
-    whole = {"error": {"code": code, "message": message, "status": status, "details": details}}
-    return code, _JSON, msgspec.json.encode(whole)
-
-
-def _apns_error(code: int, reason: str) -> Reply:
-    whole: dict[str, object] = {"reason": reason}
-    if code == 410:
-        whole["timestamp"] = time.time_ns() // 1_000_000
-    return code, _JSON, msgspec.json.encode(whole)
-
-
-def _refusal(channel: str, code: int, fcm: str, apns: str) -> bytes:
-    if channel == "fcm":
-        return _fcm_error(code, fcm, fcm, "")[2]
-    return msgspec.json.encode({"reason": apns})
-
-
-_FCM_TAKEN: Final[Reply] = (200, _JSON, b'{"name":"projects/fanout/messages/0:1500415314455276%31bd1c9631bd1c96"}')
-_APNS_TAKEN: Final[Reply] = (200, _NONE, b"")
-
 App = Callable[[Any, Any], Awaitable[None]]
 
 
 def application() -> Providers:
     """The application of one worker; what granian calls."""
-    found = Providers(Path(os.environ[FOLDER_VARIABLE]), int(os.environ.get(WORKERS_VARIABLE, "1")))
+    folder, workers = Path(os.environ[FOLDER_VARIABLE]), int(os.environ.get(WORKERS_VARIABLE, "1"))
+    found = Providers(folder, workers, rough=ROUGH_VARIABLE in os.environ)
     gc.freeze()  # what is imported stays; what comes per request is freed by its count alone
     gc.set_threshold(100_000, 50, 100)
     return found
@@ -558,6 +495,8 @@ def main(
     folder: Annotated[Path, typer.Option(help="Where ca.pem, cert.pem and key.pem are made.")] = Path("certificates"),
     streams: Annotated[int, typer.Option(help="Streams a client may have open on one connection.")] = 1_000,
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the port: one a core to spare.")] = 1,
+    rough_port: Annotated[int, typer.Option(help="A second port, where connections break as moods have it.")] = 0,
+    moods: Annotated[str, typer.Option(help="The first moods, as for PUT /_moods: JSON, or @ and a file of it.")] = "",
 ) -> None:
     """Simulated providers on one port, until interrupted."""
     from granian import Granian
@@ -569,6 +508,10 @@ def main(
     os.environ[FOLDER_VARIABLE], os.environ[WORKERS_VARIABLE] = str(folder.resolve()), str(workers)
     shutil.rmtree(folder / "workers", ignore_errors=True)
     (folder / "workers").mkdir()
+    first = _moods_of(moods)
+    if is_rough(first) and not rough_port:
+        raise typer.BadParameter(_NOT_ROUGH)
+    write_moods(folder / MOODS_FILE, first)
     server = Granian(
         "fanout.simulators.providers:application",
         factory=True,
@@ -584,7 +527,26 @@ def main(
         websockets=False,
         log_enabled=False,
     )
-    server.serve()
+    if not rough_port:
+        server.serve()
+        return
+    os.environ[ROUGH_VARIABLE] = str(rough_port)
+    command = [sys.executable, "-m", "fanout.simulators.rough", "--port", str(rough_port)]
+    command += ["--upstream", f"https://127.0.0.1:{port}", "--folder", str(folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as front:  # ends when its input does
+        try:
+            server.serve()
+        finally:
+            front.terminate()
+
+
+def _moods_of(given: str) -> Moods:
+    """Moods of the command line. Errors: `typer.BadParameter`."""
+    try:
+        text = Path(given[1:]).read_bytes() if given.startswith("@") else given.encode()
+        return _MOODS.decode(text or b"{}")
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"--moods: {error}") from None
 
 
 if __name__ == "__main__":

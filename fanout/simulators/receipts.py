@@ -23,7 +23,7 @@ PER_CALL: Final = 500
 ATTEMPTS: Final = 5
 DELIVERED, FAILED = 2, 3  # CM.com's codes of a status report
 
-Provider = Literal["sms", "voice"]
+Provider = Literal["sms", "sms_second", "voice"]
 
 log = logging.getLogger("fanout.simulators")
 
@@ -32,7 +32,7 @@ class PostOffice:
     """The receipts of one worker, of all its suppliers."""
 
     def __init__(self) -> None:
-        self._waiting: dict[Provider, list[str]] = {"sms": [], "voice": []}
+        self._waiting: dict[Provider, list[str]] = {"sms": [], "sms_second": [], "voice": []}
         self._posts: set[asyncio.Task[None]] = set()
         self._dice = Dice()
         self._client = httpx.AsyncClient(trust_env=False, timeout=10)
@@ -67,7 +67,8 @@ class PostOffice:
 
     async def _post(self, mood: Receipts, provider: Provider, reports: list[tuple[str, bool]]) -> None:
         body = _body(provider, reports)
-        headers = {"content-type": "application/json", SIGNATURE: sign(body, mood.secret)} | mood.headers
+        secret = mood.secret_second if provider == "sms_second" and mood.secret_second else mood.secret
+        headers = {"content-type": "application/json", SIGNATURE: sign(body, secret)} | mood.headers
         for attempt in range(ATTEMPTS):
             try:
                 answer = await self._client.post(f"{mood.url}/{provider}", content=body, headers=headers)

@@ -81,6 +81,8 @@ def test_addresses_that_are_not_used(address: bytes) -> None:
     ("code", "event", "reason"),
     [
         (201, Event.ACCEPT, Reason.NONE),
+        (202, Event.ACCEPT, Reason.NONE),
+        (200, Event.TIME_OUT, Reason.GARBAGE),
         (404, Event.REJECT, Reason.TOKEN_DEAD),
         (410, Event.REJECT, Reason.TOKEN_DEAD),
         (413, Event.REJECT, Reason.PAYLOAD),
