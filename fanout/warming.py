@@ -14,6 +14,7 @@ import numpy as np
 
 from fanout import geo, selection, wire
 from fanout.dispatch.frames import kernels as frames
+from fanout.registry import bodies
 from fanout.registry.registry import Registry
 from fanout.registry.replica import Replica
 from fanout.store.sqlite_store import SqliteStore
@@ -23,6 +24,7 @@ def warm_all() -> None:
     """Compile or load all kernels of the engine and of a sender. Blocking: a minute the first time, then a second."""
     geo.warm()
     selection.warm()
+    bodies.warm()
     frames.warm()
     with tempfile.TemporaryDirectory() as folder:
         store = SqliteStore.open(Path(folder) / "ledger.db")

@@ -19,6 +19,7 @@ from fanout.api.routes import Call, Row
 from fanout.engine import Boards, Engine
 from fanout.errors import Refused
 from fanout.media.shelf import MIME, Shelf
+from fanout.registry.bodies import Positions, positions
 from fanout.registry.registry import Registry
 
 VERSION = "1"
@@ -88,7 +89,7 @@ class Handlers:
             Row("DELETE", "/v1/participants/{participant}", "participants", None, wire.Erased, self.erase_participant,
                 "Erase a participant: nothing is sent to them from now on."),
             Row("POST", "/v1/positions", "participants", wire.PositionsRequest, wire.PositionsAccepted,
-                self.post_positions, "Live positions: kept in memory until they expire."),
+                self.post_positions, "Live positions: kept in memory until they expire.", quick=positions),
             Row("POST", "/v1/receipts/{provider}", None, None, wire.ReceiptsAccepted, self.post_receipts,
                 "Delivery receipts in the provider's own form, signed by it."),
             Row("GET", "/v1/boards", "actions", None, wire.BoardList, self.list_boards,
@@ -181,9 +182,11 @@ class Handlers:
         return wire.Erased(erased=erased)
 
     async def post_positions(self, call: Call) -> wire.PositionsAccepted:
-        accepted, unknown = await trio.to_thread.run_sync(
-            self._registry.positions, call.body.positions, self._clock_ms()
-        )
+        if isinstance(call.body, Positions):
+            take = partial(self._registry.positions_of, *call.body, self._clock_ms())
+        else:
+            take = partial(self._registry.positions, call.body.positions, self._clock_ms())
+        accepted, unknown = await trio.to_thread.run_sync(take)
         return wire.PositionsAccepted(accepted=accepted, unknown=unknown)
 
     # --- what comes back --------------------------------------------------------------------------------------------

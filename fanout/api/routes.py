@@ -42,6 +42,7 @@ class Row(NamedTuple):
     """One call of the API.
 
     `takes`, `answers`: structs of `fanout.wire`; `answers` None: the handler's own Response, of the type `media`.
+    `quick`: reads a msgpack body into something better than `takes`, or answers None (see `bodies.read`).
     `scope` None: no key is asked for, since the handler checks a signature itself, or the address is the secret.
     """
 
@@ -55,6 +56,7 @@ class Row(NamedTuple):
     status: int = 200
     streams: bool = False
     media: str = "text/event-stream"
+    quick: Callable[[bytes], Any] | None = None
 
 
 def build(rows: list[Row], open_routes: list[Route], keys: Keys, *, in_flight_max: int) -> Starlette:
@@ -113,7 +115,7 @@ class _Endpoint:
             raise Refused("method_not_allowed", request.url.path, method=request.method)
         if row is None:
             raise Refused("not_found", request.url.path, what="address")
-        body = None if row.takes is None else await bodies.read(request, row.takes)
+        body = None if row.takes is None else await bodies.read(request, row.takes, row.quick)
         answer = await row.handler(Call(key, dict(request.path_params), body, request))
         return answer if isinstance(answer, Response) else bodies.write(request, answer, row.status)
 
