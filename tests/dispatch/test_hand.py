@@ -1,0 +1,89 @@
+"""What a sender has in hand: room by lane, and what keeps rows back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fanout.channels.protocol import Message
+from fanout.dispatch.hand import Hand
+from fanout.settings import load
+from fanout.store.protocol import ActionRecord, Lease
+from fanout.store.states import Event
+from fanout.wire import LANES
+
+MOST = 4
+
+
+def hand(now_ms: int = 0) -> Hand:
+    nothing: Any = None
+    return Hand(nothing, nothing, load(None, {}), lambda: now_ms, most=MOST)
+
+
+def lease(number: int, lane: int = 1, channel: int = 0, action: int = 1) -> Lease:
+    zeros = np.zeros(1, np.uint8)
+    return Lease(
+        batch=number, token=1, action=action, phase=0, lane=lane, channel=channel, language="nl", attempt=0, until_ms=0,
+        rows=np.zeros(1, np.uint32), generations=np.zeros(1, np.uint16), status=zeros, reason=zeros,
+    )  # fmt: skip
+
+
+def message(name: str = "start", end_ms: int = 10) -> Message:
+    return Message(
+        action=1, phase=0, name=name, kind="x", lane=1, language="nl", title="", text="x", end_ms=end_ms
+    )  # fmt: skip
+
+
+def record(state: str) -> ActionRecord:
+    return ActionRecord(
+        id=1, tenant="t", reference="r", digest=b"", kind="x", lane=1, state=state, created_ms=0, end_ms=10,
+        snapshot_version=1, body=b"",
+    )  # fmt: skip
+
+
+def test_a_more_urgent_lane_has_room_when_the_others_have_none() -> None:
+    mine = hand()
+    assert mine.room(0) == ((0, 1, 2), MOST)
+    for number in range(MOST):
+        mine.take(lease(number, lane=2))
+    assert mine.room(0) == ((0, 1), MOST), "a search is claimed while an information has all it may have"
+    for number in range(MOST, 2 * MOST):
+        mine.take(lease(number, lane=1))
+    assert mine.room(0) == ((0,), MOST)
+    for number in range(2 * MOST, 3 * MOST):
+        mine.take(lease(number, lane=0))
+    assert mine.room(0) == ((), 0)
+    assert mine.room(3) == ((0, 1, 2), MOST), "channels have their own"
+    mine.drop(lease(0, lane=2))
+    assert mine.room(0) == ((), 0), "lanes above count"
+
+
+@given(st.lists(st.integers(0, 2), max_size=40))
+def test_room_is_bounded(lanes: list[int]) -> None:
+    mine = hand()
+    for number, wanted in enumerate(lanes):
+        open_lanes, room = mine.room(0)
+        assert room <= MOST
+        if wanted in open_lanes:
+            mine.take(lease(number, lane=wanted))
+    assert len(mine.leases) <= MOST * len(LANES)
+
+
+def test_what_keeps_rows_back() -> None:
+    mine, one = hand(), lease(1)
+    mine.take(one)
+    for state, event in (
+        ("paused", Event.RETRY), ("expired", Event.END), ("closing", Event.CLOSE), ("open", None),
+        ("cancelled", Event.CLOSE),
+    ):  # fmt: skip
+        mine.learn({1: record(state)})
+        assert mine.stopping(one, message()) == event
+        assert mine.stopping(one, message("result")) is None, "a result goes out although its action is closed"
+    assert hand(now_ms=10).stopping(one, message("result")) == Event.END
+    mine.drop(one)
+    mine.learn({})
+    mine.take(one)
+    assert mine.stopping(one, message()) is None, "what is not in hand is forgotten"

@@ -1,0 +1,185 @@
+"""The way of one batch when something in it goes wrong: it is that batch's, and every row has its state."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import trio
+from numpy.typing import NDArray
+
+from fanout.channels.protocol import NO_CONNECTION, Call, Calls, Column, Message, Outcome
+from fanout.dispatch import budget
+from fanout.dispatch.routes import Batch, Delivered, MayGo
+from fanout.dispatch.sender import run_sender
+from fanout.store.protocol import Lease
+from fanout.store.sqlite_store import SqliteStore
+from fanout.store.states import Event, Reason, State
+from fanout.wire import CHANNELS
+from tests.dispatch.kit import FCM, SMS, VOICE, Registry, clock_ms, reasons, settings_for, start, states
+from tests.dispatch.test_sender import sent_all, until
+
+POISON = 13
+
+
+class Fragile:
+    """A route, and its own ways, that stumbles over row `POISON` at `where`, `times` times; else takes everything."""
+
+    slow_render = False
+
+    def __init__(self, channel: int, where: str = "", *, times: int = 10**9, handful: int = 10**9) -> None:
+        self.name, self.number = CHANNELS[channel], channel
+        self.where, self.times, self.handful = where, times, handful
+        self.sent: list[int] = []
+        self.freed = self.reserved = 0
+        self.rows = 0
+        self.answer: Callable[[NDArray[np.uint32]], Delivered] = _taken
+
+    def stumble(self, where: str, rows: NDArray[np.uint32]) -> None:
+        if where == self.where and POISON in rows and self.times:
+            self.times -= 1
+            raise RecursionError("+31612345678")
+
+    def allows(self, now_s: float) -> int:
+        return 1_000
+
+    async def reserve(self, lease: Lease, rows: int, may_go: MayGo) -> Any:
+        await trio.lowlevel.checkpoint()
+        while self.handful == 1 and self.freed < self.reserved:  # noqa: ASYNC110 - one place
+            await trio.sleep(0.002)
+        self.stumble("reserve", lease.rows)
+        if not may_go() or self.where == "turned away":
+            return None
+        self.reserved += 1
+        way = Fragile.__new__(Fragile)
+        way.__dict__ = self.__dict__ | {"rows": min(rows, self.handful), "route": self}
+        return way
+
+    def render(
+        self, message: Message, addresses: Column, lease: Lease, wanted: NDArray[np.intp], *, now_ms: int
+    ) -> Calls:
+        self.route.stumble("render", lease.rows[wanted])
+        call = Call(method="POST", url="", headers={}, body=b"", index=np.arange(len(wanted)))
+        return Calls(calls=(call,), usable=np.ones(len(wanted), np.bool_))
+
+    async def deliver(self, batch: Batch, lease: Lease, index: NDArray[np.intp], may_go: MayGo) -> Delivered:
+        await trio.sleep(0.01)
+        self.route.sent += lease.rows[index].tolist()
+        self.route.stumble("deliver", lease.rows[index])
+        return self.route.answer(lease.rows[index])
+
+    def free(self) -> None:
+        self.route.freed += 1
+
+    async def close(self) -> None:
+        assert self.freed == self.reserved, "each way is left"
+
+    route: Fragile
+
+
+def _taken(rows: NDArray[np.uint32]) -> Delivered:
+    codes, zeros = np.full(len(rows), 200, np.int16), np.zeros(len(rows), np.uint8)
+    return Delivered(codes, Outcome(np.full(len(rows), Event.ACCEPT, np.uint8), zeros), 0.0, 1, 1)
+
+
+def _refused(rows: NDArray[np.uint32]) -> Delivered:
+    event, reason = np.full(len(rows), Event.RETRY, np.uint8), np.full(len(rows), Reason.NETWORK, np.uint8)
+    return Delivered(np.full(len(rows), NO_CONNECTION, np.int16), Outcome(event, reason), 0.0, None, None)
+
+
+@asynccontextmanager
+async def sending(store: SqliteStore, *routes: Fragile, **dispatch: object) -> AsyncIterator[None]:
+    settings = settings_for("https://127.0.0.1:9", Path("ca.pem"), **dispatch)
+    stop = trio.Event()
+    registry = Registry()
+    async with trio.open_nursery() as nursery:
+
+        async def run() -> None:
+            await run_sender(
+                store, registry, settings, owner="one", clock_ms=clock_ms, stop=stop,
+                routes={route.name: route for route in routes},
+            )  # fmt: skip
+
+        nursery.start_soon(run)
+        yield
+        stop.set()
+
+
+@pytest.mark.parametrize("where", ["reserve", "render", "deliver"])
+async def test_a_batch_that_goes_wrong_once_ends_nothing(
+    store: SqliteStore, caplog: pytest.LogCaptureFixture, where: str
+) -> None:
+    push, text = Fragile(FCM, where, times=1), Fragile(SMS, where, times=1)
+    action = start(store, {FCM: range(30), SMS: range(30)}, size=10)
+    async with sending(store, push, text):
+        await sent_all(store, action)
+    if where == "deliver":
+        assert states(store, action) == {"ACCEPTED": 50, "UNKNOWN": 10}
+        assert sorted(push.sent) == sorted([*range(30), *range(10, 20)]), "what may have gone is sent again quietly"
+        assert sorted(text.sent) == [*range(30)], "and where it rings not at all"
+        found = {row: what for row, what in reasons(store, action).items() if what[0] == State.UNKNOWN}
+        assert found == dict.fromkeys(range(10, 20), (State.UNKNOWN, Reason.CRASH))
+    else:
+        assert states(store, action) == {"ACCEPTED": 60}
+        assert sorted(push.sent) == sorted(text.sent) == [*range(30)]
+    assert "RecursionError at test_handling.py" in caplog.text
+    assert "31612345678" not in caplog.text, "an error's words may quote somebody"
+
+
+async def test_a_batch_that_always_goes_wrong_has_its_attempts_and_moves(store: SqliteStore) -> None:
+    push, voice = Fragile(FCM, "render"), Fragile(VOICE)
+    action = start(store, {FCM: range(30)}, size=10)
+    async with sending(store, push, voice, attempts_max=3, fall_back=["fcm", "voice"]):
+        await sent_all(store, action)
+    assert states(store, action) == {"ACCEPTED": 30, "MOVED": 10}
+    assert sorted(voice.sent) == [*range(10, 20)]
+
+
+async def test_handfuls_of_a_batch_are_each_their_own(store: SqliteStore) -> None:
+    for where, expected in (("deliver", {"ACCEPTED": 26, "UNKNOWN": 4}), ("render", {"ACCEPTED": 30})):
+        text = Fragile(SMS, where, times=1, handful=4)
+        action = start(store, {SMS: range(30)}, size=30, reference=where)
+        async with sending(store, text):
+            await sent_all(store, action)
+        assert states(store, action) == expected
+        assert sorted(text.sent) == [*range(30)], "each once"
+
+
+async def test_who_stays_behind_a_failing_provider_shares_the_attempt(store: SqliteStore) -> None:
+    text, voice = Fragile(SMS, handful=1), Fragile(VOICE)
+    action = start(store, {SMS: range(30)}, size=30)
+
+    def open_after_one(rows: NDArray[np.uint32]) -> Delivered:
+        text.where = "turned away"
+        return _refused(rows)
+
+    async def tried_again() -> None:
+        while True:
+            await trio.sleep(0.1)
+            text.where = ""
+
+    text.answer = open_after_one
+    async with sending(store, text, voice, attempts_max=3, fall_back=["sms", "voice"]), trio.open_nursery() as nursery:
+        nursery.start_soon(tried_again)
+        await sent_all(store, action)
+        nursery.cancel_scope.cancel()
+    assert states(store, action) == {"ACCEPTED": 30, "MOVED": 30}
+    assert len(text.sent) < 30, "a probe at a time spoke for all of them"
+    assert sorted(voice.sent) == [*range(30)]
+
+
+async def test_who_is_over_the_budget_waits_longer(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "FLOOR_ROWS", 15)
+    monkeypatch.setattr(budget, "SHARE", 0.0)
+    text = Fragile(SMS)
+    text.answer = _refused
+    action = start(store, {SMS: range(10)}, size=10)
+    async with sending(store, text, pause_first_s=0.01, pause_most_s=30.0, attempts_max=50):
+        await until(lambda: len(text.sent) == 20)
+        await trio.sleep(0.5)
+        assert len(text.sent) == 20, "the third attempt is over the budget"
+    assert states(store, action) == {"PENDING": 10}, "and is not given up"
