@@ -36,6 +36,7 @@ Runs = NDArray[np.int64]
 
 _SHIFTS: Final = ((8_000_000, 14), (400_000, 15), (0, 16))  # (at least so many points, band height)
 _SHIFT_MAX: Final = 24  # bands of 187 km
+_ARCS_TOGETHER: Final = 32  # of a corridor: their circles overlap, as neighbours' do
 _SHIFT_MOST: Final = 31  # one band for the whole world
 _WHAT: Final = "place index"
 
@@ -142,14 +143,12 @@ class PlaceIndex:
                 found = self._polygon(edges, passes)
             case shapes.Everyone():
                 found = np.array([[0, len(self)]], np.int64)[: min(1, len(self))]
-            case shapes.Corridor():
-                found = self._corridor(shape)
+            case shapes.Corridor(vectors=vectors, radius_m=radius_m):
+                found = self._corridor(vectors, radius_m)
             case shapes.Nearest(lon=lon, lat=lat, count=count):
                 found = self._nearest_runs(lon, lat, count)
             case shapes.Union(of=parts):
-                found = self.runs(parts[0])
-                for part in parts[1:]:
-                    found = kernels.combine_runs(found, self.runs(part), True, True, True)
+                found = self._any(parts)
             case shapes.Intersection(of=parts):
                 found = self.runs(parts[0])
                 for part in parts[1:]:
@@ -168,15 +167,32 @@ class PlaceIndex:
         assert found is not None, "every polygon meets the world"
         return found
 
-    def _corridor(self, shape: shapes.Corridor) -> Runs:
-        """Arc by arc. Each lies within the circle about its middle whose radius is half its length and the corridor's
-        own; what an earlier arc has taken is not measured again."""
-        radius_rad = shape.radius_m / EARTH_RADIUS_M
-        found: Runs = np.empty((0, 2), np.int64)
-        for arc in (shape.vectors[at : at + 2] for at in range(len(shape.vectors) - 1)):
-            near = kernels.combine_runs(self.runs(shapes.round_arc(arc, shape.radius_m)), found, True, False, False)
+    def _any(self, parts: tuple[shapes.Shape, ...]) -> Runs:
+        """A union, by halves: a thousand parts are merged ten times each, not each with all before it."""
+        if len(parts) == 1:
+            return self.runs(parts[0])
+        middle = len(parts) // 2
+        merged: Runs = kernels.combine_runs(self._any(parts[:middle]), self._any(parts[middle:]), True, True, True)
+        return merged
+
+    def _corridor(self, vectors: NDArray[np.float64], radius_m: float) -> Runs:
+        """By halves, and of a few arcs one after another. Each arc lies within the circle about its middle whose radius
+        is half its length and the corridor's own; what an earlier arc of the few has taken is not measured again."""
+        arcs = len(vectors) - 1
+        found: Runs
+        if arcs > _ARCS_TOGETHER:
+            one, other = vectors[: arcs // 2 + 1], vectors[arcs // 2 :]
+            found = kernels.combine_runs(
+                self._corridor(one, radius_m), self._corridor(other, radius_m), True, True, True
+            )
+            return found
+        found = np.empty((0, 2), np.int64)
+        for arc in (vectors[at : at + 2] for at in range(arcs)):
+            near = kernels.combine_runs(self.runs(shapes.round_arc(arc, radius_m)), found, True, False, False)
             if near.shape[0]:
-                part = kernels.corridor_runs(self.lon, self.lat, near, np.ascontiguousarray(arc), radius_rad)
+                part = kernels.corridor_runs(
+                    self.lon, self.lat, near, np.ascontiguousarray(arc), radius_m / EARTH_RADIUS_M
+                )
                 found = kernels.combine_runs(found, part, True, True, True)
         return found
 

@@ -10,7 +10,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fanout.geo import EVERYONE, circle, corridor, shapes
+from fanout.geo import EVERYONE, circle, corridor, ground, shapes
 from fanout.geo.areas import NamedAreas
 from fanout.geo.ground import _Ground, is_empty
 from tests.geo import naive_geo, worlds
@@ -93,6 +93,20 @@ def test_empty_by_construction(shape: shapes.Shape) -> None:
 )  # fmt: skip
 def test_not_empty_or_not_certainly(shape: shapes.Shape) -> None:
     assert not is_empty(shape)
+
+
+def test_the_first_of_many_with_ground_ends_the_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    crowd = Union(tuple(circle(4.0 + at / 400, 52.0, 5_000) for at in range(900)))
+    made: list[shapes.Circle] = []
+    outline = ground._of_circle
+    monkeypatch.setattr(ground, "_of_circle", lambda one, around: made.append(one) or outline(one, around))
+    for shape in (Difference(crowd, circle(5.0, 52.0, 100)), Intersection((crowd, TOWN)), Intersection((TOWN, crowd))):
+        made.clear()
+        assert not is_empty(shape)
+        assert len(made) < 400, "those west of the town are looked at, and those in it no more"
+    assert is_empty(Difference(crowd, circle(5.0, 52.0, 500_000)))
+    assert is_empty(Difference(crowd, crowd)), "each is in itself"
+    assert is_empty(Intersection((Union((NEAR, FAR)), Union((circle(4.0, 52.0, 10), circle(5.0, 53.0, 10))))))
 
 
 def test_countries_with_all_their_islands(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import math
 import subprocess
 import sys
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fanout.errors import Refused
-from fanout.geo import EVERYONE, PlaceIndex, arrayfile, circle, corridor, shapes
+from fanout.geo import EVERYONE, PlaceIndex, arrayfile, circle, corridor, kernels, shapes
 from tests.geo import naive_geo, worlds
 
 EXAMPLES = settings(max_examples=2_000)
@@ -195,6 +196,30 @@ def test_the_nearest_of_crowds_and_villages(seed: int, count: int, shift: int) -
     assert len(set(rows.tolist())) == len(rows) == min(count, lon.size)
     np.testing.assert_allclose(metres[rows], np.sort(metres)[: len(rows)], atol=2e-3)  # arc sines of tiny angles
     assert index.count(shapes.Circle(x, y, index.radius_of(x, y, count))) >= len(rows)
+
+
+def test_many_parts_are_the_union_of_each_and_are_merged_by_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(8)
+    index = PlaceIndex.build(random.uniform(4, 6, 40_000), random.uniform(51, 53, 40_000))
+    t = np.linspace(0, 1, 300)
+    line = np.column_stack([5 + 0.8 * t * np.cos(30 * t), 52 + 0.5 * t * np.sin(30 * t)]).tolist()
+    merged = 0
+
+    def counting(a: np.ndarray, b: np.ndarray, *keep: bool) -> np.ndarray:
+        nonlocal merged
+        merged += len(a) + len(b)
+        return combine(a, b, *keep)
+
+    combine = kernels.combine_runs
+    monkeypatch.setattr(kernels, "combine_runs", counting)
+    for whole, parts in (
+        (corridor(line, 2_000.0), [corridor(list(arc), 2_000.0) for arc in pairwise(line)]),
+        (shapes.Union(circles := tuple(circle(x, y, 2_000.0) for x, y in line)), circles),
+    ):
+        wanted = {row for part in parts for row in index.select(part).tolist()}
+        merged = 0
+        assert set(index.select(whole).tolist()) == wanted
+        assert merged < 80 * len(index.runs(whole)), "rows looked at do not grow with the square of the parts"
 
 
 def test_a_hundred_thousand_nearest_and_all_of_them() -> None:
