@@ -69,6 +69,7 @@ PAYLOAD_BYTES_MAX: Final = 4_096
 FORMS_MAX: Final = 1_000  # known bodies per push service: one a batch and second, since they carry a time to live
 FOLDER_VARIABLE: Final = "FANOUT_SIMULATOR_FOLDER"
 WORKERS_VARIABLE: Final = "FANOUT_SIMULATOR_WORKERS"
+END_S: Final = 2  # that workers have for what is open when they are told to end
 ROUGH_VARIABLE: Final = "FANOUT_SIMULATOR_ROUGH"
 _NOT_ROUGH: Final = "these moods break connections: start the simulators with --rough-port, and point clients there"
 
@@ -519,6 +520,7 @@ def main(
         port=port,
         interface=Interfaces.RSGI,
         workers=workers,
+        workers_kill_timeout=END_S,  # connections of the rough port, and answers that never come, end with us
         loop=Loops.uvloop,
         runtime_mode=RuntimeModes.st,
         http2_settings=HTTP2Settings(max_concurrent_streams=streams),
