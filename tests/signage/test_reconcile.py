@@ -352,6 +352,8 @@ def run_story(seed: int, steps: int) -> World:
     for display in world.displays:
         world.join(display)
     world.pass_time(LONG_S, 5)
+    while any(0 <= world.now_ms - order.end_ms < 10_000 for order in world.orders.values()):
+        world.pass_time(10)  # what ended this very moment is still being told to boards that are slow
     check_kept(world)
     return world
 
