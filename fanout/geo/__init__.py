@@ -4,7 +4,7 @@
 
     index = PlaceIndex.build(lon, lat)            # degrees float64[n], or int32[n] of degrees x 1e7
     index.select(circle(6.5665, 53.2194, 1_500))  # uint32 rows, border included, great-circle metres
-    index.count(from_geojson(geometry))           # Polygon, MultiPolygon, Feature or FeatureCollection
+    index.count(from_geojson(geometry))           # GeoJSON as a mapping, as text, or of shapely
     index.nearest(6.5665, 53.2194, 1_000)         # nearest first
     index.save(path); PlaceIndex.load(path)       # mapped, shared between processes without a copy
 

@@ -149,4 +149,8 @@ def _shown(thing: Any) -> str:
 
 
 def _distinct(points: Degrees) -> int:
-    return int(np.unique(points[:, 0] + 1j * points[:, 1]).size)
+    """1, 2, or 3 for as many or more."""
+    others = points[(points != points[0]).any(axis=1)]
+    if len(others) == 0:
+        return 1
+    return 3 if (others != others[0]).any() else 2
