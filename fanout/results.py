@@ -18,13 +18,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from fanout.channels.protocol import Pace
+from fanout.limits import BATCH_ROWS_LEAST
 from fanout.plan.eta import seconds_to_share
 from fanout.store.protocol import BatchCounts, PhaseRecord
 from fanout.store.states import OPEN, Reason, State
 from fanout.wire import CHANNELS, Forecast, Tally
 
 RECENT_MS: Final = 60_000
-"""How far back a channel's present rate is taken from: a provider's quota is counted by the minute."""
+"""How far back a channel's present rate is taken from: a provider's quota is counted by the minute. Longer on a channel
+so slow that two of its smallest batches take longer: a batch is news when it ends."""
 
 _ACCEPTED = (State.ACCEPTED, State.DELIVERED)
 
@@ -126,7 +128,7 @@ def _waiting(
             waiting[name] = waiting.get(name, 0) + left
         if batch.last_ms is not None and batch.first_ms is not None:
             since[name] = min(since.get(name, batch.first_ms), batch.first_ms)
-            if now_ms - batch.last_ms <= RECENT_MS:
+            if now_ms - batch.last_ms <= _recent_ms(paces.get(name)):
                 recent[name] = recent.get(name, 0) + _taken(batch)
     rates = {}
     for name in waiting:
@@ -135,9 +137,13 @@ def _waiting(
             if quota is not None:  # nothing was answered yet: its quota is all that is known
                 rates[name] = quota
         elif recent.get(name):
-            rate_per_s = 1000 * recent[name] / max(1, min(RECENT_MS, now_ms - since[name]))
+            rate_per_s = 1000 * recent[name] / max(1, min(_recent_ms(quota), now_ms - since[name]))
             rates[name] = Pace(rate_per_s if quota is None else min(rate_per_s, quota.rate_per_s), 0.0)
     return waiting, rates
+
+
+def _recent_ms(quota: Pace | None) -> int:
+    return RECENT_MS if quota is None else max(RECENT_MS, int(2_000 * BATCH_ROWS_LEAST / quota.rate_per_s))
 
 
 def _taken(batch: BatchCounts) -> int:

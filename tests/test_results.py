@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.channels.protocol import Pace
+from fanout.plan.batches import cut, sizes
 from fanout.results import forecast, tallies
 from fanout.store.protocol import BatchCounts, PhaseRecord
 from fanout.store.states import Reason, State
+from fanout.wire import CHANNELS
 
 PHASES = [
     PhaseRecord(action=1, phase=0, name="start", created_ms=1_000, end_ms=9_000, texts={"nl": "a"}, titles={}),
@@ -113,3 +117,27 @@ def test_no_forecast_is_faster_than_the_quota_and_an_end_is_measured() -> None:
     assert over is not None
     assert (over.half_s, over.most_s, over.all_s) == (0.02, 0.02, 0.02)
     assert forecast(PHASES[0], [counts(failed=3)], PACES, 9_000) is None
+
+
+@pytest.mark.parametrize("rate", [30.0, 10.0, 1.0, 0.1])
+def test_a_channel_that_moves_has_a_forecast_all_the_way(rate: float) -> None:
+    """Calls at the pace of their quota, in batches as the plan cuts them; a batch is in the ledger when it ends."""
+    pace, people = Pace(rate, 1.0), int(600 * rate)
+    voice = CHANNELS.index("voice")
+    zeros = np.zeros(people, np.uint8)
+    rows = np.arange(people, dtype=np.uint32)
+    plan = cut(rows, zeros.astype(np.uint16), zeros + voice, zeros, ("nl",), sizes({"voice": pace}))
+    ends = np.cumsum([len(one.rows) for one in plan]).tolist()
+    for second in range(0, 600, 3):
+        made = int(second * rate)
+        found = [
+            counts(channel=voice, accepted=len(one.rows), first_ms=1_000 + int(1e3 * (end - len(one.rows)) / rate),
+                   last_ms=1_000 + int(1e3 * end / rate))
+            if end <= made
+            else counts(channel=voice, pending=len(one.rows))
+            for one, end in zip(plan, ends, strict=True)
+        ]  # fmt: skip
+        told = forecast(PHASES[0], found, {"voice": pace}, 1_000 + 1_000 * second)
+        assert told is not None
+        assert told.all_s is not None, f"it moves, at {second} s"
+        assert 480 < told.all_s <= 1_000, f"at {second} s"
