@@ -89,6 +89,13 @@ def timing_of(taken_us: list[float]) -> Timing:
     return Timing(len(taken_us), min(taken_us), float(p50), float(p99))
 
 
+def compared(case: str, system: str, timing: Timing, ours: Timing | None, hits: int, **more: Any) -> Row:
+    """A row of a comparison. `hits`: how large an answer is (the median of several); `ratio`: how many times as long as
+    ours it takes (p50), 1 without one."""
+    ratio = 1.0 if ours is None else timing.p50_us / ours.p50_us
+    return {"case": case, "system": system, "hits": hits} | timing.row() | {"ratio": round(ratio, 2)} | more
+
+
 def machine() -> str:
     """What this runs on, in one line."""
     cores = len(os.sched_getaffinity(0))

@@ -7,7 +7,8 @@ asked and how its answers may differ is said in `peers`; here is how to run it i
   order of the Hilbert curve, GiST on geography for metres and on geometry for polygons, loaded by COPY, vacuumed and
   analysed, no parallel workers (they cost more than they bring at these sizes), durability off. Statements are
   prepared, and rows come as one string of bytes, since a Python object a row would measure the driver.
-* **Redis**: no persistence. **Tile38**: no append-only file.
+* **Redis**: no persistence. It finds the nearest within a radius only, so it is told the distance of the k-th
+  beforehand, which a caller does not know. **Tile38**: no append-only file.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Redis:
 
     def __init__(self, client: Any, lon: Floats, lat: Floats) -> None:
         self.client = client
+        self._enough_m: dict[tuple[float, float, int], float] = {}
         for start in range(0, lon.size, 20_000):
             end = min(start + 20_000, lon.size)
             triples = zip(lon[start:end].tolist(), lat[start:end].tolist(), range(start, end), strict=True)
@@ -52,6 +54,16 @@ class Redis:
         scaled = radius_m * self.RADIUS_M / EARTH_RADIUS_M
         found = self.client.execute_command("GEOSEARCH", "people", "FROMLONLAT", lon, lat, "BYRADIUS", scaled, "m")
         return np.array(found, np.uint32)
+
+    def nearest(self, lon: float, lat: float, k: int) -> Rows:
+        """The k nearest, nearest first."""
+        where = ("FROMLONLAT", lon, lat, "BYRADIUS", self._enough_m[lon, lat, k], "m")
+        found = self.client.execute_command("GEOSEARCH", "people", *where, "ASC", "COUNT", k)
+        return np.array(found, np.uint32)
+
+    def expect(self, lon: float, lat: float, k: int, furthest_m: float) -> None:
+        """The k-th nearest is so far away."""
+        self._enough_m[lon, lat, k] = furthest_m * 1.001 + 2 * self.precision_m
 
 
 class PostGIS:

@@ -91,7 +91,7 @@ class Numpy:
 
     def nearest(self, lon: float, lat: float, k: int) -> Rows:
         """The k nearest, nearest first."""
-        metres = distance_m(lon, lat, self.lon, self.lat)
+        metres, k = distance_m(lon, lat, self.lon, self.lat), min(k, self.lon.size)
         first = np.argpartition(metres, k - 1)[:k]
         return first[np.argsort(metres[first], kind="stable")]
 
@@ -121,6 +121,7 @@ class KDTree:
 
     def nearest(self, lon: float, lat: float, k: int) -> Rows:
         """The k nearest, nearest first."""
+        k = min(k, self.tree.n)  # it names places that are not there for those that are missing
         return np.atleast_1d(self.tree.query(_vectors(np.array([lon]), np.array([lat]))[0], k)[1])
 
 

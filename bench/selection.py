@@ -2,8 +2,8 @@
 
 Cases: circles of 200 m, 1.5 km and 10 km round people drawn at random; a municipality of 100 and of 1,000 vertices; a
 province; everyone; the nearest 1 to 100,000; a count; the making of the index; a whole selection (people, filters,
-order) of a registry; and circles, a municipality, the nearest and counts while 200,000 positions a second come in, each
-kind at a steady pace and a hundred mixed ones at once. Then the cost curve: the same questions among more people.
+order) of a registry; whole previews (`previews`); and circles, a municipality, the nearest and counts while 200,000
+positions a second come in (`streaming`). Then the cost curve: the same questions among more people.
 
 `ratio` is how many times as long as ours a system takes (p50). `memory copy` is what copying our answer's rows out of
 an array costs: the floor for anything that gives rows out. Every system's rows are compared with ours: who is in one
@@ -13,10 +13,8 @@ answer only must stand at the border, as near as that system's stated precision,
 from __future__ import annotations
 
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -25,21 +23,18 @@ from typing import Any
 import numpy as np
 import shapely
 
-from bench import peer_servers, peers, world
-from bench.harness import Options, Row, Timing, measure, note, timing_of
+from bench import peer_servers, peers, previews, streaming, world
+from bench.harness import Options, Row, Timing, compared, measure, note, timing_of
 from bench.peers import Question
 from fanout import selection
-from fanout.geo import EVERYONE, PlaceIndex, circle, from_geojson, shapes
-from fanout.registry import packed
+from fanout.geo import EVERYONE, PlaceIndex, circle, from_geojson
 from fanout.registry.entries import STREAM
 from fanout.registry.registry import Registry
 from fanout.selection import Query, choose
-from fanout.selection.preview import by_channel, density, reach
 from fanout.simulators import nation
 
 RADII_M = (200.0, 1_500.0, 10_000.0)
 NEAREST = (1, 10, 1_000, 100_000)
-POSITIONS_PER_S = 200_000
 NOON_MS = 1_790_596_800_000
 CENTRES = 32
 
@@ -64,7 +59,7 @@ def _against_peers(options: Options, people: int, seconds: float) -> Iterator[Ro
     note(f"making {people:,} people")
     here = world.make(people, options.seed)
     index, ours = _built(lambda: PlaceIndex.build(here.lon, here.lat), 5)
-    yield _row(f"build, {people:,}", "fanout", ours, None, people, bytes_per_place=round(index.nbytes / people, 1))
+    yield compared(f"build, {people:,}", "fanout", ours, None, people, bytes_per_place=round(index.nbytes / people, 1))
     # what the index answers is of rounded coordinates, and so must the others
     lon, lat = np.empty(people), np.empty(people)
     lon[index.rows], lat[index.rows] = index.lon / 1e7, index.lat / 1e7
@@ -78,7 +73,7 @@ def _against_peers(options: Options, people: int, seconds: float) -> Iterator[Ro
                 continue
             systems.append(system)
             if system.name != "numpy":
-                yield _row(f"build, {people:,}", system.name, taken, ours, people)
+                yield compared(f"build, {people:,}", system.name, taken, ours, people)
         yield from _cases(options, index, lon, lat, here.areas, systems, seconds)
 
 
@@ -125,11 +120,14 @@ def _cases(
         yield from ask(name, [partial(index.select, from_geojson(geometry))], [Question("polygon", (geos,), edge)])
     for k in NEAREST:
         few = centres[: 4 if k < 100_000 else 2]
-        questions = [
-            Question("nearest", (x, y, k), partial(rim, x, y, float(peers.distance_m(x, y, lon[last], lat[last])[0])))
-            for x, y in few
-            for last in [index.nearest(x, y, k)[-1:]]
-        ]
+        questions = []
+        for x, y in few:
+            last = index.nearest(x, y, k)[-1:]
+            furthest_m = float(peers.distance_m(x, y, lon[last], lat[last])[0])
+            questions.append(Question("nearest", (x, y, k), partial(rim, x, y, furthest_m)))
+            for system in systems:
+                if hasattr(system, "expect"):
+                    system.expect(x, y, k, furthest_m)
         yield from ask(f"nearest {k:,}", [partial(index.nearest, x, y, k) for x, y in few], questions)
     yield from ask("everyone", [partial(index.select, EVERYONE)], [])
 
@@ -151,10 +149,10 @@ def _case(
     answers = [call() for call in mine]
     hits = int(np.median([_hits(answer) for answer in answers]))
     ours = measure(mine, seconds=seconds)
-    yield _row(name, "fanout", ours, None, hits)
+    yield compared(name, "fanout", ours, None, hits)
     if not isinstance(answers[0], int):
         copies = [index.rows[: _hits(answer)].copy for answer in answers]
-        yield _row(name, "memory copy", measure(copies, seconds=seconds / 2), ours, hits)
+        yield compared(name, "memory copy", measure(copies, seconds=seconds / 2), ours, hits)
     for system in systems:
         calls = [partial(getattr(system, one.method), *one.given) for one in questions if hasattr(system, one.method)]
         if not calls:
@@ -163,7 +161,7 @@ def _case(
             wrong = question.differences(answer, call(), system.precision_m, _near(index, question))
             if wrong:
                 raise SystemExit(f"bench selection: {system.name} disagrees on {name}: {'; '.join(wrong[:3])}")
-        yield _row(name, system.name, measure(calls, warm_up=0, seconds=seconds, most=300), ours, hits)
+        yield compared(name, system.name, measure(calls, warm_up=0, seconds=seconds, most=300), ours, hits)
 
 
 def _near(index: PlaceIndex, question: Question) -> Any:
@@ -188,11 +186,6 @@ def _hits(answer: Any) -> int:
     return answer if isinstance(answer, int) else len(answer)
 
 
-def _row(case: str, system: str, timing: Timing, ours: Timing | None, hits: int, **more: Any) -> Row:
-    ratio = 1.0 if ours is None else timing.p50_us / ours.p50_us
-    return {"case": case, "system": system, "hits": hits} | timing.row() | {"ratio": round(ratio, 2)} | more
-
-
 # --- a registry -------------------------------------------------------------------------------------------------------
 
 
@@ -215,7 +208,7 @@ class _NoLog:
 def _registry(options: Options, people: int, seconds: float) -> Iterator[Row]:
     note(f"importing {people:,} people with several places each")
     with tempfile.TemporaryDirectory() as folder:
-        registry = Registry.open(Path(folder), _NoLog())
+        registry = Registry.open(Path(folder) / "registry", _NoLog())
         registry.import_table(nation.spread(people, options.seed))
         view = registry.view()
         lon, lat = view.homes()
@@ -230,135 +223,11 @@ def _registry(options: Options, people: int, seconds: float) -> Iterator[Row]:
         for name, asked in queries.items():
             hits = int(np.median([len(choose(view, query)) for query in asked]))
             timing = measure([partial(choose, view, query) for query in asked], seconds=seconds)
-            yield _row(name, "fanout", timing, None, hits, participants=people)
-        big = _query_for(view, 100_000)
-        timing = measure([lambda: _preview(view, big)], seconds=seconds)
-        yield _row("preview, 100,000 people", "fanout", timing, None, len(choose(view, big)), participants=people)
+            yield compared(name, "fanout", timing, None, hits, participants=people)
+        yield from previews.rows(registry, Path(folder), seconds)
         areas = world.make(1_000, options.seed).areas
-        yield from _under_updates(registry, queries["select people, 1.5 km"], areas, options)
+        yield from streaming.rows(registry, queries["select people, 1.5 km"], areas, options)
         registry.close()
-
-
-def _preview(view: Any, query: Query) -> None:
-    reached = reach(view, query)
-    by_channel(reached, 0xFF)
-    density(reached)
-
-
-def _query_for(view: Any, people: int) -> Query:
-    """A circle with about so many people in it."""
-    low, high = 100.0, 500_000.0
-    for _ in range(30):
-        radius_m = (low + high) / 2
-        if len(choose(view, Query(shape=circle(5.1, 52.1, radius_m), at_ms=NOON_MS))) < people:
-            low = radius_m
-        else:
-            high = radius_m
-    return Query(shape=circle(5.1, 52.1, high), at_ms=NOON_MS)
-
-
-def _under_updates(registry: Registry, queries: list[Query], areas: dict[str, Any], options: Options) -> Iterator[Row]:
-    """Mixed questions alone and while positions stream in: by kind at a steady pace, then a hundred at once."""
-    view = registry.view()
-    ids = packed.of_texts(view.id_of(np.arange(view.rows, dtype=np.uint32)))
-    lon, lat = view.homes()
-    stop, sent = threading.Event(), [0]
-    random = np.random.default_rng(options.seed)
-    batch = POSITIONS_PER_S // 50
-    batches = []
-    for _ in range(20):
-        rows = random.integers(0, view.rows, batch)
-        batches.append((ids.take(rows), lon[rows], lat[rows]))
-
-    def stream() -> None:
-        start_s, number = time.monotonic(), 0
-        while not stop.is_set():
-            names, east, north = batches[number % len(batches)]
-            at_ms = NOON_MS + number
-            registry.positions_of(names, east, north, np.full(batch, at_ms, np.int64), at_ms)
-            number += 1
-            sent[0] += batch
-            stop.wait(max(0.0, start_s + number / 50 - time.monotonic()))
-
-    span_s = 1.0 if options.quick else 6.0
-    hits_of = [len(choose(view, query)) for query in queries]
-    kinds = _kinds(queries[int(np.argsort(hits_of)[len(queries) // 2])].shape, areas)
-    alone = {kind: _paced(registry, asked, span_s) for kind, asked in kinds.items()}
-    mixed = [one for asked in zip(*kinds.values(), strict=True) for one in asked]
-    quiet = _burst(registry, mixed)
-    thread = threading.Thread(target=stream)
-    thread.start()
-    time.sleep(1.0)
-    before, start_s = sent[0], time.monotonic()
-    busy = {kind: _paced(registry, asked, span_s) for kind, asked in kinds.items()}
-    burst = [_burst(registry, mixed) for _ in range(2 if options.quick else 5)][-1]
-    rate = round((sent[0] - before) / (time.monotonic() - start_s))
-    stop.set()
-    thread.join()
-    for kind, asked in kinds.items():
-        case, hits = f"{kind}, with live positions", int(np.median([one(registry) for one in asked]))
-        yield _row(case, "alone", alone[kind], alone[kind], hits, participants=view.people)
-        yield _row(case, "while streaming", busy[kind], alone[kind], hits, positions_per_s=rate,
-                   p99_over_p50=round(busy[kind].p99_us / busy[kind].p50_us, 1), participants=view.people)  # fmt: skip
-    yield _row("100 mixed at once", "alone", quiet, quiet, 100, participants=view.people)
-    yield _row(
-        "100 mixed at once", "while streaming", burst, quiet, 100, positions_per_s=rate, participants=view.people
-    )
-
-
-Asked = Callable[[Registry], int]
-"""A question of a registry as it is at that moment; answers with how many people."""
-
-
-def _kinds(shape: shapes.Shape, areas: dict[str, Any]) -> dict[str, list[Asked]]:
-    """Questions as control rooms ask them, 25 of each kind, all with live positions: one place a kind, a few metres on
-    each time, so that the slowest is slow by chance and not by size."""
-    assert isinstance(shape, shapes.Circle)
-    around = [shapes.Circle(shape.lon + 500 * step, shape.lat, shape.radius_m) for step in range(25)]
-    town = from_geojson(areas["municipality, 1,000 vertices"])
-
-    def selects(query: Query) -> Asked:
-        return lambda registry: len(choose(registry.view(), query))
-
-    def counts(query: Query) -> Asked:
-        return lambda registry: len(reach(registry.view(), query))
-
-    return {
-        "circle, 1.5 km": [selects(_located(one)) for one in around],
-        "municipality": [selects(_located(town))] * 25,
-        "nearest 1,000": [selects(_located(shapes.Nearest(one.lon, one.lat, 1_000))) for one in around],
-        "count, 1.5 km": [counts(Query(shape=one, at_ms=NOON_MS)) for one in around],
-    }
-
-
-def _located(shape: shapes.Shape) -> Query:
-    return Query(shape=shape, at_ms=NOON_MS, live="beside", live_fresh_ms=3_600_000)
-
-
-def _paced(registry: Registry, asked: list[Asked], seconds: float) -> Timing:
-    """Latency of questions that arrive at 200 a second, as from several control rooms."""
-    for ask in asked:
-        ask(registry)
-    taken, number, start_s = [], 0, time.monotonic()
-    while time.monotonic() < start_s + seconds:
-        time.sleep(max(0.0, start_s + number / 200 - time.monotonic()))
-        start_ns = time.perf_counter_ns()
-        asked[number % len(asked)](registry)
-        taken.append((time.perf_counter_ns() - start_ns) / 1e3)
-        number += 1
-    return timing_of(taken)
-
-
-def _burst(registry: Registry, asked: list[Asked]) -> Timing:
-    """A hundred questions handed to a pool at the same moment: from then until each is answered."""
-    start_ns = time.perf_counter_ns()
-
-    def one(ask: Asked) -> float:
-        ask(registry)
-        return (time.perf_counter_ns() - start_ns) / 1e3
-
-    with ThreadPoolExecutor(4) as pool:
-        return timing_of(list(pool.map(one, asked)))
 
 
 # --- the cost curve ---------------------------------------------------------------------------------------------------
@@ -369,7 +238,7 @@ def _curve(options: Options, sizes: tuple[int, ...]) -> Iterator[Row]:
         note(f"cost curve: {people:,} people")
         here = world.make(people, options.seed)
         index, taken = _built(partial(PlaceIndex.build, here.lon, here.lat), 2)
-        yield _row("cost curve: build", "fanout", taken, None, people, participants=people,
+        yield compared("cost curve: build", "fanout", taken, None, people, participants=people,
                    bytes_per_place=round(index.nbytes / people, 1))  # fmt: skip
         at = np.random.default_rng(options.seed).integers(0, people, CENTRES)
         centres = list(zip(here.lon[at].tolist(), here.lat[at].tolist(), strict=True))
@@ -385,9 +254,9 @@ def _curve(options: Options, sizes: tuple[int, ...]) -> Iterator[Row]:
             hits = [len(call()) for call in calls]
             typical = int(np.median(hits))
             timing = measure(calls, seconds=0.5)
-            yield _row(f"cost curve: {name}", "fanout", timing, None, typical, participants=people)
+            yield compared(f"cost curve: {name}", "fanout", timing, None, typical, participants=people)
             copy = measure([index.rows[:count].copy for count in hits], seconds=0.2)
-            yield _row(f"cost curve: {name}", "memory copy", copy, timing, typical, participants=people)
+            yield compared(f"cost curve: {name}", "memory copy", copy, timing, typical, participants=people)
 
 
 def _plot(curve: list[Row], folder: Path) -> None:
