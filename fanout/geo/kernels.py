@@ -506,11 +506,56 @@ def line_distance_rad(lon, lat, vectors):
 
 @_jit
 def corridor_runs(lon, lat, within, vectors, radius_rad):
-    """Of the positions in `within` (runs), those at most `radius_rad` from the polyline."""
+    """Of the positions in `within` (runs), those at most `radius_rad` from the polyline.
+
+    Chords are compared, which costs a third of angles; at the rim, where rounding might decide, the angles.
+    """
     runs = np.empty((_RUNS_FIRST, 2), np.int64)
     count = 0
+    arcs = np.zeros((vectors.shape[0] - 1, 10), np.float64)
+    for v in range(arcs.shape[0]):
+        _beside(vectors[v], vectors[v + 1], arcs[v])
+    rim = 2.0 * math.sin(0.5 * min(math.pi, radius_rad))
+    sure_in, sure_out = max(0.0, rim * (1.0 - 1e-9) - 1e-14) ** 2, (rim * (1.0 + 1e-9) + 1e-14) ** 2
     for r in range(within.shape[0]):
         for i in range(within[r, 0], within[r, 1]):
-            if line_distance_rad(lon[i], lat[i], vectors) <= radius_rad:
+            la, lo = lat[i] * _RAD, lon[i] * _RAD
+            across = math.cos(la)
+            x, y, z = across * math.cos(lo), across * math.sin(lo), math.sin(la)
+            best = 4.0
+            for v in range(arcs.shape[0]):
+                best = min(best, _arc_chord2(x, y, z, vectors[v], vectors[v + 1], arcs[v]))
+                if best < sure_in:
+                    break
+            if best < sure_in or (best <= sure_out and line_distance_rad(lon[i], lat[i], vectors) <= radius_rad):
                 runs, count = _emit(runs, count, i, i + 1)
     return runs[:count]
+
+
+@_jit
+def _beside(a, b, out):
+    """What tells whether a point is beside an arc, to `out` float64[10]: the unit normal n of its plane, n x a, b x n,
+    and 1; all 0 if it is a point. As `_arc_distance` has it."""
+    nx, ny, nz = a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+    length = math.sqrt(nx * nx + ny * ny + nz * nz)
+    if length < 1e-15:
+        return
+    nx, ny, nz = nx / length, ny / length, nz / length
+    out[0], out[1], out[2] = nx, ny, nz
+    out[3], out[4], out[5] = ny * a[2] - nz * a[1], nz * a[0] - nx * a[2], nx * a[1] - ny * a[0]
+    out[6], out[7], out[8] = b[1] * nz - b[2] * ny, b[2] * nx - b[0] * nz, b[0] * ny - b[1] * nx
+    out[9] = 1.0
+
+
+@_jit
+def _arc_chord2(x, y, z, a, b, beside):
+    """The square of the shortest chord from a unit vector to an arc: cross-track beside it, else to the nearer end."""
+    best = min((x - a[0]) ** 2 + (y - a[1]) ** 2 + (z - a[2]) ** 2, (x - b[0]) ** 2 + (y - b[1]) ** 2 + (z - b[2]) ** 2)
+    if (
+        beside[9] > 0.0
+        and beside[3] * x + beside[4] * y + beside[5] * z >= 0.0
+        and beside[6] * x + beside[7] * y + beside[8] * z >= 0.0
+    ):
+        square = min(1.0, (beside[0] * x + beside[1] * y + beside[2] * z) ** 2)
+        best = min(best, 2.0 * square / (1.0 + math.sqrt(1.0 - square)))
+    return best

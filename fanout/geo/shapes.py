@@ -188,14 +188,14 @@ def corridor(line: Sequence[tuple[float, float]], radius_m: float, *, where: str
 
 def round_arc(arc: NDArray[np.float64], radius_m: float) -> Circle | Everyone:
     """A circle that has all within `radius_m` of an arc in it; `arc` float64[2, 3], two unit vectors."""
-    middle = arc[0] + arc[1]
-    length = float(np.linalg.norm(middle))
+    (ax, ay, az), (bx, by, bz) = arc.tolist()  # as floats: a corridor asks a thousand times
+    x, y, z = ax + bx, ay + by, az + bz
+    length = math.hypot(x, y, z)
     if length < 1e-9:  # opposite ends of the world: no one arc joins them
         return EVERYONE
-    x, y, z = middle / length
-    half_rad = float(np.arctan2(np.linalg.norm(arc[1] - arc[0]), length))
-    lon = int(np.rint(np.degrees(np.arctan2(y, x)) * SCALE))
-    lat = int(np.rint(np.degrees(np.arctan2(z, np.hypot(x, y))) * SCALE))
+    half_rad = math.atan2(math.hypot(bx - ax, by - ay, bz - az), length)
+    lon = round(math.degrees(math.atan2(y, x)) * SCALE)
+    lat = round(math.degrees(math.atan2(z, math.hypot(x, y))) * SCALE)
     return Circle(lon, lat, (half_rad * EARTH_RADIUS_M + radius_m) * (1 + 1e-9) + 1.0)
 
 

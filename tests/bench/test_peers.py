@@ -1,0 +1,21 @@
+"""The peers of the selection bench answer what is asked, also where there are fewer people than are asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench import peers
+from fanout.geo import PlaceIndex
+
+LON, LAT = np.array([5.0, 5.1, 5.2]), np.array([52.0, 52.0, 52.0])
+
+
+@pytest.mark.parametrize("kind", [peers.Numpy, peers.KDTree], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("k", [1, 3, 100_000])
+def test_the_nearest_are_those_there_are(kind: Any, k: int) -> None:
+    if kind is peers.KDTree:
+        pytest.importorskip("scipy", reason="a peer of the bench, which need not be installed")
+    assert kind(LON, LAT).nearest(5.0, 52.0, k).tolist() == PlaceIndex.build(LON, LAT).nearest(5.0, 52.0, k).tolist()
