@@ -131,8 +131,9 @@ class Witness:
         current = event in (Event.AGREES, Event.DIFFERS) and not core.outbox.stale(board)
         core.step(board, event)
         on_board = {entry.action for entry in report.shown if entry.stage != "result"}
-        expected = {item.action for item in on_now(board.items, now_ms)} if current else set()
-        other = event is Event.DIFFERS and expected <= on_board  # all is said to be on, and the lines are others
+        missed = current and event is Event.DIFFERS  # who agrees shows all that is expected
+        expected = {item.action for item in on_now(board.items, now_ms)} if missed else set()
+        other = missed and expected <= on_board  # all is said to be on, and the lines are others
         why = report.why if report.why != "desired" else ""
         for action in board.showings:
             record, proof = core.showings[action].record, core.proofs[action]
@@ -140,7 +141,7 @@ class Witness:
                 if action not in on_board and current:
                     self._mark("ended", action, board, now_ms)
                     proof.say(board.id, why, anew=False)
-            elif action in on_board and not (current and event is Event.DIFFERS):
+            elif action in on_board and not missed:
                 self._mark("shown", action, board, now_ms)
                 if record.stage == "update" and current:
                     self._mark("updated", action, board, now_ms)
