@@ -381,6 +381,22 @@ async def test_who_is_not_reached_is_tried_on_the_next_channel(store: SqliteStor
     }
 
 
+async def test_dead_and_wrong_tokens_are_news_with_their_reasons(store: SqliteStore, providers: Providers) -> None:
+    registry = Registry({1: b"dead", 2: b"bad0", 101: b"dead", 102: b"bad0"})
+    action = start(store, {FCM: range(10), APNS: range(100, 110)})
+    async with sending(store, settings_for(providers.url, providers.ca), registry):
+        await sent_all(store, action)
+    news = [decode_dead(entry) for _, entry in store.read(DEAD_STREAM, after=0, most=9)]
+    assert {(one.channel, one.reason, *one.rows) for one in news if one} == {
+        (FCM, "token_dead", 1), (FCM, "token_invalid", 2), (APNS, "token_dead", 101), (APNS, "token_invalid", 102),
+    }  # fmt: skip
+    for one in news:
+        assert one is not None
+        timed = (one.channel, one.reason) == (APNS, "token_dead")
+        assert bool(one.since_ms) >= timed, "APNs says since when"
+        assert all(since_ms <= one.at_ms <= clock_ms() for since_ms in one.since_ms)
+
+
 async def test_after_a_close_nobody_moves(store: SqliteStore, providers: Providers) -> None:
     providers.moods(fcm={"slow": 1.0, "slow_ms": 500})
     registry = Registry(dict.fromkeys(range(5), b"dead"))
