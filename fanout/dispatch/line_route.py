@@ -217,7 +217,7 @@ class _CallWay(_Reserved):
             return
         self._went(len(at))
         try:
-            answer, (event, reason) = await self._call(call, rows)
+            answer, (event, reason), asked_s = await self._call(call, rows)
         finally:
             self._calls -= 1
             self._gate.free(1)
@@ -226,18 +226,19 @@ class _CallWay(_Reserved):
         if 200 <= answer.code < 300:
             told.last_ms = self._clock_ms()
             told.first_ms = told.last_ms if told.first_ms is None else told.first_ms
-        asked_s = seconds_of(answer, self._clock_ms())
         told.asked_s = max(told.asked_s, asked_s)
         self._tell(told.codes[at], asked_s)
 
-    async def _call(self, call: Call, rows: NDArray[np.uint32]) -> tuple[Answer, Outcome]:
+    async def _call(self, call: Call, rows: NDArray[np.uint32]) -> tuple[Answer, Outcome, float]:
+        """The answer, what it means, and the seconds it asks us to wait."""
         try:
             answer = await self._supplier.caller.call(call)
-            return answer, self._supplier.channel.interpret(call, answer, rows)
+            outcome = self._supplier.channel.interpret(call, answer, rows)
+            return answer, outcome, seconds_of(answer, self._clock_ms())
         except Exception as error:
             log.error("a call by %s failed, and may have been taken: %s", self._route.name, what_failed(error))
             event, reason = np.full(len(rows), Event.TIME_OUT, np.uint8), np.full(len(rows), Reason.GARBAGE, np.uint8)
-            return Answer(code=NO_ANSWER), Outcome(event, reason)
+            return Answer(code=NO_ANSWER), Outcome(event, reason), 0.0
 
 
 # --- mail -------------------------------------------------------------------------------------------------------------
