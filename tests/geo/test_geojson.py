@@ -129,7 +129,7 @@ OBJECTS = st.recursive(
 )
 
 
-@settings(max_examples=2_000)
+@settings(max_examples=500)
 @given(OBJECTS, st.booleans())
 def test_nothing_but_refusals_comes_back_from_nonsense(document: dict[str, Any], as_text: bool) -> None:
     code = "area_"
