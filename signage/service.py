@@ -43,7 +43,7 @@ from signage.layout import Model, Unfit
 from signage.lists import read_list
 from signage.mqtt import Link, LinkOptions, Statistics
 from signage.reconcile import Reconciler
-from signage.showing import Record, forms_of, priority_of, target_of
+from signage.showing import Record, forms_of, priority_of, remembered, target_of
 from signage.signing import Signer, load_signer
 from signage.views import explained, page_of, view_of
 
@@ -133,7 +133,7 @@ class Signage:
         chosen, _ = self._choose(action, shape, target)
         record = Record(
             action=action_id,
-            request=action,
+            request=remembered(action),
             priority=priority_of(lane, self._settings.rank_search, self._settings.rank_information),
             start_ms=now_ms,
             end_ms=action.end_ms,

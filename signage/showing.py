@@ -71,6 +71,11 @@ def forms_of(texts: dict[str, str], short: dict[str, list[str]]) -> Forms:
     return tuple(forms)
 
 
+def remembered(action: wire.Action) -> wire.Action:
+    """What boards remember of an action, whatever call it came by: a start has a reference too, which is not theirs."""
+    return wire.Action(**{name: getattr(action, name) for name in wire.Action.__struct_fields__})
+
+
 class Showing:
     """A record with its layouts. `item(model)` is None where the model cannot show it, or shows nothing any more."""
 

@@ -85,6 +85,16 @@ async def test_an_action_is_shown_and_gone(kind: str, version: int, tmp_path: Pa
     assert '"shown": [[1, "start"]]' in (tmp_path / "film.jsonl").read_text()
 
 
+async def test_what_a_start_put_on_boards_is_known_after_a_restart(tmp_path: Path) -> None:
+    memory, broker = Documents(), f"mqtt://127.0.0.1:{free_port()}"
+    what = action(end_ms=hour())
+    fields = {name: getattr(what, name) for name in wire.Action.__struct_fields__}
+    async with running(tmp_path, memory, broker) as signage:
+        await signage.show(1, wire.ActionRequest(reference="r-1", **fields), EVERYONE, 0, clock_ms())
+    async with running(tmp_path, memory, broker) as signage:
+        assert signage.showing() == [1]
+
+
 async def test_a_kind_that_may_not_be_on_boards_is_on_none(tmp_path: Path) -> None:
     async with running(tmp_path, Documents(), f"mqtt://127.0.0.1:{free_port()}") as signage:
         what = action(end_ms=hour(), kind="burglary")
