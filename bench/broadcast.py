@@ -3,14 +3,16 @@
 Everything is real, as in `life`: engine, one sender process, provider simulators over HTTP/2 and TLS, the ledger with
 full sync, on the same cores. 60 % FCM, 30 % APNs, 6 % SMS, 3 % Web Push, 1 % voice. Quotas are raised far above the
 providers' own (FCM's would take 160 s for a nation), so what shows is what this machine can do; but for voice, whose
-pace is the cap of its suppliers (raised to 250 calls a second: 30 would take nine minutes). Cases:
+suppliers ring 30 a second and would take nine minutes: once all others are told, the action is cancelled, as an
+operator would with what is still queued, and `rung` of the `voice` ones had been called by then. Cases:
 
-* `N people`: POST to the last row that is no voice call, in a run of its own per size; `voice_s` to the last call.
-  `cpu_us` is the processor time of the engine's processes per recipient (API and sender), `sink_us` that of the
-  simulators; the first should not grow with N.
+* `N people`: POST to the last row that is no voice call, in a run of its own per size. `cpu_us` is the processor time
+  of the engine's processes per recipient (API and senders), `sink_us` that of the simulators; the first should not
+  grow with N. `sender_rss_mb` is what a sender has resident; of that `sender_own_mb` is its own, the rest are the pages
+  of programs and of the one file of addresses that all processes map.
 * `N people, CHANNEL`: when that channel's last row was taken.
 * `local beside`: 5,000 people, several times from when a tenth of the largest nation is through: POST to the first
-  push and to the last of all channels.
+  push and to the last of all channels but voice.
 
 With matplotlib installed, `broadcast.png` in the output folder shows the cost per recipient over N.
 """
@@ -18,6 +20,7 @@ With matplotlib installed, `broadcast.png` in the output folder shows the cost p
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +31,7 @@ from bench.harness import Options, Row, note
 from fanout import app, wire
 from fanout.demo.stage import Stage, open_stage
 from fanout.settings import load
+from fanout.store.states import OPEN
 from fanout.stores import open_store
 
 LOCAL_PEOPLE = 5_000
@@ -35,6 +39,8 @@ LOCAL_MOST = 12
 QUICK, FULL = (10_000, 100_000), (10_000, 100_000, 1_600_000, 10_000_000)
 STORY = 1_600_000
 """The nation with local actions in its middle; larger ones are there for the cost alone."""
+VOICE_PER_S = 30.0
+VOICE = wire.CHANNELS.index("voice")
 
 
 def run(options: Options) -> Iterator[Row]:
@@ -47,7 +53,7 @@ def run(options: Options) -> Iterator[Row]:
         note(f"broadcast: {people:,} people")
         with (
             tempfile.TemporaryDirectory(prefix="fanout-bench-") as folder,
-            open_stage(Path(folder), people, seed=options.seed, senders=1) as stage,
+            open_stage(Path(folder), people, seed=options.seed, senders=1, voice_per_s=VOICE_PER_S) as stage,
         ):
             for row in _nation(stage, people, local=people == min(max(sizes), STORY)):
                 if "cpu_us" in row:
@@ -66,8 +72,11 @@ def _nation(stage: Stage, people: int, *, local: bool) -> Iterator[Row]:
     before_s, sink_s, posted_ms = _cpu_s(ours), _cpu_s(sink), app.clock_ms()
     nation = stage.engine.start(stage.request(wire.Everyone(), "nation", kind="burglary"))
     beside = list(_locals(stage, circle, nation)) if local else []
-    view = stage.wait_settled(nation.id)
+    _wait_but_voice(stage, nation.id)
     cpu_s, sink_s = _cpu_s(ours) - before_s, _cpu_s(sink) - sink_s
+    stage.engine.cancel(nation.id, wire.ReasonRequest(reference="enough", reason="all but voice are told"))
+    view = stage.wait_settled(nation.id)
+    senders = [_memory_mb(process) for process in ours if _is_sender(process)]
     everybody = view.tallies[0].selected + sum(row["people"] for row in beside)
     tally, seen = view.tallies[0], stage.seen(nation.id)
     others = tally.failed + tally.expired + tally.cancelled + tally.unknown
@@ -75,19 +84,23 @@ def _nation(stage: Stage, people: int, *, local: bool) -> Iterator[Row]:
     undelivered = tally.reasons.get("undelivered", 0)  # taken, and then a receipt said that it never rang
     assert seen["total"] == seen["distinct"] == tally.accepted + undelivered, (seen["total"], seen["distinct"], tally)
     took_s = _seconds(stage, nation.id, posted_ms)
-    seconds = max(took for channel, took in took_s.items() if channel != "voice")
+    took_s.pop("voice", None)
+    seconds = max(took_s.values())
+    voice = tally.channels.get("voice", 0)
     yield {
         "case": f"{people:,} people",
         "system": "fanout",
         "seconds": round(seconds, 2),
-        "voice_s": round(took_s.get("voice", 0.0), 2),
-        "rate_per_s": round((tally.selected - tally.channels.get("voice", 0)) / seconds),
+        "rate_per_s": round((tally.selected - voice) / seconds),
+        "voice": voice,
+        "rung": tally.channels_accepted.get("voice", 0),
         "first_ms": seen["first_ms"] - posted_ms,
         "cpu_us": round(1e6 * cpu_s / everybody, 1),
         "sink_us": round(1e6 * sink_s / everybody, 1),
-        "lost": tally.selected - tally.accepted - tally.failed,
+        "lost": tally.selected - tally.accepted - tally.failed - tally.cancelled,
         "doubled": seen["doubled_count"],
-        "sender_rss_mb": round(max((_rss_mb(process) for process in ours if _is_sender(process)), default=0)),
+        "sender_rss_mb": round(max(rss for rss, _ in senders)),
+        "sender_own_mb": round(max(own for _, own in senders)),
     }
     for channel, took in took_s.items():
         yield {
@@ -122,10 +135,24 @@ def _locals(stage: Stage, circle: wire.Circle, nation: wire.ActionAccepted) -> I
         yield {
             "people": action.people,
             "first_ms": seen["first_ms"] - began_ms,
-            "last_ms": seen["last_ms"] - began_ms,
+            "last_ms": max(one["last_ms"] for name, one in seen["channels"].items() if name != "voice") - began_ms,
         }
         if stage.engine.view(nation.id).tallies[0].waiting < nation.people // 10:
             return
+
+
+def _wait_but_voice(stage: Stage, action: int) -> None:
+    """Until only voice calls wait."""
+    store = open_store(load(stage.scene.settings_file))
+    try:
+        end_s = time.monotonic() + stage.patience_s
+        while any(
+            sum(batch.states[state] for state in OPEN) for batch in store.counts(action) if batch.channel != VOICE
+        ):
+            assert time.monotonic() < end_s, "the nation is not told in time"
+            time.sleep(0.5)
+    finally:
+        store.close_store()
 
 
 def _seconds(stage: Stage, action: int, posted_ms: int) -> dict[str, float]:
@@ -164,8 +191,10 @@ def _cpu_s(processes: list[psutil.Process]) -> float:
     return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
-def _rss_mb(process: psutil.Process) -> float:
-    return float(process.memory_info().rss) / 2**20
+def _memory_mb(process: psutil.Process) -> tuple[float, float]:
+    """What is resident, and what of it is the process's own."""
+    memory = process.memory_info()
+    return memory.rss / 2**20, (memory.rss - memory.shared) / 2**20
 
 
 def _plot(costs: list[tuple[int, float]], folder: Path) -> None:

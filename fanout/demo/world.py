@@ -42,7 +42,9 @@ class World(NamedTuple):
         return self.folder / "data"
 
 
-def make(folder: Path, participants: int, boards: int, seed: int, senders: int) -> World:
+def make(
+    folder: Path, participants: int, boards: int, seed: int, senders: int, *, voice_per_s: float = VOICE_PER_S
+) -> World:
     """Write people (Parquet), boards (CSV) and settings (TOML) into an emptied folder."""
     if (folder / "demo.toml").exists():
         shutil.rmtree(folder)
@@ -58,7 +60,7 @@ def make(folder: Path, participants: int, boards: int, seed: int, senders: int) 
     people: pa.Table = nation.spread(participants, seed, every_channel=True, push_origin=world.providers)
     pq.write_table(people, world.people_file)
     _write_boards(world.boards_file, boards - standard_displays(boards), seed)
-    world.settings_file.write_text(_settings(world, senders))
+    world.settings_file.write_text(_settings(world, senders, voice_per_s))
     return world
 
 
@@ -109,7 +111,7 @@ def _write_boards(path: Path, boards: int, seed: int) -> None:
         writer.writerows(zip(*(table.column(name).to_pylist() for name in table.column_names), strict=True))
 
 
-def _settings(world: World, senders: int) -> str:
+def _settings(world: World, senders: int, voice_per_s: float) -> str:
     where = f'enabled = true\nurl = "{world.providers}"\nca = "{world.certificates / "ca.pem"}"'
     return f"""# Settings of the demo: all on this machine, held by the fence.
 [engine]
@@ -146,6 +148,6 @@ burst = 50_000
 [providers.voice]
 {where}
 receipt_secret = "{RECEIPT_SECRET}"
-rate_per_s = {VOICE_PER_S}
-burst = 250
+rate_per_s = {voice_per_s}
+burst = {voice_per_s:.0f}
 """
