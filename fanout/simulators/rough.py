@@ -74,10 +74,10 @@ class Front:
         self._client = httpx.AsyncClient(
             base_url=upstream,
             verify=ssl.create_default_context(cafile=str(folder / "ca.pem")),
-            http2=True,
+            http2=False,  # a request that its caller dropped ends its own connection, not one that others share
             trust_env=False,
             timeout=ANSWER_S_MAX,
-            limits=httpx.Limits(max_connections=UPSTREAM_CONNECTIONS),
+            limits=httpx.Limits(max_connections=UPSTREAM_CONNECTIONS, max_keepalive_connections=UPSTREAM_CONNECTIONS),
         )
 
     def mood(self, channel: str) -> Mood:
