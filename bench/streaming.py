@@ -85,7 +85,7 @@ class _Stream:
             return wire.encode_msgpack(wire.PositionsRequest(positions=sent))
 
         everybody = np.arange(view.rows, dtype=np.uint32)
-        self._everybody = [body(rows) for rows in np.array_split(everybody, max(1, view.rows // 20_000))]
+        self._everybody = [body(rows) for rows in np.array_split(everybody, -(-view.rows // 20_000))]
         self._bodies = [body(random.integers(0, view.rows, size).astype(np.uint32)) for _ in range(BATCHES_PER_S)]
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
