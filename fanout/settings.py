@@ -156,6 +156,7 @@ class VoiceSettings(Section, frozen=True, kw_only=True):
     ca: str
     key: str
     caller: Annotated[str, Meta(pattern=r"^\+?[0-9]{3,16}$")]
+    callback_url: str
     receipt_secret: str
     rate_per_s: Annotated[float, Meta(gt=0)]
     burst: Count

@@ -58,7 +58,7 @@ def call_channel(name: str, settings: Settings) -> CallChannel:
     providers = settings.providers
     if name == "voice":
         voice = providers.voice
-        return Voice(url=voice.url, key=voice.key, caller=voice.caller)
+        return Voice(url=voice.url, key=voice.key, caller=voice.caller, callback=voice.callback_url)
     if name == "whatsapp":
         whatsapp = providers.whatsapp
         return WhatsApp(url=whatsapp.url, token=whatsapp.token, phone=whatsapp.phone, template=whatsapp.template)

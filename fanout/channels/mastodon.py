@@ -91,7 +91,11 @@ class Mastodon:
         return Upload(media=said.id, ready=not at_work, wait_s=PROCESSING_S if at_work else 0.0)
 
     def render(self, post: Post, media: str, *, now_ms: int) -> Call:
-        whole: dict[str, object] = {"status": post.text, "language": post.language[:2], "visibility": "public"}
+        whole: dict[str, object] = {
+            "status": post.text,
+            "language": post.language.partition("-")[0],
+            "visibility": "public",
+        }
         if media:
             whole["media_ids"] = [media]
         if post.reply_to:

@@ -62,12 +62,15 @@ _BY_ERROR: Final[dict[int, Meaning]] = {
     101: (Event.RETRY, Reason.CREDENTIALS),
     102: (Event.RETRY, Reason.QUOTA),  # no balance here; the other supplier may have some
     103: (Event.RETRY, Reason.CREDENTIALS),
+    202: (Event.REJECT, Reason.PAYLOAD),  # malformed
+    203: (Event.REJECT, Reason.PAYLOAD),  # its list of messages
     301: (Event.REJECT, Reason.PAYLOAD),  # from
     302: (Event.REJECT, Reason.TOKEN_INVALID),  # to
-    303: (Event.REJECT, Reason.PAYLOAD),  # body
-    304: (Event.REJECT, Reason.TOKEN_INVALID),  # country not served
-    305: (Event.REJECT, Reason.PAYLOAD),  # parts
-    306: (Event.REJECT, Reason.OPTED_OUT),
+    303: (Event.REJECT, Reason.TOKEN_INVALID),  # the number within it
+    304: (Event.REJECT, Reason.PAYLOAD),  # body
+    305: (Event.REJECT, Reason.PAYLOAD),  # another field
+    401: (Event.REJECT, Reason.PAYLOAD),  # taken for spam: the same text would be again
+    402: (Event.REJECT, Reason.OPTED_OUT),  # this number is on a list of those who want nothing
 }
 _NO_NAME: Final[Meaning] = (Event.RETRY, Reason.PROVIDER)  # refused, so not taken; another may take it
 _SENDER: Final = re.compile(r"[A-Za-z0-9 ]{1,11}|\+?[0-9]{1,16}")

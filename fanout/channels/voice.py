@@ -8,6 +8,10 @@ Lore:
 * The caller's number is shown: anonymous calls are refused by many.
 * A listener may press 1 and is put through to the operator of *this* action; the reference tells the provider's next
   question (`/v1/calls`) which one that is. The text is repeated at most three times.
+* Our reference is the `instruction-id` (64 characters at most): the end of the call comes with it, at `callback-url`.
+* A voice is of a locale: `nl-NL`, not `nl`. A language that comes without a country gets its own.
+* `connect-on` and `expires-in` are not CM.com's: suppliers that put through and that drop what is late read them,
+  others pass them over.
 * One request a call, by single calls: 30 a second need no bulk lane.
 """
 
@@ -40,6 +44,24 @@ SPEECH_CHARS_MAX: Final = 750
 REPLAYS: Final = 2
 TTL_S_MAX: Final = 24 * 3_600
 
+_COUNTRIES: Final = {
+    "ar": "EG",
+    "cs": "CZ",
+    "da": "DK",
+    "el": "GR",
+    "en": "GB",
+    "fa": "IR",
+    "fy": "NL",
+    "he": "IL",
+    "hi": "IN",
+    "ja": "JP",
+    "ko": "KR",
+    "pap": "CW",
+    "sv": "SE",
+    "uk": "UA",
+    "zh": "CN",
+}
+"""Of languages whose country is not called as they are."""
 _MEANINGS: Final = meanings(
     {
         400: (Event.REJECT, Reason.PAYLOAD),
@@ -66,10 +88,11 @@ class Voice:
     name = "voice"
     number = CHANNELS.index("voice")
 
-    def __init__(self, *, url: str, key: str, caller: str) -> None:
+    def __init__(self, *, url: str, key: str, caller: str, callback: str = "") -> None:
         self._url = f"{url.rstrip('/')}/voiceapi/v2/Notification"
-        self._headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
+        self._headers = {"content-type": "application/json", "x-cm-producttoken": key}
         self._caller = caller
+        self._callback = {"callback-url": callback} if callback else {}
 
     def fits(self, message: Message) -> str | None:
         if (length := len(speech(message))) > SPEECH_CHARS_MAX:
@@ -85,12 +108,12 @@ class Voice:
             "anonymous": False,
             "prompt": speech(message),
             "prompt-type": "TTS",
-            "voice": {"language": message.language},
+            "voice": {"language": locale(message.language)},
             "max-replays": REPLAYS,
             "auto-replay": False,
             "connect-on": "1",
             "expires-in": deadline_s(message.end_ms, now_ms, most_s=TTL_S_MAX),
-        }
+        } | self._callback
         prefix = reference(message.action, message.phase)
         calls = tuple(
             Call(
@@ -98,7 +121,7 @@ class Voice:
                 url=self._url,
                 headers=self._headers,
                 body=msgspec.json.encode(
-                    constant | {"callee": "00" + digits[i].decode(), "reference": f"{prefix}{named[i]}"}
+                    constant | {"callee": "00" + digits[i].decode(), "instruction-id": f"{prefix}{named[i]}"}
                 ),
                 index=np.array([i], np.intp),
             )
@@ -121,3 +144,9 @@ class Voice:
 def speech(message: Message) -> str:
     """The text as it is spoken."""
     return f"{message.title}. {message.text}" if message.title else message.text
+
+
+def locale(language: str) -> str:
+    """A language with the country whose voice reads it: `nl-BE` as it is, `nl` as `nl-NL`."""
+    name, _, country = language.partition("-")
+    return f"{name}-{country or _COUNTRIES.get(name, name.upper())}"

@@ -4,6 +4,7 @@ Lore:
 
 * Outside a conversation only templates that Meta approved beforehand may be sent. Ours has two variables; the words
   around them are Meta's and ours once for ever, so what fits is what fits into the variables.
+* A template is approved per language, whose code is Meta's: `nl`, and `pt_BR` with an underscore.
 * A variable has no line break, no tab and no run of more than four spaces, and all together at most 1,024 characters. A
   text with line breaks is refused, not rewritten.
 * 80 messages a second, 1,000 after a rise. Error 130429 in the body means too fast, with status 400 or 429.
@@ -107,7 +108,7 @@ class WhatsApp:
             "type": "template",
             "template": {
                 "name": self._template,
-                "language": {"code": message.language},
+                "language": {"code": message.language.replace("-", "_")},
                 "components": [{"type": "body", "parameters": words}],
             },
         }

@@ -154,17 +154,37 @@ class _VoiceEvent(msgspec.Struct):
     status: str | None = None
 
 
+class _VoiceResult(msgspec.Struct):
+    code: int | str | None = None
+
+
+class _VoiceEnd(msgspec.Struct, rename="kebab"):
+    """The end of one call as CM.com tells it at `callback-url`; the reference is its `instruction-id`."""
+
+    instruction_id: str
+    result: _VoiceResult | None = None
+
+
 class _VoiceBody(msgspec.Struct):
+    """Ends of calls gathered by a gateway."""
+
     events: list[msgspec.Raw]
 
 
 _VOICE: Final = {"answered": True, "busy": False, "no-answer": False, "failed": False, "rejected": False}
+_VOICE_RESULTS: Final = {9: False, 10: True, 11: False, 12: False}  # nobody answered, answered, failed, refused
 _VOICE_EVENT: Final = msgspec.json.Decoder(_VoiceEvent)
+_VOICE_END: Final = msgspec.json.Decoder(_VoiceEnd)
+_VOICE_BODY: Final = msgspec.json.Decoder(_VoiceBody)
 
 
-def _voice(body: _VoiceBody) -> Told:
-    """Ends of calls. A machine that answered is answered."""
-    events, broken = each(_VOICE_EVENT, body.events)
+def _voice(body: msgspec.Raw) -> Told:
+    """Ends of calls, one or many. A machine that answered is answered."""
+    end = decoded(_VOICE_END, body)
+    if end is not None:
+        code = None if end.result is None else number_of(end.result.code)
+        return [(end.instruction_id, None if code is None else _VOICE_RESULTS.get(code))], 0
+    events, broken = each(_VOICE_EVENT, _VOICE_BODY.decode(body).events)
     return [(one.reference or "", _VOICE.get(one.status or "")) for one in events], broken
 
 
@@ -216,6 +236,6 @@ _CM: Final = _Form(CHANNELS.index("sms"), msgspec.json.Decoder(_CmBody), _cm)
 _FORMS: Final[dict[str, _Form]] = {
     "sms": _CM,
     "sms_second": _CM,
-    "voice": _Form(CHANNELS.index("voice"), msgspec.json.Decoder(_VoiceBody), _voice),
+    "voice": _Form(CHANNELS.index("voice"), msgspec.json.Decoder(msgspec.Raw), _voice),
     "whatsapp": _Form(CHANNELS.index("whatsapp"), msgspec.json.Decoder(_WhatsAppBody), _whatsapp),
 }

@@ -49,11 +49,11 @@ class SmsBody(msgspec.Struct):
 
 
 class OneNumber(msgspec.Struct):
-    """A voice call (`callee`, `reference`) or a WhatsApp message (`to`, `biz_opaque_callback_data`)."""
+    """A voice call (`callee`, `instruction-id`) or a WhatsApp message (`to`, `biz_opaque_callback_data`)."""
 
     callee: str = ""
     to: str = ""
-    reference: str = ""
+    reference: str = msgspec.field(default="", name="instruction-id")
     biz_opaque_callback_data: str = ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
 from fanout.channels.mastodon import Mastodon
@@ -39,6 +40,12 @@ def test_a_status() -> None:
         "in_reply_to_id": "99",
     }
     assert make().interpret(taken("12")).url == "https://social.example/@politie/12"
+
+
+@pytest.mark.parametrize(("language", "told"), [("nl-BE", "nl"), ("pap", "pap")])
+def test_a_language_is_told_without_its_country_and_never_cut(language: str, told: str) -> None:
+    whole = msgspec.structs.replace(post(), language=language)
+    assert json.loads(make().render(whole, "", now_ms=NOW_MS).body)["language"] == told
 
 
 @pytest.mark.parametrize(

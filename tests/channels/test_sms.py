@@ -102,6 +102,11 @@ def test_codes_may_be_spelt_out_or_missing() -> None:
         (777, "Accepted", (Event.TIME_OUT, Reason.GARBAGE)),
         (0, "Queued", (Event.TIME_OUT, Reason.GARBAGE)),  # perhaps taken, so not once more
         (302, "Rejected", (Event.REJECT, Reason.TOKEN_INVALID)),
+        (303, "Rejected", (Event.REJECT, Reason.TOKEN_INVALID)),
+        (304, "Rejected", (Event.REJECT, Reason.PAYLOAD)),
+        (402, "Rejected", (Event.REJECT, Reason.OPTED_OUT)),
+        (403, "Rejected", (Event.RETRY, Reason.PROVIDER)),  # by an operator behind this supplier
+        (999, "Rejected", (Event.RETRY, Reason.PROVIDER)),
     ],
 )
 def test_what_was_refused_may_be_taken_elsewhere_and_what_was_perhaps_taken_not(

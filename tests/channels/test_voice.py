@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fanout.channels.protocol import Answer, column
-from fanout.channels.voice import Voice
+from fanout.channels.voice import Voice, locale
 from fanout.store.states import Event, Reason
 from tests.channels.kit import NOW_MS, check_call_channel, message
 
@@ -27,8 +27,26 @@ def test_shape() -> None:
     body = json.loads(call.body)
     assert call.url == "https://api.example/voiceapi/v2/Notification"
     assert (body["callee"], body["caller"], body["anonymous"]) == ("0031612345678", "+318000011", False)
-    assert (body["reference"], body["connect-on"], body["expires-in"]) == ("7-1-41", "1", 3_600)
+    assert call.headers["x-cm-producttoken"] == "secret"
+    assert (body["instruction-id"], body["connect-on"], body["expires-in"]) == ("7-1-41", "1", 3_600)
     assert body["prompt"] == f"Vermist kind. {message().text}"
+    assert body["voice"] == {"language": "nl-NL"}
+    assert "callback-url" not in body
+
+
+def test_where_the_end_of_a_call_is_told() -> None:
+    channel = Voice(
+        url="https://api.example", key="secret", caller="0", callback="https://us.example/v1/receipts/voice"
+    )
+    (call,) = channel.render(message(), column([b"+31612345678"]), np.array([1], np.uint32), now_ms=NOW_MS).calls
+    assert json.loads(call.body)["callback-url"] == "https://us.example/v1/receipts/voice"
+
+
+@pytest.mark.parametrize(
+    ("language", "voice"), [("nl", "nl-NL"), ("nl-BE", "nl-BE"), ("en", "en-GB"), ("uk", "uk-UA"), ("fy", "fy-NL")]
+)
+def test_a_voice_is_of_a_locale(language: str, voice: str) -> None:
+    assert locale(language) == voice
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,14 @@ def test_shape() -> None:
     body = json.loads(call.body)
     assert call.url == "https://graph.example/v21.0/123/messages"
     assert (body["to"], body["biz_opaque_callback_data"]) == ("31612345678", "7-1-41")
+    assert body["template"]["language"] == {"code": "nl"}
     words = body["template"]["components"][0]["parameters"]
     assert [word["text"] for word in words] == ["Vermist kind", message().text]
+
+
+def test_a_language_of_a_country_is_written_as_meta_writes_it() -> None:
+    (call,) = make().render(message(language="nl-BE"), column([b"+31612345678"]), ROWS, now_ms=NOW_MS).calls
+    assert json.loads(call.body)["template"]["language"] == {"code": "nl_BE"}
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,29 @@ def test_whatsapp_and_voice() -> None:
     assert rows(take("voice", calls)) == {(7, 0, CHANNELS.index("voice")): {1: True, 2: False}}
 
 
+@pytest.mark.parametrize(
+    ("result", "delivered"),
+    [
+        ({"code": 10, "description": "Finished successfully", "sip-disconnect-code": "BYE"}, {1: True}),
+        ({"code": 9, "description": "Cancelled"}, {1: False}),
+        ({"code": "12"}, {1: False}),
+        ({"code": 77}, None),
+        (None, None),
+    ],
+)
+def test_the_end_of_a_call_as_it_is_called_back(result: object, delivered: dict[int, bool] | None) -> None:
+    end = {"type": "notification-finished", "call-id": "c", "instruction-id": "7-0-1", "result": result}
+    found = take("voice", end)
+    assert rows(found) == ({} if delivered is None else {(7, 0, CHANNELS.index("voice")): delivered})
+    assert (found.reports, found.ignored) == (1, int(delivered is None))
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[]", b'"x"', b"", b'{"instruction-id":7}', b'{"events":7}'])
+def test_no_end_of_a_call_at_all(body: bytes) -> None:
+    with pytest.raises(Refused, match="body_malformed"):
+        take("voice", body)
+
+
 @pytest.mark.parametrize("signature", ["", "sha256=", "sha256=" + "0" * 64, sign(b"other", SECRET), sign(b"{}", "x")])
 def test_an_unsigned_body_is_not_read(signature: str) -> None:
     with pytest.raises(Refused, match="key_invalid"):

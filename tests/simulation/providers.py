@@ -241,7 +241,7 @@ class PhoneCaller:
 
     def _one(self, message: dict[str, str | list[dict[str, str]]], sent_ms: int) -> tuple[str, bool]:
         """Take one message or call; returns its reference, and whether it was refused."""
-        reference = str(message["reference"])
+        reference = str(message.get("reference") or message["instruction-id"])
         action, phase, _ = reference.split("-", 2)
         to = message.get("to")
         number = to[0]["number"] if isinstance(to, list) else str(message["callee"])
