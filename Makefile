@@ -16,8 +16,19 @@ INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.
 demo: .venv/has-demo
 	$(BIN)/fanout demo $(if $(FAST),--fast) $(ARGS)
 
+# Without ARGS two runs side by side, a core each: what only computes, and what starts processes and looks at the clock.
+COMPUTES := tests/channels tests/geo tests/plan tests/registry tests/selection tests/simulation
+
 test: .venv/has-dev servers lint types
+ifneq ($(ARGS),)
 	$(BIN)/pytest $(ARGS)
+else
+	@log=$$(mktemp); trap 'rm -f $$log' EXIT; \
+	$(BIN)/pytest -p no:cacheprovider $(COMPUTES) >$$log 2>&1 & computes=$$!; \
+	$(BIN)/pytest tests $(addprefix --ignore=,$(COMPUTES)); others=$$?; \
+	wait $$computes; computes=$$?; cat $$log; \
+	[ $$others = 0 ] && [ $$computes = 0 ]
+endif
 
 lint: .venv/has-dev
 	$(BIN)/ruff format --check .
