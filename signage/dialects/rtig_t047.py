@@ -25,6 +25,7 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -108,6 +109,7 @@ def level(name: object) -> str:
     return _LEVEL.sub("_", str(name).strip()) if name not in (None, "") else "null"
 
 
+@lru_cache(maxsize=16_384)
 def message_id(action: int, stage: str) -> str:
     """An updated text has the id of the first: REPLACE by the same id leaves no moment without, and none with both."""
     stage = "start" if stage == "update" else stage
@@ -328,7 +330,7 @@ def _words(value: object) -> str:
 def _number(value: object) -> float | None:
     try:
         return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 

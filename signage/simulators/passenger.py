@@ -25,6 +25,7 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from signage.simulators.display import Mood, Out
@@ -120,20 +121,11 @@ class PassengerDisplay:
     @property
     def topics(self) -> list[str]:
         """Each level, as the standard lists them; and what is addressed to this display alone."""
-        content = []
-        for locality in self.localities:
-            levels = [locality, *self.location[1:], self.vendor, self.device]
-            content += ["/".join(("CMS", "+", "+", *levels[:depth])) for depth in range(1, 6)]
-            if not self.exact:
-                content.append("/".join(("CMS", "+", "+", *levels, "+")))
-        own = [
-            f"{self.kind}/+/request/{self.vendor}/{self.device}",
-            f"{self.kind}/+/response/{self.vendor}/{self.device}",
-        ]
-        return content + own
+        return [*_topics(self.kind, tuple(self.localities), self.location, self.vendor, self.device, self.exact)]
 
     def hears(self, topic: str) -> bool:
-        return any(_matches(each, topic) for each in self.topics)
+        topics = _topics(self.kind, tuple(self.localities), self.location, self.vendor, self.device, self.exact)
+        return any(_matches(each, topic) for each in topics)
 
     # --- its life -----------------------------------------------------------------------------------------------------
 
@@ -443,6 +435,21 @@ class PassengerDisplay:
         return Out(topic, json.dumps({name: body}).encode(), False)
 
 
+@lru_cache(maxsize=4096)
+def _topics(
+    kind: str, localities: tuple[str, ...], location: tuple[str, str, str], vendor: str, device: str, exact: bool
+) -> tuple[str, ...]:
+    content = []
+    for locality in localities:
+        levels = [locality, *location[1:], vendor, device]
+        content += ["/".join(("CMS", "+", "+", *levels[:depth])) for depth in range(1, 6)]
+        if not exact:
+            content.append("/".join(("CMS", "+", "+", *levels, "+")))
+    own = [f"{kind}/+/{what}/{vendor}/{device}" for what in ("request", "response")]
+    return (*content, *own)
+
+
+@lru_cache(maxsize=65_536)
 def _matches(pattern: str, topic: str) -> bool:
     """MQTT's rule for `+`."""
     wanted, given = pattern.split("/"), topic.split("/")

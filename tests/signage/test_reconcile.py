@@ -411,6 +411,7 @@ def test_after_any_faults_films_equal_the_oracle(seed: int) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3_600)
 @given(st.integers(0, 2**32))
 @settings(max_examples=1_000)
 def test_after_many_faults_films_equal_the_oracle(seed: int) -> None:

@@ -469,6 +469,7 @@ def test_after_any_faults_displays_show_what_they_must(seed: int) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3_600)
 @given(st.integers(0, 2**32))
 @settings(max_examples=500)
 def test_after_many_faults_displays_show_what_they_must(seed: int) -> None:
