@@ -7,14 +7,16 @@ suppliers ring 30 a second and would take nine minutes: once all others are told
 operator would with what is still queued, and `rung` of the `voice` ones had been called by then. Cases:
 
 * `N people`: POST to the last row that is no voice call, in a run of its own per size. `cpu_us` is the processor time
-  of the engine's processes per recipient (API and senders), `sink_us` that of the simulators; the first should not
-  grow with N. `sender_rss_mb` is what a sender has resident; of that `sender_own_mb` is its own, the rest are the pages
-  of programs and of the one file of addresses that all processes map.
+  of the engine's processes per recipient, of which `api_us`, `push_us` and `calls_us` are the API's, the push sender's
+  and that of all other channels; `sink_us` that of the simulators. The first should not grow with N. `sender_rss_mb` is
+  what a sender has resident; of that `sender_own_mb` is its own, the rest are the pages of programs and of the one file
+  of addresses that all processes map.
 * `N people, CHANNEL`: when that channel's last row was taken.
 * `local beside`: 5,000 people, several times from when a tenth of the largest nation is through: POST to the first
   push and to the last of all channels but voice.
 
-With matplotlib installed, `broadcast.png` in the output folder shows the cost per recipient over N.
+`--curve` takes one size after another, up to `--participants`. With matplotlib installed, `broadcast.png` in the output
+folder then shows the cost per recipient over N.
 """
 
 from __future__ import annotations
@@ -37,18 +39,19 @@ from fanout.stores import open_store
 LOCAL_PEOPLE = 5_000
 LOCAL_MOST = 12
 QUICK, FULL = (10_000, 100_000), (10_000, 100_000, 1_600_000, 10_000_000)
+CURVE = (10_000, 30_000, 100_000, 400_000, 1_600_000, 10_000_000)
 STORY = 1_600_000
 """The nation with local actions in its middle; larger ones are there for the cost alone."""
 VOICE_PER_S = 30.0
+KINDS = ("api", "push", "calls")
+"""The engine's processes by what they do; whatever is none of the senders is the API's."""
 VOICE = wire.CHANNELS.index("voice")
 
 
 def run(options: Options) -> Iterator[Row]:
     """One nation after another."""
-    sizes: tuple[int, ...] = QUICK if options.quick else FULL
-    if options.participants:
-        sizes = (options.participants,)
-    costs = []
+    costs: list[tuple[int, Row]] = []
+    sizes = _sizes(options)
     for people in sizes:
         note(f"broadcast: {people:,} people")
         with (
@@ -57,10 +60,20 @@ def run(options: Options) -> Iterator[Row]:
         ):
             for row in _nation(stage, people, local=people == min(max(sizes), STORY)):
                 if "cpu_us" in row:
-                    costs.append((people, row["cpu_us"]))
+                    costs.append((people, row))
                 yield row
         if len(costs) > 1:
             _plot(costs, options.out)
+
+
+def _sizes(options: Options) -> tuple[int, ...]:
+    """How many people, from few to many."""
+    if options.curve:
+        most = options.participants or CURVE[-1]
+        return (*(people for people in CURVE if people < most), most)
+    if options.participants:
+        return (options.participants,)
+    return QUICK if options.quick else FULL
 
 
 def _nation(stage: Stage, people: int, *, local: bool) -> Iterator[Row]:
@@ -69,11 +82,13 @@ def _nation(stage: Stage, people: int, *, local: bool) -> Iterator[Row]:
     stage.wait_settled(warm.id)
     processes = psutil.Process().children(recursive=True)
     ours, sink = [one for one in processes if _is_engine(one)], [one for one in processes if not _is_engine(one)]
-    before_s, sink_s, posted_ms = _cpu_s(ours), _cpu_s(sink), app.clock_ms()
+    kinds = [_kind(one) for one in ours]
+    before_s, sink_s, posted_ms = [_cpu_s([one]) for one in ours], _cpu_s(sink), app.clock_ms()
     nation = stage.engine.start(stage.request(wire.Everyone(), "nation", kind="burglary"))
     beside = list(_locals(stage, circle, nation)) if local else []
     _wait_but_voice(stage, nation.id)
-    cpu_s, sink_s = _cpu_s(ours) - before_s, _cpu_s(sink) - sink_s
+    cpu_s = [_cpu_s([one]) - before for one, before in zip(ours, before_s, strict=True)]
+    sink_s = _cpu_s(sink) - sink_s
     stage.engine.cancel(nation.id, wire.ReasonRequest(reference="enough", reason="all but voice are told"))
     view = stage.wait_settled(nation.id)
     senders = [_memory_mb(process) for process in ours if _is_sender(process)]
@@ -95,7 +110,11 @@ def _nation(stage: Stage, people: int, *, local: bool) -> Iterator[Row]:
         "voice": voice,
         "rung": tally.channels_accepted.get("voice", 0),
         "first_ms": seen["first_ms"] - posted_ms,
-        "cpu_us": round(1e6 * cpu_s / everybody, 1),
+        "cpu_us": round(1e6 * sum(cpu_s) / everybody, 1),
+        **{
+            f"{kind}_us": round(1e6 * sum(s for s, of in zip(cpu_s, kinds, strict=True) if of == kind) / everybody, 1)
+            for kind in KINDS
+        },
         "sink_us": round(1e6 * sink_s / everybody, 1),
         "lost": tally.selected - tally.accepted - tally.failed - tally.cancelled,
         "doubled": seen["doubled_count"],
@@ -184,7 +203,13 @@ def _is_engine(process: psutil.Process) -> bool:
 
 
 def _is_sender(process: psutil.Process) -> bool:
-    return "sender" in " ".join(process.cmdline())
+    return "fanout.sender" in process.cmdline()
+
+
+def _kind(process: psutil.Process) -> str:
+    if not _is_sender(process):
+        return "api"
+    return "calls" if any("sender-calls" in word for word in process.cmdline()) else "push"
 
 
 def _cpu_s(processes: list[psutil.Process]) -> float:
@@ -197,16 +222,24 @@ def _memory_mb(process: psutil.Process) -> tuple[float, float]:
     return memory.rss / 2**20, (memory.rss - memory.shared) / 2**20
 
 
-def _plot(costs: list[tuple[int, float]], folder: Path) -> None:
+def _plot(costs: list[tuple[int, Row]], folder: Path) -> None:
+    """Lines over N: each kind of process, and all of them."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         note("broadcast: no plot, matplotlib is not installed")
         return
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
-    axes.plot(*zip(*costs, strict=True), marker="o")
+    people = [size for size, _ in costs]
+    names = {"cpu_us": "the engine", "push_us": "push sender", "calls_us": "SMS, voice, Web Push", "api_us": "API"}
+    for name, label in names.items():
+        axes.plot(people, [row[name] for _, row in costs], marker="o", label=label, lw=2 if name == "cpu_us" else 1)
     axes.set(xscale="log", xlabel="people", ylabel="processor time per recipient (µs)", ylim=(0, None))
+    axes.set_xticks(people, [f"{size:,}" for size in people], minor=False)
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    axes.legend()
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / "broadcast.png")
+    figure.savefig(folder / "broadcast.png", dpi=120)
     note(f"broadcast: {folder / 'broadcast.png'}")

@@ -6,8 +6,8 @@ Rules:
    after a warm-up; `min_us` is there because noise only ever adds.
 2. Peers are measured in the same run, on the same points, and their answers are compared with ours: a disagreement is
    an error of the bench, not a footnote. A peer that is not installed is told of, not guessed.
-3. With `--json` standard output is one object a line and nothing else; without it, a table. Progress goes to standard
-   error.
+3. With `--json` standard output is one object a line and nothing else; without it, a table. Progress and errors go to
+   standard error; an error is also a row, so that whoever keeps the rows alone sees that some are missing.
 4. Nothing is asserted about time: who compares runs has the rows.
 """
 
@@ -19,7 +19,8 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable
+import traceback
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,15 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the command line asked for. `participants`: None is what the bench thinks right. `out`: folder for plots."""
+    """What the command line asked for. `participants`: None is what the bench thinks right. `out`: folder for plots.
+    `curve`: each size up to `participants`."""
 
     quick: bool = False
     json: bool = False
     seed: int = 1
     participants: int | None = None
     out: Path = Path("out")
+    curve: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,33 @@ def machine() -> str:
 def note(text: str) -> None:
     """Progress, for people."""
     print(text, file=sys.stderr, flush=True)
+
+
+def tell(name: str, run: Callable[[Options], Iterable[Row]], options: Options) -> bool:
+    """Run a bench and print its rows; False if it failed, or had none."""
+    shown = 0
+
+    def counted() -> Iterator[Row]:
+        nonlocal shown
+        for row in run(options):
+            yield row
+            shown += 1
+
+    error = ""
+    try:
+        show(name, counted(), options)
+        error = "" if shown else "no rows"
+    except BaseException as failure:
+        error = f"{type(failure).__name__}: {failure}"
+        if not isinstance(failure, Exception):  # somebody ends the program
+            raise
+        traceback.print_exc()
+    finally:
+        if error:
+            note(f"{name}: FAILED after {shown} rows: {error}")
+            if options.json:
+                print(json.dumps({"bench": name, "error": error, "rows": shown}), flush=True)
+    return not error
 
 
 def show(name: str, rows: Iterable[Row], options: Options) -> None:
