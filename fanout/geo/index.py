@@ -29,6 +29,7 @@ from fanout.errors import Refused
 from fanout.geo import arrayfile, kernels, shapes
 from fanout.geo.closest import kernels as closest
 from fanout.geo.fixed import EARTH_RADIUS_M, LAT_MAX, LON_MAX, TURN, Int32s, to_fixed
+from fanout.geo.lines import kernels as lines
 from fanout.geo.sorting import kernels as sorting
 
 Rows = NDArray[np.uint32]
@@ -36,7 +37,6 @@ Runs = NDArray[np.int64]
 
 _SHIFTS: Final = ((8_000_000, 14), (400_000, 15), (0, 16))  # (at least so many points, band height)
 _SHIFT_MAX: Final = 24  # bands of 187 km
-_ARCS_TOGETHER: Final = 32  # of a corridor: their circles overlap, as neighbours' do
 _SHIFT_MOST: Final = 31  # one band for the whole world
 _WHAT: Final = "place index"
 
@@ -144,7 +144,9 @@ class PlaceIndex:
             case shapes.Everyone():
                 found = np.array([[0, len(self)]], np.int64)[: min(1, len(self))]
             case shapes.Corridor(vectors=vectors, radius_m=radius_m):
-                found = self._corridor(vectors, radius_m)
+                found = lines.corridor_runs(
+                    self.lon, self.lat, self.offsets, self.shift, vectors, radius_m / EARTH_RADIUS_M
+                )
             case shapes.Nearest(lon=lon, lat=lat, count=count):
                 found = self._nearest_runs(lon, lat, count)
             case shapes.Union(of=parts):
@@ -174,27 +176,6 @@ class PlaceIndex:
         middle = len(parts) // 2
         merged: Runs = kernels.combine_runs(self._any(parts[:middle]), self._any(parts[middle:]), True, True, True)
         return merged
-
-    def _corridor(self, vectors: NDArray[np.float64], radius_m: float) -> Runs:
-        """By halves, and of a few arcs one after another. Each arc lies within the circle about its middle whose radius
-        is half its length and the corridor's own; what an earlier arc of the few has taken is not measured again."""
-        arcs = len(vectors) - 1
-        found: Runs
-        if arcs > _ARCS_TOGETHER:
-            one, other = vectors[: arcs // 2 + 1], vectors[arcs // 2 :]
-            found = kernels.combine_runs(
-                self._corridor(one, radius_m), self._corridor(other, radius_m), True, True, True
-            )
-            return found
-        found = np.empty((0, 2), np.int64)
-        for arc in (vectors[at : at + 2] for at in range(arcs)):
-            near = kernels.combine_runs(self.runs(shapes.round_arc(arc, radius_m)), found, True, False, False)
-            if near.shape[0]:
-                part = kernels.corridor_runs(
-                    self.lon, self.lat, near, np.ascontiguousarray(arc), radius_m / EARTH_RADIUS_M
-                )
-                found = kernels.combine_runs(found, part, True, True, True)
-        return found
 
     # --- nearest ------------------------------------------------------------------------------------------------------
 

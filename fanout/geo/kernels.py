@@ -37,7 +37,7 @@ _RAD = math.pi / 180 / 10_000_000  # radians of one fixed-point unit
 _EARTH_M = 6_371_008.8
 _POLAR = 899_000_000
 _NEAR_RAD = 0.05  # below this, sines are polynomials exact to the last bit or two
-_RUNS_FIRST = 512
+RUNS_FIRST = 512
 _SWEEP_EDGES = 6  # from so many edges in a stretch, sweeping it costs less than testing all
 
 _jit = njit(cache=True, nogil=True)
@@ -47,7 +47,7 @@ _jit = njit(cache=True, nogil=True)
 
 
 @_jit
-def _emit(runs, count, start, end):
+def emit(runs, count, start, end):
     """Append a run, or lengthen the last; returns (runs, count): `runs` int64[capacity, 2] may be a new array."""
     if start >= end:
         return runs, count
@@ -111,7 +111,7 @@ def combine_runs(a, b, keep_a, keep_both, keep_b):
         if j < b.shape[0]:
             until = min(until, b[j, 1] if in_b else b[j, 0])
         if (in_a and in_b and keep_both) or (in_a and not in_b and keep_a) or (in_b and not in_a and keep_b):
-            runs, count = _emit(runs, count, at, until)
+            runs, count = emit(runs, count, at, until)
         at = until
         if i < a.shape[0] and a[i, 1] <= at:
             i += 1
@@ -121,7 +121,7 @@ def combine_runs(a, b, keep_a, keep_both, keep_b):
 
 
 @_jit
-def _first_not_below(lon, start, end, x):
+def first_not_below(lon, start, end, x):
     """The first position in [start, end) with longitude >= x, or end. `x` int64. Without a branch to mispredict."""
     size = end - start
     if size <= 0:
@@ -191,11 +191,11 @@ def _half_width(lat_rad, lat0_rad, hav):
 @_jit
 def circle_runs(lon, lat, offsets, shift, lon0, lat0, radius_m):
     """Runs of the points at most `radius_m` from (lon0, lat0), fixed-point; `radius_m` may be of any size."""
-    runs = np.empty((_RUNS_FIRST, 2), np.int64)
+    runs = np.empty((RUNS_FIRST, 2), np.int64)
     count = 0
     delta = radius_m / _EARTH_M
     if delta >= math.pi:
-        return _emit(runs, 0, np.int64(0), np.int64(lon.size))[0][: min(1, lon.size)]
+        return emit(runs, 0, np.int64(0), np.int64(lon.size))[0][: min(1, lon.size)]
     lat0_rad = lat0 * _RAD
     sin0, cos0 = math.sin(lat0_rad), math.cos(lat0_rad)
     hav = math.sin(0.5 * delta) ** 2
@@ -241,12 +241,12 @@ def _circle_band(lon, lat, start, end, lon0, lat0, wide, narrow, hav, sin0, cos0
     if wide >= _LON_MAX:
         stop, begin = end, end
     elif west < -_LON_MAX or east >= _LON_MAX:
-        stop = _first_not_below(lon, start, end, (east if west < -_LON_MAX else east - _TURN) + 1)
-        begin = _first_not_below(lon, stop, end, west + _TURN if west < -_LON_MAX else west)
+        stop = first_not_below(lon, start, end, (east if west < -_LON_MAX else east - _TURN) + 1)
+        begin = first_not_below(lon, stop, end, west + _TURN if west < -_LON_MAX else west)
     else:
         stop = start
-        begin = _first_not_below(lon, start, end, west)
-        end = _first_not_below(lon, begin, end, east + 1)
+        begin = first_not_below(lon, start, end, west)
+        end = first_not_below(lon, begin, end, east + 1)
     runs, count = _circle_window(lon, lat, start, stop, lon0, lat0, narrow, hav, sin0, cos0, fast, runs, count)
     return _circle_window(lon, lat, begin, end, lon0, lat0, narrow, hav, sin0, cos0, fast, runs, count)
 
@@ -260,8 +260,8 @@ def _circle_window(lon, lat, start, end, lon0, lat0, narrow, hav, sin0, cos0, fa
         if abs(dlon) <= narrow:
             # the rest of the sure stretch, unless the antimeridian or a full turn cuts it: then it is met again
             last = lon[i] - dlon + narrow
-            stop = _first_not_below(lon, i, end, last + 1)
-            runs, count = _emit(runs, count, i, stop)
+            stop = first_not_below(lon, i, end, last + 1)
+            runs, count = emit(runs, count, i, stop)
             i = stop
             continue
         dlat = (np.int64(lat[i]) - lat0) * _RAD
@@ -269,7 +269,7 @@ def _circle_window(lon, lat, start, end, lon0, lat0, narrow, hav, sin0, cos0, fa
         if not fast or (sure_in < a <= sure_out):
             a = haversine(dlon * _RAD, lat0 * _RAD, lat[i] * _RAD)
         if a <= hav:
-            runs, count = _emit(runs, count, i, i + 1)
+            runs, count = emit(runs, count, i, i + 1)
         i += 1
     return runs, count
 
@@ -284,7 +284,7 @@ def polygon_runs(lon, lat, offsets, shift, edges, turns):
     `edges` int64[e, 4]: x1, y1, x2, y2 with y1 <= y2, sorted by y1; x is unwrapped longitude and may pass 180 degrees.
     `turns` int64[t]: what is added to a point's longitude before it is tested (0, or a full turn either way).
     """
-    runs = np.empty((_RUNS_FIRST, 2), np.int64)
+    runs = np.empty((RUNS_FIRST, 2), np.int64)
     count = 0
     total = edges.shape[0]
     if total == 0 or lon.size == 0:
@@ -367,14 +367,14 @@ def _polygon_band(lon, lat, start, end, edges, turn, south, active, left, right,
         while k < order.size and left[order[k]] <= east:
             east = max(east, right[order[k]])
             k += 1
-        begin = _first_not_below(lon, at, end, west - turn)
+        begin = first_not_below(lon, at, end, west - turn)
         if inside:
-            runs, count = _emit(runs, count, at, begin)
-        stop = _first_not_below(lon, begin, end, east - turn + 1)
+            runs, count = emit(runs, count, at, begin)
+        stop = first_not_below(lon, begin, end, east - turn + 1)
         if k - first < _SWEEP_EDGES:
             for i in range(begin, stop):
                 if _inside_stretch(lon[i] + turn, np.int64(lat[i]), edges, active, order, first, k, inside):
-                    runs, count = _emit(runs, count, i, i + 1)
+                    runs, count = emit(runs, count, i, i + 1)
         else:
             runs, count = _sweep_stretch(
                 lon, lat, begin, stop, turn, south, edges, active, left, right, order[first:k], inside, runs, count
@@ -457,105 +457,5 @@ def _sweep_stretch(lon, lat, begin, stop, turn, south, edges, active, left, righ
             state = state != (side > 0 and y < y2)
         size = kept
         if state or border:
-            runs, count = _emit(runs, count, i, i + 1)
+            runs, count = emit(runs, count, i, i + 1)
     return runs, count
-
-
-# --- corridor ---------------------------------------------------------------------------------------------------------
-
-
-@_jit
-def _arc_distance(px, py, pz, ax, ay, az, bx, by, bz):
-    """Central angle between a point and a great-circle arc: cross-track, clipped to its ends; unit vectors."""
-    nx, ny, nz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
-    length = math.sqrt(nx * nx + ny * ny + nz * nz)
-    to_a = _angle(px, py, pz, ax, ay, az)
-    to_b = _angle(px, py, pz, bx, by, bz)
-    best = min(to_a, to_b)
-    if length < 1e-15:
-        return best
-    nx, ny, nz = nx / length, ny / length, nz / length
-    # beside the arc if p is on b's side of a and on a's side of b, seen along the arc
-    past_a = (ny * az - nz * ay) * px + (nz * ax - nx * az) * py + (nx * ay - ny * ax) * pz
-    before_b = (by * nz - bz * ny) * px + (bz * nx - bx * nz) * py + (bx * ny - by * nx) * pz
-    if past_a >= 0.0 and before_b >= 0.0:
-        best = min(best, abs(math.asin(max(-1.0, min(1.0, nx * px + ny * py + nz * pz)))))
-    return best
-
-
-@_jit
-def _angle(ax, ay, az, bx, by, bz):
-    dx, dy, dz = ax - bx, ay - by, az - bz
-    return 2.0 * math.asin(min(1.0, 0.5 * math.sqrt(dx * dx + dy * dy + dz * dz)))
-
-
-@_jit
-def line_distance_rad(lon, lat, vectors):
-    """Central angle from a point (fixed-point) to a polyline of great-circle arcs; `vectors` float64[v, 3], unit."""
-    la, lo = lat * _RAD, lon * _RAD
-    px, py, pz = math.cos(la) * math.cos(lo), math.cos(la) * math.sin(lo), math.sin(la)
-    best = _angle(px, py, pz, vectors[0, 0], vectors[0, 1], vectors[0, 2])
-    for v in range(vectors.shape[0] - 1):
-        angle = _arc_distance(
-            px, py, pz,
-            vectors[v, 0], vectors[v, 1], vectors[v, 2], vectors[v + 1, 0], vectors[v + 1, 1], vectors[v + 1, 2],
-        )  # fmt: skip
-        best = min(best, angle)
-    return best
-
-
-@_jit
-def corridor_runs(lon, lat, within, vectors, radius_rad):
-    """Of the positions in `within` (runs), those at most `radius_rad` from the polyline.
-
-    Chords are compared, which costs a third of angles; at the rim, where rounding might decide, the angles.
-    """
-    runs = np.empty((_RUNS_FIRST, 2), np.int64)
-    count = 0
-    arcs = np.zeros((vectors.shape[0] - 1, 10), np.float64)
-    for v in range(arcs.shape[0]):
-        _beside(vectors[v], vectors[v + 1], arcs[v])
-    rim = 2.0 * math.sin(0.5 * min(math.pi, radius_rad))
-    sure_in, sure_out = max(0.0, rim * (1.0 - 1e-9) - 1e-14) ** 2, (rim * (1.0 + 1e-9) + 1e-14) ** 2
-    for r in range(within.shape[0]):
-        for i in range(within[r, 0], within[r, 1]):
-            la, lo = lat[i] * _RAD, lon[i] * _RAD
-            across = math.cos(la)
-            x, y, z = across * math.cos(lo), across * math.sin(lo), math.sin(la)
-            best = 4.0
-            for v in range(arcs.shape[0]):
-                best = min(best, _arc_chord2(x, y, z, vectors[v], vectors[v + 1], arcs[v]))
-                if best < sure_in:
-                    break
-            if best < sure_in or (best <= sure_out and line_distance_rad(lon[i], lat[i], vectors) <= radius_rad):
-                runs, count = _emit(runs, count, i, i + 1)
-    return runs[:count]
-
-
-@_jit
-def _beside(a, b, out):
-    """What tells whether a point is beside an arc, to `out` float64[10]: the unit normal n of its plane, n x a, b x n,
-    and 1; all 0 if it is a point. As `_arc_distance` has it."""
-    nx, ny, nz = a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
-    length = math.sqrt(nx * nx + ny * ny + nz * nz)
-    if length < 1e-15:
-        return
-    nx, ny, nz = nx / length, ny / length, nz / length
-    out[0], out[1], out[2] = nx, ny, nz
-    out[3], out[4], out[5] = ny * a[2] - nz * a[1], nz * a[0] - nx * a[2], nx * a[1] - ny * a[0]
-    out[6], out[7], out[8] = b[1] * nz - b[2] * ny, b[2] * nx - b[0] * nz, b[0] * ny - b[1] * nx
-    out[9] = 1.0
-
-
-@_jit
-def _arc_chord2(x, y, z, a, b, beside):
-    """The square of the shortest chord from a unit vector to an arc: cross-track beside it, else to the nearer end."""
-    best = min((x - a[0]) ** 2 + (y - a[1]) ** 2 + (z - a[2]) ** 2, (x - b[0]) ** 2 + (y - b[1]) ** 2 + (z - b[2]) ** 2)
-    if (
-        beside[9] > 0.0
-        and beside[3] * x + beside[4] * y + beside[5] * z >= 0.0
-        and beside[6] * x + beside[7] * y + beside[8] * z >= 0.0
-    ):
-        square = min(1.0, (beside[0] * x + beside[1] * y + beside[2] * z) ** 2)
-        best = min(best, 2.0 * square / (1.0 + math.sqrt(1.0 - square)))
-    return best

@@ -9,9 +9,7 @@ People and places that filters cannot tell apart are of one kind, and a query ju
 candidate then costs a sequential read and a look into a small table. Neighbours have neighbouring rows, for the rest.
 Distances are a loop of their own, without branches, as the compiler then takes four at a time.
 
-`centre` is what distances count from (`query.Centre`): a point, a line of great-circle arcs, or neither. Of a line,
-arcs have bounding balls, and blocks of arcs too; the arc that was nearest to the candidate before is asked first, as
-candidates come in the order of the map: nearly all are passed over.
+`centre` is what distances count from (`query.Centre`): a point, a line of great-circle arcs, or neither.
 """
 
 from __future__ import annotations
@@ -22,6 +20,7 @@ import numpy as np
 from numba import njit
 
 from fanout.geo.kernels import haversine, haversine_near, wrap
+from fanout.geo.lines.kernels import line_metres
 
 _EARTH_M = 6_371_008.8
 _RAD = math.pi / 180 / 10_000_000
@@ -32,7 +31,6 @@ _CHUNK = 512
 _jit = njit(cache=True, nogil=True)
 
 FLAG_ERASED = 1
-ARCS_A_BLOCK = 8
 NO_ROWS = np.zeros(0, np.uint32)
 NO_ROWS.setflags(write=False)
 _NEVER = np.int64(-(2**63))
@@ -172,7 +170,7 @@ def measure(lon, lat, centre, out):
     if arcs.shape[0]:
         last = np.zeros(1, np.int64)
         for i in range(lon.size):
-            out[i] = _line_metres(lon[i], lat[i], arcs, blocks, last)
+            out[i] = line_metres(lon[i], lat[i], arcs, blocks, last)
         return
     if lat0 > 900_000_000:
         out[:] = 0.0
@@ -212,54 +210,6 @@ def _metres(lon, lat, lon0, lat0, sin0, cos0):
         return _near_metres(haversine_near(dlon, dlat, sin0, cos0))
     a = haversine(dlon, lat0_rad, lat * _RAD)
     return 2.0 * _EARTH_M * math.asin(min(1.0, math.sqrt(a)))
-
-
-@_jit
-def _line_metres(lon, lat, arcs, blocks, last):
-    """Distance from a line (see `query.line_of`): chords are compared, and only the shortest becomes metres.
-
-    `last` int64[1]: the arc that was nearest to the point before.
-    """
-    la, lo = lat * _RAD, lon * _RAD
-    x, y, z = math.cos(la) * math.cos(lo), math.cos(la) * math.sin(lo), math.sin(la)
-    best = _arc_chord2(x, y, z, arcs, last[0])
-    chord = math.sqrt(best)
-    for block in range(blocks.shape[0]):
-        if not _meets(x, y, z, blocks, block, chord):
-            continue
-        for arc in range(block * ARCS_A_BLOCK, min(arcs.shape[0], (block + 1) * ARCS_A_BLOCK)):
-            if _meets(x, y, z, arcs, arc, chord):
-                found = _arc_chord2(x, y, z, arcs, arc)
-                if found < best:
-                    best = found
-                    chord = math.sqrt(best)
-                    last[0] = arc
-    return 2.0 * _EARTH_M * math.asin(min(1.0, 0.5 * chord))
-
-
-@_jit
-def _meets(x, y, z, balls, ball, chord):
-    """Whether any of a ball may be as near as `chord`; its centre and radius are the first four columns."""
-    dx, dy, dz = x - balls[ball, 0], y - balls[ball, 1], z - balls[ball, 2]
-    within = chord + balls[ball, 3]
-    return dx * dx + dy * dy + dz * dz <= within * within
-
-
-@_jit
-def _arc_chord2(x, y, z, arcs, arc):
-    """The square of the shortest chord from a unit vector to an arc: cross-track beside it, else to the nearer end."""
-    ax, ay, az = x - arcs[arc, 4], y - arcs[arc, 5], z - arcs[arc, 6]
-    bx, by, bz = x - arcs[arc, 7], y - arcs[arc, 8], z - arcs[arc, 9]
-    best = min(ax * ax + ay * ay + az * az, bx * bx + by * by + bz * bz)
-    if (
-        arcs[arc, 19] > 0.0
-        and arcs[arc, 13] * x + arcs[arc, 14] * y + arcs[arc, 15] * z >= 0.0
-        and arcs[arc, 16] * x + arcs[arc, 17] * y + arcs[arc, 18] * z >= 0.0
-    ):
-        sine = arcs[arc, 10] * x + arcs[arc, 11] * y + arcs[arc, 12] * z
-        square = min(1.0, sine * sine)
-        best = min(best, 2.0 * square / (1.0 + math.sqrt(1.0 - square)))
-    return best
 
 
 # --- each once --------------------------------------------------------------------------------------------------------

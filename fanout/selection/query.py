@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fanout.geo import shapes
 from fanout.geo.fixed import EARTH_RADIUS_M
+from fanout.geo.lines import kernels as lines
 from fanout.registry import hours
 from fanout.registry.columns import AGE_GROUPS, ALL
 from fanout.registry.view import Kinds, Rows, View
@@ -23,8 +24,6 @@ from fanout.selection import kernels
 
 EVERY_CHANNEL: Final = 0xFF
 _NOWHERE: Final = (0, 2_000_000_000)  # a latitude that no place has: distances are 0
-_MORE: Final = 1 + 1e-9  # balls are a little too large, so that rounding passes nothing over
-_LITTLE: Final = 1e-12
 _NO_ARCS: Final = np.empty((0, 20), np.float64)
 _NO_BLOCKS: Final = np.empty((0, 4), np.float64)
 
@@ -62,7 +61,7 @@ class Centre(NamedTuple):
     """From where distances count, as kernels take it: a line if `arcs` has rows, else a point, else neither.
 
     `lon`, `lat` fixed-point; a latitude beyond the pole is neither. `arcs` float64[a, 20], `blocks` float64[b, 4]: see
-    `line_of`.
+    `geo.lines.kernels.arcs_of`.
     """
 
     lon: np.int64
@@ -143,30 +142,8 @@ def _point(lon: int, lat: int) -> Centre:
 
 
 def line_of(vectors: NDArray[np.float64]) -> Centre:
-    """A line as kernels measure it; `vectors` float64[v, 3]: unit vectors of its points, joined by great-circle arcs.
-
-    An arc from a to b is the centre and radius of a ball that has it in it; a, b, the unit normal n of its plane, n x a
-    and b x n (beside the arc is where both have no negative product with a point); and 1, or 0 if a and b are one point
-    or opposite ones. A block of arcs is such a ball.
-    """
-    a, b = vectors[:-1], vectors[1:]
-    normal = np.cross(a, b)
-    length = np.linalg.norm(normal, axis=1, keepdims=True)
-    proper = length > 1e-15
-    normal = np.where(proper, normal / np.where(proper, length, 1.0), 0.0)
-    middles = a + b
-    norms = np.linalg.norm(middles, axis=1, keepdims=True)
-    known = norms > 1e-9
-    middles = np.where(known, middles / np.where(known, norms, 1.0), 0.0)
-    # all of an arc is as near to its middle as its ends are; between opposite ends it may go anywhere
-    halves = np.where(known, np.linalg.norm(middles - a, axis=1, keepdims=True) * _MORE + _LITTLE, 2.0)
-    arcs = np.hstack([middles, halves, a, b, normal, np.cross(normal, a), np.cross(b, normal), proper])
-    firsts = np.arange(0, len(a), kernels.ARCS_A_BLOCK)
-    sizes = np.diff(np.append(firsts, len(a)))
-    centres = np.add.reduceat(middles, firsts) / sizes[:, None]
-    away = np.linalg.norm(middles - np.repeat(centres, sizes, axis=0), axis=1) + halves[:, 0]
-    radii = np.maximum.reduceat(away, firsts) * _MORE + _LITTLE
-    return Centre(np.int64(_NOWHERE[0]), np.int64(_NOWHERE[1]), arcs, np.column_stack([centres, radii]))
+    """A line of great-circle arcs as kernels measure it; `vectors` float64[v, 3], unit: its points."""
+    return Centre(np.int64(_NOWHERE[0]), np.int64(_NOWHERE[1]), *lines.arcs_of(vectors))
 
 
 def whole_world(radius_m: float) -> bool:

@@ -54,6 +54,27 @@ def to_arc_m(line: list[tuple[int, int]], lon: NDArray[np.int32], lat: NDArray[n
     return best
 
 
+def to_line_m(line: NDArray[np.int64], lon: NDArray[np.int32], lat: NDArray[np.int32]) -> NDArray[np.float64]:
+    """The same in one step, `line` int64[v, 2]: to the foot on an arc's great circle if that is on the arc, else to the
+    nearer end. All angles by arc tangents, which lose no digits near or far."""
+    here, there = _vectors(lon, lat), _vectors(line[:, 0], line[:, 1])
+    best = np.min([_angles(here, end) for end in there], axis=0)
+    for a, b in pairwise(there):
+        normal = np.cross(a, b)
+        length = np.linalg.norm(normal)
+        if length < 1e-15:
+            continue
+        normal /= length
+        beside = (here @ np.cross(normal, a) >= 0) & (here @ np.cross(b, normal) >= 0)
+        away = np.abs(np.pi / 2 - _angles(here, normal))
+        best = np.where(beside, np.minimum(best, away), best)
+    return best * RADIUS_M
+
+
+def _angles(here: NDArray[np.float64], to: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.arctan2(np.linalg.norm(np.cross(here, to), axis=1), here @ to)
+
+
 def _vectors(lon: NDArray[np.int32], lat: NDArray[np.int32]) -> NDArray[np.float64]:
     x, y = np.radians(lon * UNIT), np.radians(lat * UNIT)
     return np.column_stack([np.cos(y) * np.cos(x), np.cos(y) * np.sin(x), np.sin(y)])

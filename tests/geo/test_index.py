@@ -176,6 +176,34 @@ def test_corridors_are_what_walking_the_line_measures(seed: int, place: str, rad
 
 
 @EXAMPLES
+@given(SEEDS, st.sampled_from((16, 20, 24, 31)))
+def test_corridors_through_crowds(seed: int, shift: int) -> None:
+    """So many people that whole stretches are inside or outside: from a lane to half the world, over both poles."""
+    random = np.random.default_rng(seed)
+    reach = float(10 ** random.uniform(2, 9))
+    middle = random.uniform([-1.8e9, -9e8], [1.8e9, 9e8])
+    if random.integers(2):
+        middle = np.array([1.8e9, 9e8]) * random.choice([-1, 0, 1], 2)
+    spots = middle + random.normal(0, reach, (int(random.integers(2, 13)), 2)) * [1, 0.5]
+    spots[:, 0] = (spots[:, 0] + 1.8e9) % 3.6e9 - 1.8e9
+    line = np.rint(np.clip(spots, [-1.8e9, -9e8], [1.8e9 - 1, 9e8])).astype(np.int64)
+    crowd = line[random.integers(0, len(line), 250)] + random.normal(0, reach * random.choice([0.01, 0.3, 1]), (250, 2))
+    crowd = np.concatenate([crowd, np.repeat(crowd[:1], 20, axis=0)])
+    lon = np.rint((crowd[:, 0] + 1.8e9) % 3.6e9 - 1.8e9).clip(max=1.8e9 - 1).astype(np.int32)
+    lat = np.rint(np.clip(crowd[:, 1], -9e8, 9e8)).astype(np.int32)
+    radius_m = float(min(2e7, max(1.0, reach * 0.01 * 10 ** random.uniform(-1.5, 0.5))))
+    try:
+        shape = corridor([(x / 1e7, y / 1e7) for x, y in line.tolist()], radius_m)
+    except Refused as refused:
+        assert refused.code == "area_line_ambiguous"
+        return
+    found = np.isin(np.arange(lon.size), built(lon, lat, shift).select(shape))
+    metres = naive_geo.to_line_m(line, lon, lat)
+    sure = np.abs(metres - radius_m) > naive_geo.TIE_M + 1e-12 * metres
+    assert (found[sure] == (metres < radius_m)[sure]).all()
+
+
+@EXAMPLES
 @given(SEEDS, st.sampled_from((1, 7, 100, 1_000)), st.sampled_from((16, 20, 24)))
 def test_the_nearest_of_crowds_and_villages(seed: int, count: int, shift: int) -> None:
     """People as they live: most at a few spots, some at one coordinate, the centre in the middle of nowhere or not."""

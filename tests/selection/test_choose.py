@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fanout import wire
 from fanout.geo import EVERYONE, circle, corridor, shapes
-from fanout.geo.kernels import line_distance_rad
+from fanout.geo.lines.kernels import line_distance_rad
 from fanout.registry.registry import Registry
 from fanout.selection import Query, choose
 from tests.geo.naive_geo import RADIUS_M, haversine_m

@@ -19,7 +19,7 @@ import math
 import numpy as np
 from numba import njit
 
-from fanout.geo.kernels import _first_not_below, circle_runs, count_runs, haversine, haversine_near, wrap
+from fanout.geo.kernels import circle_runs, count_runs, first_not_below, haversine, haversine_near, wrap
 
 _LAT_MAX = 900_000_000
 _RAD = math.pi / 180 / 10_000_000
@@ -41,7 +41,7 @@ def _first_guess_m(lon, offsets, shift, lon0, lat0, k):
     if end - start < 8:
         return 1_000.0
     beside = max(8, k >> 2)
-    here = _first_not_below(lon, start, end, lon0)
+    here = first_not_below(lon, start, end, lon0)
     west, east = max(start, here - beside), min(end - 1, here + beside)
     metres = _RAD * _EARTH_M
     width_m = max(1.0, (np.int64(lon[east]) - np.int64(lon[west])) * metres * math.cos(lat0 * _RAD))
