@@ -8,6 +8,8 @@ Rules:
    An address that was dropped as dead is not given again, nor its channel named among the choices.
 3. An address is given only for the generation the plan was made with: a row that was erased, or given to somebody else,
    gives nothing.
+4. A sender that has read the addresses of a nation would hold all of the file. So they are read in pieces, between
+   which it lets go of the file once that much of it is mapped (`limits.RESIDENT_FILE_BYTES`).
 
 Not thread-safe; one a sender.
 """
@@ -15,16 +17,19 @@ Not thread-safe; one a sender.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fanout import wire
+from fanout import limits, wire
+from fanout.geo import arrayfile
 from fanout.registry import entries, kernels, packed, snapshot
 from fanout.registry.columns import ERASED, PERSON, choices_of, preference_of
 from fanout.registry.packed import Packed
 from fanout.store.protocol import Log
+
+PIECE_ROWS: Final = 128  # far apart, they map 20 MB of a nation's file
 
 
 class _Now(NamedTuple):
@@ -65,6 +70,18 @@ class Replica:
 
         Empty where the row is erased, is of another generation (`generations` uint16[n]), or has no such address.
         """
+        pieces = []
+        for start in range(0, max(1, rows.size), PIECE_ROWS):
+            piece = slice(start, start + PIECE_ROWS)
+            pieces.append(self._piece(channel, rows[piece], generations[piece]))
+            if arrayfile.resident_file_bytes() > limits.RESIDENT_FILE_BYTES:
+                self._let_go()
+        return pieces[0] if len(pieces) == 1 else packed.concatenate(pieces)
+
+    def _let_go(self) -> None:
+        arrayfile.let_go([self._people, *(array for column in self._contacts.values() for array in column)])
+
+    def _piece(self, channel: int, rows: NDArray[np.uint32], generations: NDArray[np.uint16]) -> Packed:
         column = self._contacts.get(channel, packed.empty())
         pick = np.empty(rows.size, np.int64)
         kernels.addresses(self._people["generation"], self._people["flags"], column.offsets, rows, generations, pick)
