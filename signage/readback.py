@@ -25,6 +25,8 @@ from signage.layout import Model, band
 
 def reads(on: Sequence[Item], lines: Sequence[str], model: Model) -> bool:
     """Whether `lines` show what is on by the rules of arbitration: `on` as `arbitration.on_now` gives it."""
+    if len(on) == 1 and _stands(on[0], lines):
+        return True
     split = [item for item in on if item.target == "over"], [item for item in on if item.target == "bottom line"]
     if any(item.priority == EMERGENCY for item in on) or not all(split):
         return any(_taken(item, lines, model) is not None for item in on)
@@ -34,6 +36,17 @@ def reads(on: Sequence[Item], lines: Sequence[str], model: Model) -> bool:
         for above in _all_taken(split[0], lines, model)
         for below in _all_taken(split[1], lines, model)
     )
+
+
+def _stands(item: Item, lines: Sequence[str]) -> bool:
+    """Whether a page of a full item stands there to the letter: what nearly every report says, without a closer look."""
+    if item.target != "full" or item.behaviour == "scroll":
+        return False
+    for page in item.pages:
+        high = len(page.lines)
+        if lines[:high] == page.lines and not any(lines[high:]):
+            return True
+    return False
 
 
 def _all_taken(items: Sequence[Item], lines: Sequence[str], model: Model) -> list[int]:

@@ -31,6 +31,7 @@ from fanout.errors import Refused
 
 DIALECT: Final = "native"
 ROOT: Final = "signage/1"
+_BOARDS: Final = f"{ROOT}/boards/"
 SUBSCRIPTIONS: Final = [f"{ROOT}/boards/+/{leaf}" for leaf in ("caps", "state", "reported", "ack")]
 """What the engine listens to."""
 
@@ -246,11 +247,10 @@ def board_topic(board: str, leaf: str) -> str:
 
 def read_topic(topic: str) -> Heard | None:
     """The board and leaf of an incoming topic; None when it is not of this contract or the id cannot be one."""
-    parts = topic.split("/")
-    if len(parts) != 5 or parts[0] != "signage" or parts[1] != "1" or parts[2] != "boards":
+    if not topic.startswith(_BOARDS):
         return None
-    board, leaf = parts[3], parts[4]
-    if not 0 < len(board) <= limits.BOARD_ID_CHARS_MAX or not board.isprintable():
+    board, _, leaf = topic[len(_BOARDS) :].partition("/")
+    if not leaf or "/" in leaf or not 0 < len(board) <= limits.BOARD_ID_CHARS_MAX or not board.isprintable():
         return None
     return Heard(board, leaf)
 

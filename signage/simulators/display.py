@@ -169,9 +169,12 @@ class Display:
     def next_wake_ms(self, now_ms: int) -> int | None:
         """When `wake` has something to do, in true time; None: not until something is received."""
         local = now_ms + self.clock_error_ms
-        times = [at for at, _, _ in self._waiting]
-        items = self._document.items if self._document is not None else []
-        times += [time - self.clock_error_ms for item in items for time in (item.start_ms, item.end_ms) if time > local]
+        times = [at for at, _, _ in self._waiting] if self._waiting else []
+        for item in self._document.items if self._document is not None else ():
+            if item.start_ms > local:
+                times.append(item.start_ms - self.clock_error_ms)
+            if item.end_ms > local:
+                times.append(item.end_ms - self.clock_error_ms)
         if self._cut_ms is not None and self._document is not None:
             limit = self._document.comm_loss_s * 1000 + self._cut_ms
             if limit > now_ms:
@@ -214,6 +217,8 @@ class Display:
             Ack(version=document.version, what="received", action=item.action, stage=item.stage, at_ms=local)
             for item in document.items
         ]
+        if not before and not self._shown:
+            return acks or [Ack(version=document.version, what="received", at_ms=local)]
         had = {(item.action, item.stage) for item in before}
         has = {(item.action, item.stage) for item in self._shown}
         acks += [

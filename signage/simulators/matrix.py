@@ -14,6 +14,7 @@ Each connection has a boot id of its own, so that the will of an old one cannot 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from signage.dialects import native
@@ -77,13 +78,19 @@ def _band(caps: Caps, items: Sequence[Item], target: Target, own: Sequence[str],
 
 def _own(caps: Caps) -> list[str]:
     """Departures, on as many lines as there are."""
-    width = caps.characters or 40
     count = max(1, caps.lines) if caps.kind == "characters" else len(DEPARTURES)
-    return [DEPARTURES[at % len(DEPARTURES)][:width].rstrip() for at in range(count)]
+    return [*_departures(caps.characters or 40, count)]
+
+
+@lru_cache(maxsize=256)
+def _departures(width: int, count: int) -> tuple[str, ...]:
+    return tuple(DEPARTURES[at % len(DEPARTURES)][:width].rstrip() for at in range(count))
 
 
 def _now(items: Sequence[Item], at_ms: int) -> tuple[Item, Page]:
     """The page whose turn it is, of items that alternate."""
+    if len(items) == 1 and len(items[0].pages) == 1:
+        return items[0], items[0].pages[0]
     turns = [(item, page) for item in items for page in item.pages]
     left_ms = at_ms % max(1, sum(int(page.seconds * 1000) for _, page in turns))
     for item, page in turns:

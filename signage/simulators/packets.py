@@ -84,12 +84,12 @@ def subscribe(topics: Sequence[str], packet_id: int, version: int) -> bytes:
 
 
 def publish(topic: str, payload: bytes, *, retain: bool, qos: int, packet_id: int, version: int) -> bytes:
-    body = _text(topic)
-    if qos:
-        body += struct.pack("!H", packet_id)
-    if version == 5:
-        body += b"\x00"
-    return _packet(0x30 | (qos << 1) | retain, body + payload)
+    name = topic.encode()
+    number = packet_id.to_bytes(2, "big") if qos else b""
+    properties = b"\x00" if version == 5 else b""
+    length = _length(2 + len(name) + len(number) + len(properties) + len(payload))
+    first = bytes((0x30 | (qos << 1) | retain,))
+    return b"".join((first, length, len(name).to_bytes(2, "big"), name, number, properties, payload))
 
 
 def puback(packet_id: int) -> bytes:
