@@ -14,6 +14,7 @@ kind exist) is checked by the stage that has it, with an error of the catalogue.
 
 from __future__ import annotations
 
+import threading
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -512,10 +513,24 @@ encode_msgpack = _MSGPACK.encode
 encode_json = _JSON.encode
 
 
+_DECODERS: Final[dict[type[Any], tuple[msgspec.msgpack.Decoder[Any], msgspec.json.Decoder[Any]]]] = {}
+_FIRST: Final = threading.Lock()
+"""msgspec works out what a struct looks like when it is first decoded, and a second thread that decodes it meanwhile
+crashes the interpreter: so one at a time does."""
+
+
+def _decoders(kind: type[Any]) -> tuple[msgspec.msgpack.Decoder[Any], msgspec.json.Decoder[Any]]:
+    found = _DECODERS.get(kind)
+    if found is None:
+        with _FIRST:
+            found = _DECODERS[kind] = msgspec.msgpack.Decoder(kind), msgspec.json.Decoder(kind)
+    return found
+
+
 def decode_msgpack(body: bytes, kind: type[Any]) -> Any:
     """Decode and validate; `Refused("body_malformed" | "field_invalid")` with the place, as `$.area.lon`."""
     try:
-        return msgspec.msgpack.decode(body, type=kind)
+        return _decoders(kind)[0].decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _refusal(error, "msgpack") from None
 
@@ -523,7 +538,7 @@ def decode_msgpack(body: bytes, kind: type[Any]) -> Any:
 def decode_json(body: bytes, kind: type[Any]) -> Any:
     """As `decode_msgpack`, for JSON."""
     try:
-        return msgspec.json.decode(body, type=kind)
+        return _decoders(kind)[1].decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _refusal(error, "JSON") from None
 

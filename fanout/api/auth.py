@@ -41,6 +41,9 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     created_ms: int
 
 
+_RECORD: Final = msgspec.json.Decoder(KeyRecord)
+
+
 def create_key(documents: Documents, tenant: str, name: str, scopes: tuple[Scope, ...], now_ms: int) -> str:
     """Make a key and return its secret, which cannot be read back later. Blocking."""
     secret = "fk_" + secrets.token_urlsafe(32)
@@ -51,7 +54,7 @@ def create_key(documents: Documents, tenant: str, name: str, scopes: tuple[Scope
 
 def list_keys(documents: Documents) -> list[tuple[str, KeyRecord]]:
     """(first 12 digits of the hash, record) of every key. Blocking."""
-    return [(digest[:12], msgspec.json.decode(raw, type=KeyRecord)) for digest, raw in documents.scan(SPACE)]
+    return [(digest[:12], _RECORD.decode(raw)) for digest, raw in documents.scan(SPACE)]
 
 
 def revoke_key(documents: Documents, prefix: str) -> int:
@@ -88,7 +91,7 @@ class Keys:
             raw = await trio.to_thread.run_sync(self._documents.get, SPACE, digest)
             if raw is None:
                 raise Refused("key_invalid")
-            record = msgspec.json.decode(raw, type=KeyRecord)
+            record = _RECORD.decode(raw)
             if len(self._cache) >= CACHED_MAX:
                 self._cache.clear()
             self._cache[digest] = (now_s + CACHE_S, record)
