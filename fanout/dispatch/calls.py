@@ -1,4 +1,4 @@
-"""Single calls by httpx: SMS batches, voice, social posts, tokens. Everything that is not one request a row.
+"""Single calls by httpx: social posts, tokens, whatever is rare; SMS, voice and WhatsApp take `plain_calls.py`.
 
 Rules:
 
@@ -8,7 +8,7 @@ Rules:
    first byte went out is `NO_ANSWER`, an answer that is no HTTP or has no end is `GARBAGE`.
 3. An answer is read up to a limit and within one time-out for the whole call, not one per read: a provider that sends
    a byte a second holds nobody.
-4. SMS and voice are spoken over HTTP/1.1 (`http2=False`): a call on a connection of its own is one write and a few
+4. Senders speak HTTP/1.1 to providers of single calls (`http2=False`): a call on a connection of its own is one write and a few
    reads. On HTTP/2 all calls share one connection, each frame is a turn of the event loop, and beside a busy push lane
    eight calls of 500 messages took 6.6 s instead of 0.8 s: near the time-out, after which they are unknown.
 5. A connection is used again for `KEEP_S` of silence and no longer: a call into one that the provider is just closing

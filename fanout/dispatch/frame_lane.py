@@ -20,7 +20,6 @@ protocol, this is the shell: sockets, TLS, time, and whose rows go next. Rules b
 from __future__ import annotations
 
 import select
-import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
@@ -38,7 +37,7 @@ from fanout.dispatch.frames.plans import Text, columns_of, origin_of, text_of
 from fanout.dispatch.lanes import NOTHING_SENT, Job, Sent
 from fanout.dispatch.retry_after import seconds_of
 from fanout.dispatch.scheduler import WEED_S, Scheduler
-from fanout.dispatch.tls_socket import TlsSocket
+from fanout.dispatch.tls_socket import TlsSocket, connect
 
 NEVER_S: Final = float("inf")
 STARTS_MAX: Final = 1_024  # rows written in one turn: 2 ms
@@ -464,7 +463,7 @@ class FrameLane:
     async def _open(self) -> None:
         try:
             with trio.fail_after(self._timeout_s):
-                tls = await self._connect()
+                tls = await connect(self._host, self._port, self._context)
         except (OSError, trio.TooSlowError):
             self._opening -= 1
             self._fail(trio.current_time())
@@ -484,21 +483,6 @@ class FrameLane:
             tls.close()
             self._speaks_h2 = False
             self._fail(trio.current_time())
-
-    async def _connect(self) -> TlsSocket:
-        """A connection with TLS. Errors: `OSError`."""
-        stream = await trio.open_tcp_stream(self._host, self._port)
-        raw = socket.socket(fileno=stream.socket.detach())
-        raw.setblocking(False)
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        tls = TlsSocket(raw, self._context, self._host)
-        try:
-            await tls.handshake()
-        except BaseException:
-            tls.close()
-            raise
-        return tls
 
     def _lose(self, link: _Link, now_s: float) -> None:
         """A connection has ended, or is given up."""

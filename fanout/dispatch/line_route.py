@@ -160,7 +160,7 @@ class _Reserved:
 
 
 class CallRoute(_LineRoute):
-    """Single calls, by httpx, to one of several suppliers."""
+    """Single calls to one of several suppliers."""
 
     def __init__(self, suppliers: Sequence[Supplier], *, clock_ms: Callable[[], int]) -> None:
         channel = suppliers[0].channel

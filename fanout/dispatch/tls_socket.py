@@ -23,13 +23,16 @@ READ_BYTES: Final = 256 * 1024  # from the socket at once
 
 
 class TlsSocket:
-    """The client's end of one connection; `raw` is connected, non-blocking, and ours from now on."""
+    """The client's end of one connection; `raw` is connected, non-blocking, and ours from now on.
 
-    def __init__(self, raw: socket.socket, context: ssl.SSLContext, host: str) -> None:
+    `read_bytes`: taken from the socket at once, kept for as long as the connection.
+    """
+
+    def __init__(self, raw: socket.socket, context: ssl.SSLContext, host: str, *, read_bytes: int = READ_BYTES) -> None:
         self._raw = raw
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
-        self._buffer = bytearray(READ_BYTES)
+        self._buffer = bytearray(read_bytes)
         self._cipher = memoryview(b"")  # records on their way out
         self._records: deque[tuple[int, int]] = deque()  # of `_cipher`: (bytes left, plain bytes within)
         self._ended = False
@@ -129,3 +132,19 @@ class TlsSocket:
             count -= size
             plain += within
         return plain
+
+
+async def connect(host: str, port: int, context: ssl.SSLContext, *, read_bytes: int = READ_BYTES) -> TlsSocket:
+    """A connection with TLS, and with the keep-alive of TCP. Errors: `OSError`."""
+    stream = await trio.open_tcp_stream(host, port)
+    raw = socket.socket(fileno=stream.socket.detach())
+    raw.setblocking(False)
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    tls = TlsSocket(raw, context, host, read_bytes=read_bytes)
+    try:
+        await tls.handshake()
+    except BaseException:
+        tls.close()
+        raise
+    return tls
