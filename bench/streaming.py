@@ -22,7 +22,7 @@ import numpy as np
 
 from bench.harness import Options, Row, Timing, compared, timing_of
 from fanout import wire
-from fanout.app import SWITCH_S
+from fanout.start import SWITCH_S
 from fanout.geo import from_geojson, shapes
 from fanout.registry.bodies import positions
 from fanout.registry.registry import Registry

@@ -1,31 +1,20 @@
 """Composes the services from settings, starts them in order, and drains them in order. The only module that knows all.
 
-Start: lock the folder → ledger → senders, which get warm beside all else → registry → kernels warm → boards → engine
-recovered → ready.
+Start: lock the folder → ledger → senders (all in `start`), which get warm beside all else → registry → kernels warm →
+boards → engine recovered → ready.
 Stop (SIGTERM, Ctrl-C): no new requests → running ones finish → senders finish what is on the wire → boards → ledger.
 
-Rules:
-
-1. One folder, one engine: a second one on the same data is refused.
-2. What cannot start says so in one sentence of the catalogue, before anything was begun.
-3. A sender that dies is started again, and its batches are released at once; what it had on the wire is resolved by the
-   ledger's rules. Senders end with this process, also when it is killed.
-4. A disk that takes nothing ends nothing here: what cannot be written is refused to its caller, upkeep is tried again,
-   and the engine goes on answering.
+A disk that takes nothing ends nothing here: what cannot be written is refused to its caller, upkeep is tried again, and
+the engine goes on answering.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
-import signal
 import socket
 import ssl
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -39,22 +28,18 @@ from fanout.api.events import Changes
 from fanout.api.handlers import Handlers
 from fanout.api.metrics import Metrics
 from fanout.api.routes import build
-from fanout.children import end_child, start_child
 from fanout.clock import clock_ms as clock_ms
-from fanout.dispatch.opening import PUSH
-from fanout.dispatch.sender import ends_within_s
+from fanout.crews import Senders
 from fanout.engine import Engine
 from fanout.errors import Refused
 from fanout.geo.areas import NamedAreas
 from fanout.media.shelf import Shelf
 from fanout.registry import bodies as positions
 from fanout.registry.registry import Registry
-from fanout.settings import Settings, dump
+from fanout.settings import Settings
 from fanout.social.poster import Poster, open_poster
 from fanout.store.protocol import Store
 from fanout.store.writer import open_writer
-from fanout.stores import open_store
-from fanout.wire import CHANNELS
 from signage.service import open_signage
 
 log = logging.getLogger("fanout.app")
@@ -78,11 +63,6 @@ EXPIRE_EVERY_S = 1.0
 """How often ended actions are looked for. Senders and boards check the end themselves; this settles the counts."""
 
 
-SWITCH_S = 0.0005
-"""How long a thread that has the interpreter keeps it while another waits, instead of Python's 5 ms: a query of a tenth
-of a millisecond beside a batch of positions would wait for it several times over."""
-
-
 def open_registry(settings: Settings, store: Store) -> Registry:
     """The registry in the data folder, as the newest snapshot and the log have it."""
     return Registry.open(
@@ -95,54 +75,25 @@ def open_registry(settings: Settings, store: Store) -> Registry:
     )
 
 
-def lock_folder(settings: Settings) -> int:
-    """Hold the data folder for this process. Errors: `Refused("data_in_use")`."""
-    run = settings.data / "run"
-    run.mkdir(parents=True, exist_ok=True)
-    handle = os.open(run / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise Refused("data_in_use", "engine.data", folder=str(settings.data)) from None
-    return handle
-
-
 # --- serve ----------------------------------------------------------------------------------------------------------
 
 
-async def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
-    """Run the engine until SIGTERM or SIGINT. `on_ready(address)` is called when everything runs."""
-    lock = lock_folder(settings)
-    sys.setswitchinterval(SWITCH_S)
+async def run(
+    settings: Settings, store: Store, senders: Senders, stop: trio.Event, on_ready: Callable[[str], None]
+) -> None:
+    """The engine on its ledger and beside its senders, until `stop`; `on_ready(address)` when everything runs."""
+    registry = await trio.to_thread.run_sync(open_registry, settings, store)
     try:
-        stop = trio.Event()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_stop_on_signal, stop)
-            await _run(settings, stop, on_ready)
-            nursery.cancel_scope.cancel()
+        await _serve(settings, store, registry, senders, stop, on_ready)
     finally:
-        os.close(lock)
-
-
-async def _run(settings: Settings, stop: trio.Event, on_ready: Callable[[str], None]) -> None:
-    store = await trio.to_thread.run_sync(open_store, settings)
-    try:
-        async with _open_senders(settings, store) as senders:  # first: they get warm beside all that follows
-            registry = await trio.to_thread.run_sync(open_registry, settings, store)
-            try:
-                await _serve(settings, store, registry, senders, stop, on_ready)
-            finally:
-                await trio.to_thread.run_sync(registry.close)
-    finally:
-        await trio.to_thread.run_sync(store.close_store)
+        await trio.to_thread.run_sync(registry.close)
 
 
 async def _serve(
     settings: Settings,
     store: Store,
     registry: Registry,
-    senders: _Senders,
+    senders: Senders,
     stop: trio.Event,
     on_ready: Callable[[str], None],
 ) -> None:
@@ -295,99 +246,3 @@ def _write_run_file(settings: Settings, name: str, text: str) -> None:
     path: Path = settings.data / "run" / name
     path.with_suffix(".new").write_text(text + "\n")
     path.with_suffix(".new").rename(path)
-
-
-async def _stop_on_signal(stop: trio.Event) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            stop.set()
-
-
-# --- senders --------------------------------------------------------------------------------------------------------
-
-
-class _Senders:
-    """The sender processes. `warm` is set when each of them is; `end` lets them finish what they have on the wire."""
-
-    def __init__(self) -> None:
-        self.warm = trio.Event()
-        self._ended = trio.Event()
-        self._scope = trio.CancelScope()
-
-    async def run(self, settings: Settings, store: Store) -> None:
-        """Keep them alive until `end`; they get warm side by side."""
-        with self._scope:
-            async with trio.open_nursery() as nursery:
-                async with trio.open_nursery() as starting:
-                    for name, channels in _crews(settings):
-                        starting.start_soon(nursery.start, _supervise, settings, store, name, channels)
-                self.warm.set()
-        self._ended.set()
-
-    async def end(self) -> None:
-        """Returns when the last one has ended."""
-        self._scope.cancel()
-        await self._ended.wait()
-
-
-@asynccontextmanager
-async def _open_senders(settings: Settings, store: Store) -> AsyncIterator[_Senders]:
-    senders = _Senders()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(senders.run, settings, store)
-        yield senders
-        nursery.cancel_scope.cancel()
-
-
-def _crews(settings: Settings) -> list[tuple[str, tuple[str, ...]]]:
-    """Senders by name, and the channels of each.
-
-    App push has `senders.processes`; all else, where a call costs a hundred times as much, has one of its own, so
-    that no push waits for the interpreter behind a call.
-    """
-    if not settings.senders.processes:
-        return []
-    rest = tuple(name for name in CHANNELS if name not in PUSH and getattr(settings.providers, name).enabled)
-    push: list[tuple[str, tuple[str, ...]]] = [(f"push-{number}", PUSH) for number in range(settings.senders.processes)]
-    return [*push, ("calls", rest)] if rest else push
-
-
-async def _supervise(
-    settings: Settings,
-    store: Store,
-    name: str,
-    channels: Sequence[str],
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    starts = 0
-    while True:
-        owner = f"sender-{name}.{os.getpid()}.{starts}"
-        async with _sender(settings, owner, channels) as process:
-            assert process.stdout is not None
-            await process.stdout.receive_some(64)
-            if not starts:
-                task_status.started()
-            await process.wait()
-        log.warning("%s ended with %s; %d batches released", owner, process.returncode, await _release(store, owner))
-        starts += 1
-        await trio.sleep(settings.senders.restart_pause_s)
-
-
-async def _release(store: Store, owner: str) -> int:
-    """End the leases of a sender that is dead, however often it takes until the ledger can be written."""
-    while True:
-        try:
-            return await trio.to_thread.run_sync(store.release, owner)
-        except Refused as error:
-            log.error("the batches of %s wait: %s", owner, error.message)
-            await trio.sleep(EXPIRE_EVERY_S)
-
-
-@asynccontextmanager
-async def _sender(settings: Settings, owner: str, channels: Sequence[str]) -> AsyncIterator[trio.Process]:
-    process = await start_child(["fanout.sender", owner, *channels], dump(settings))
-    try:
-        yield process
-    finally:
-        await end_child(process, max(settings.api.drain_s, ends_within_s(settings)))

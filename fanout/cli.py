@@ -1,4 +1,5 @@
-"""The command line: `fanout …`. Each command is a thin shell over `app`, `client` or a simulator.
+"""The command line: `fanout …`. Each command is a thin shell over `start`, `client` or a simulator, and loads it when
+it runs: after a crash an engine has to stand before anything else.
 
 Every command that talks to a running engine takes `--address` and `--key`, or reads FANOUT_ADDRESS and FANOUT_KEY.
 Refusals of the catalogue are printed as one sentence, and the exit status is 1.
@@ -12,20 +13,24 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 import trio
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from fanout import app as application
 from fanout import logs, wire
 from fanout.api.auth import SCOPES, Scope, create_key, list_keys, revoke_key
-from fanout.client import Client
+from fanout.clock import clock_ms
 from fanout.errors import Refused
 from fanout.settings import load
+from fanout.start import lock_folder
+from fanout.start import serve as serve_until_told
 from fanout.stores import open_store
+
+if TYPE_CHECKING:
+    from fanout.client import Client
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -87,7 +92,7 @@ def serve(config: Config = None) -> None:
         out.print(f"ready at [bold]{address}[/], data in {settings.data}, fence {settings.engine.fence}")
 
     try:
-        trio.run(application.serve, settings, on_ready)
+        trio.run(serve_until_told, settings, on_ready)
     except BaseExceptionGroup as group:
         raise _only(group) from None
 
@@ -144,12 +149,13 @@ def participants_import(
     A bad row is named with its number and column, and nothing is imported, unless --skip-bad leaves it out.
     While the engine runs, register people through its API instead: PUT /v1/participants.
     """
+    from fanout.app import open_registry
     from fanout.registry.importing import import_file
 
     settings = load(config)
-    lock = application.lock_folder(settings)
+    lock = lock_folder(settings)
     store = open_store(settings)
-    registry = application.open_registry(settings, store)
+    registry = open_registry(settings, store)
     started_s = time.monotonic()
     try:
         report = import_file(registry, file, on_bad="skip" if skip_bad else "refuse")
@@ -200,7 +206,7 @@ def key_create(
     scopes: tuple[Scope, ...] = tuple(known for known in SCOPES if scope is None or known in scope)
     store = open_store(settings)
     try:
-        print(create_key(store, tenant, name, scopes, application.clock_ms()))
+        print(create_key(store, tenant, name, scopes, clock_ms()))
     finally:
         store.close_store()
 
@@ -260,7 +266,7 @@ def action_start(
     address: Address = "http://127.0.0.1:8080",
 ) -> None:
     """Start an action in a circle."""
-    now_ms = application.clock_ms()
+    now_ms = clock_ms()
     body = {
         "reference": reference or f"cli-{now_ms}",
         "kind": kind,
@@ -274,7 +280,7 @@ def action_start(
         "waves": wire.Waves(people=wave, free=operators) if wave else None,
     }
     request = wire.decode_json(wire.encode_json(body), wire.ActionRequest)
-    with Client(address, key) as engine:
+    with _engine(address, key) as engine:
         accepted = engine.start(request)
         channels = ", ".join(f"{count.people:,} by {count.channel}" for count in accepted.channels)
         print(f"action {accepted.id}: {accepted.people:,} people ({channels}), {accepted.boards.boards:,} boards")
@@ -286,7 +292,7 @@ def action_start(
 @refusals
 def action_follow(action: int, key: Key, address: Address = "http://127.0.0.1:8080") -> None:
     """Show the counts of an action until it is over."""
-    with Client(address, key) as engine:
+    with _engine(address, key) as engine:
         _follow(engine, action)
 
 
@@ -301,8 +307,8 @@ def action_update(
     address: Address = "http://127.0.0.1:8080",
 ) -> None:
     """Tell news of an action that goes on to everyone who got it."""
-    request = wire.UpdateRequest(reference=reference or f"cli-{application.clock_ms()}", texts={language: text})
-    with Client(address, key) as engine:
+    request = wire.UpdateRequest(reference=reference or f"cli-{clock_ms()}", texts={language: text})
+    with _engine(address, key) as engine:
         view = engine.update(action, request)
         print(f"action {action}: the update goes to {view.tallies[-1].selected:,} people")
 
@@ -316,7 +322,7 @@ def action_operators(
     address: Address = "http://127.0.0.1:8080",
 ) -> None:
     """Say how many operators are free: lets the next waves of an action go."""
-    with Client(address, key) as engine:
+    with _engine(address, key) as engine:
         waves = engine.operators(action, wire.OperatorsRequest(free=free)).waves
         assert waves is not None, "an action without waves is refused"
         print(f"action {action}: {waves.let_go} of {waves.of} waves of {waves.people} people were let go")
@@ -326,7 +332,7 @@ def action_operators(
 @refusals
 def action_cancel(action: int, key: Key, address: Address = "http://127.0.0.1:8080") -> None:
     """Stop an action without a result: what is unsent stays so, boards are cleared."""
-    with Client(address, key) as engine:
+    with _engine(address, key) as engine:
         view = engine.cancel(action, wire.ReasonRequest(reference=f"cli-cancel-{action}"))
         print(f"action {action} is {view.state}; {view.tallies[0].cancelled:,} people were not told any more")
 
@@ -344,7 +350,7 @@ def action_result(
     """Close an action and tell its result."""
     body = {"reference": f"cli-result-{action}", "outcome": outcome, "texts": {language: text}}
     request = wire.decode_json(wire.encode_json(body), wire.ResultRequest)
-    with Client(address, key) as engine:
+    with _engine(address, key) as engine:
         view = engine.result(action, request)
         print(f"action {action} is {view.state}; the result goes to {view.tallies[-1].selected:,} people")
 
@@ -367,6 +373,12 @@ def _centre(spots: list[str]) -> wire.Centre | None:
     if len(line) > 1:
         return wire.LineString(coordinates=line)
     return wire.Point(coordinates=line[0]) if line else None
+
+
+def _engine(address: str, key: str) -> Client:
+    from fanout.client import Client
+
+    return Client(address, key)
 
 
 def _follow(engine: Client, action: int) -> None:

@@ -15,7 +15,8 @@ import trio
 from fanout import logs
 from fanout.children import read_first_line, watch_parent
 from fanout.clock import clock_ms
-from fanout.dispatch.sender import ends_within_s, run_sender
+from fanout.dispatch.sender import run_sender
+from fanout.dispatch.terms import ends_within_s
 from fanout.registry.replica import Replica
 from fanout.settings import Settings, parse
 from fanout.stores import open_store

@@ -42,10 +42,12 @@ LEVELS = {
     "fanout.logs": 4,
     "fanout.stores": 5,
     "fanout.children": 8,
+    "fanout.crews": 9,
     "fanout.sender": 9,
     "fanout.simulators": 9,
     "fanout.warming": 9,
     "fanout.app": 10,
+    "fanout.start": 11,
     "fanout.demo": 11,
     "fanout.cli": 12,
 }

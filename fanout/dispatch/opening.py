@@ -32,16 +32,16 @@ from fanout.dispatch.lanes import RunningLane
 from fanout.dispatch.line import Gate
 from fanout.dispatch.line_route import CallRoute, MailRoute, Supplier
 from fanout.dispatch.mailer import Mailer
+from fanout.dispatch.plain_calls import PlainCaller
 from fanout.dispatch.routes import Route
 from fanout.dispatch.row_route import RowRoute, Way
 from fanout.dispatch.service_route import PUSH_SERVICES_MAX, ServiceRoute, service_of
+from fanout.dispatch.terms import PUSH
 from fanout.errors import Refused
 from fanout.limits import BATCH_ROWS_MAX
 from fanout.settings import Settings, is_loopback
 from fanout.wire import CHANNELS
 
-PUSH = ("fcm", "apns")
-"""Channels that `senders.processes` share; all others have one process of their own (`app`), and their quota whole."""
 SIMULATED = "Bearer simulated"
 TOKEN_CALLS = 2  # to a token's own endpoint: one is renewed at a time
 
@@ -83,7 +83,7 @@ class _Opening:
 
     def __init__(self, settings: Settings, clock_ms: Callable[[], int], nursery: trio.Nursery) -> None:
         self.settings, self.clock_ms, self.nursery = settings, clock_ms, nursery
-        self.cold: list[tuple[RunningLane | HttpCaller, str]] = []
+        self.cold: list[tuple[RunningLane | HttpCaller | PlainCaller, str]] = []
         self.strangers: dict[str, Credential] = {}
 
     def now_s(self) -> float:
@@ -160,7 +160,7 @@ class _Opening:
         suppliers = []
         for one in names:
             provider = getattr(self.settings.providers, one)
-            caller = self.caller(provider.ca, provider.calls_at_once)
+            caller = self.plain_caller(provider.url, provider.ca, provider.calls_at_once)
             self.cold.append((caller, provider.url))
             gate = self.gate(one, call_rows=MESSAGES_PER_CALL_MAX if name == "sms" else 1)
             suppliers.append(Supplier(catalogue.call_channel(one, self.settings), caller, gate))
@@ -182,6 +182,12 @@ class _Opening:
     def caller(self, ca: str, connections: int) -> HttpCaller:
         timeout_s = self.settings.dispatch.request_timeout_s
         return HttpCaller(ca=ca, timeout_s=timeout_s, connections=connections, http2=False)
+
+    def plain_caller(self, url: str, ca: str, connections: int) -> HttpCaller | PlainCaller:
+        """For the many calls of a channel: no client in between, where the provider is spoken to over TLS."""
+        if not url.startswith("https://"):
+            return self.caller(ca, connections)
+        return PlainCaller(ca=ca, timeout_s=self.settings.dispatch.request_timeout_s, connections=connections)
 
     def credential(self, name: str) -> Credential:
         """Who we are to a push service. Errors: `Refused("settings_invalid" | "fence")`."""

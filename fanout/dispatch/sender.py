@@ -37,6 +37,7 @@ from fanout.dispatch.hand import Addresses, Hand
 from fanout.dispatch.handling import STOPPED_S, Desk, Handling
 from fanout.dispatch.opening import open_routes
 from fanout.dispatch.routes import Route
+from fanout.dispatch.terms import GRACE_S
 from fanout.dispatch.writing import Ask, Writing
 from fanout.errors import Refused
 from fanout.logs import what_failed
@@ -49,14 +50,8 @@ log = logging.getLogger("fanout.dispatch")
 
 CLAIM_EVERY_S: Final = 0.25  # without news: for retries whose time has come and leases that ran out
 WAKE_EVERY_S: Final = 0.005  # how often, at most, channels look for new batches: what a first message may wait here
-GRACE_S: Final = 1.0  # beyond a request's time-out, to write what came of it
 LOOK_EVERY_S: Final = STOPPED_S  # how often, at most, the ledger is asked whether actions in hand were closed
 SWITCH_S: Final = 0.0005  # Python's default of 5 ms would make every step of a thread wait that long for a busy lane
-
-
-def ends_within_s(settings: Settings) -> float:
-    """Seconds that a sender which is told to stop may take: one request, its results, and the end of the process."""
-    return settings.dispatch.request_timeout_s + GRACE_S + 2.0
 
 
 async def in_thread(call: Callable[..., Any], *args: Any, **options: Any) -> Any:

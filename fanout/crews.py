@@ -1,0 +1,121 @@
+"""The sender processes: which there are, started, watched, started again, ended in order.
+
+They are the first that runs of an engine, and what runs beside everything else: nothing that was accepted before a
+crash waits for registry, boards or API. So this module loads no more than it needs to start them.
+
+Rules:
+
+1. A sender that dies is started again, and its batches are released at once; what it had on the wire is resolved by the
+   ledger's rules.
+2. Senders end with this process, also when it is killed.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import trio
+
+from fanout.children import end_child, start_child
+from fanout.dispatch.terms import PUSH, ends_within_s
+from fanout.errors import Refused
+from fanout.settings import Settings, dump
+from fanout.store.protocol import Store
+from fanout.wire import CHANNELS
+
+log = logging.getLogger("fanout.app")
+
+AGAIN_S: Final = 1.0
+"""Pause before a ledger that refused is asked again to release the batches of a dead sender."""
+
+
+class Senders:
+    """The sender processes. `warm` is set when each of them is; `end` lets them finish what they have on the wire."""
+
+    def __init__(self) -> None:
+        self.warm = trio.Event()
+        self._ended = trio.Event()
+        self._scope = trio.CancelScope()
+
+    async def run(self, settings: Settings, store: Store) -> None:
+        """Keep them alive until `end`; they get warm side by side."""
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                async with trio.open_nursery() as starting:
+                    for name, channels in crews(settings):
+                        starting.start_soon(nursery.start, _supervise, settings, store, name, channels)
+                self.warm.set()
+        self._ended.set()
+
+    async def end(self) -> None:
+        """Returns when the last one has ended."""
+        self._scope.cancel()
+        await self._ended.wait()
+
+
+@asynccontextmanager
+async def open_senders(settings: Settings, store: Store) -> AsyncIterator[Senders]:
+    """Senders for the time of the block; they start at once, and get warm beside what the block does."""
+    senders = Senders()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(senders.run, settings, store)
+        yield senders
+        nursery.cancel_scope.cancel()
+
+
+def crews(settings: Settings) -> list[tuple[str, tuple[str, ...]]]:
+    """Senders by name, and the channels of each.
+
+    App push has `senders.processes`; all else, where a call costs a hundred times as much, has one of its own, so
+    that no push waits for the interpreter behind a call.
+    """
+    if not settings.senders.processes:
+        return []
+    rest = tuple(name for name in CHANNELS if name not in PUSH and getattr(settings.providers, name).enabled)
+    push: list[tuple[str, tuple[str, ...]]] = [(f"push-{number}", PUSH) for number in range(settings.senders.processes)]
+    return [*push, ("calls", rest)] if rest else push
+
+
+async def _supervise(
+    settings: Settings,
+    store: Store,
+    name: str,
+    channels: Sequence[str],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    starts = 0
+    while True:
+        owner = f"sender-{name}.{os.getpid()}.{starts}"
+        async with _sender(settings, owner, channels) as process:
+            assert process.stdout is not None
+            await process.stdout.receive_some(64)
+            if not starts:
+                task_status.started()
+            await process.wait()
+        log.warning("%s ended with %s; %d batches released", owner, process.returncode, await _release(store, owner))
+        starts += 1
+        await trio.sleep(settings.senders.restart_pause_s)
+
+
+async def _release(store: Store, owner: str) -> int:
+    """End the leases of a sender that is dead, however often it takes until the ledger can be written."""
+    while True:
+        try:
+            return await trio.to_thread.run_sync(store.release, owner)
+        except Refused as error:
+            log.error("the batches of %s wait: %s", owner, error.message)
+            await trio.sleep(AGAIN_S)
+
+
+@asynccontextmanager
+async def _sender(settings: Settings, owner: str, channels: Sequence[str]) -> AsyncIterator[trio.Process]:
+    process = await start_child(["fanout.sender", owner, *channels], dump(settings))
+    try:
+        yield process
+    finally:
+        await end_child(process, max(settings.api.drain_s, ends_within_s(settings)))
