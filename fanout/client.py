@@ -153,6 +153,10 @@ class Client:
         """All boards."""
         return self._call("GET", "/v1/boards", None, wire.BoardList)
 
+    def board_key(self) -> wire.BoardKey:
+        """The public key that boards verify documents with. `Refused("not_found")`: documents are not signed."""
+        return self._call("GET", "/v1/keys/boards", None, wire.BoardKey)
+
     def is_ready(self) -> bool:
         """Whether the engine takes actions."""
         try:

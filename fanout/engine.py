@@ -85,6 +85,9 @@ class Boards(Protocol):
     def proofs(self, action_id: int) -> list[wire.BoardProof]:
         """Board by board, with the reason of every one that lags."""
 
+    def key(self) -> wire.BoardKey | None:
+        """What boards verify documents with; None: documents are not signed."""
+
 
 class Engine:
     """See the module. Made by `app`; every method may be called by many tasks at once."""

@@ -74,6 +74,9 @@ from fanout.wire_boards import (
     BoardItem as BoardItem,
 )
 from fanout.wire_boards import (
+    BoardKey as BoardKey,
+)
+from fanout.wire_boards import (
     BoardList as BoardList,
 )
 from fanout.wire_boards import (

@@ -72,7 +72,6 @@ class Display:
         "ask_ms",
         "capable",
         "capable_ask_ms",
-        "clean",
         "heard_ms",
         "id",
         "kept",
@@ -118,7 +117,6 @@ class Display:
         self.wanted: dict[str, Wanted] = {}
         self.told: dict[str, Told] = {}
         self.kept: set[str] = set()  # ids of which the broker keeps a copy at its full topic
-        self.clean: set[str] = set()  # ids of which a copy from before our start was cleared
         self.again = False
         self.tidy_ms = 0
         self.watch = Watch()
@@ -175,6 +173,10 @@ class Displays:
 
     def get(self, identifier: str) -> Display | None:
         return self._by_id.get(identifier)
+
+    def at(self, address: Address) -> Display | None:
+        """The display that is spoken to alone at this address."""
+        return next((one for one in self._by_locality.get(address.locality, ()) if one.address == address), None)
 
     def add(self, display: Display) -> None:
         self._by_id[display.id] = display

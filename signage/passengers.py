@@ -6,11 +6,13 @@ is taken and stored the moment `standard` has been told of it, and a text snapsh
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from fanout.errors import Refused
+from fanout.wire import BoardCounts
 from signage.arbitration import on_now
 from signage.boards import PROBLEMS_MAX, Board, Boards
 from signage.dialects import rtig_t047
@@ -35,6 +37,7 @@ class Core(Protocol):
     boards: Boards
     outbox: Outbox
     showings: dict[int, Showing]
+    past: dict[int, BoardCounts]
 
     def born(self, caps: Caps, dialect: str, *, announced: bool = True) -> None: ...
 
@@ -54,6 +57,7 @@ class Passengers:
         self._core = core
         self._clock_ms = clock_ms
         self._queued: dict[Board, None] = {}
+        self._past_ids: dict[str, None] = {}
         self._early: dict[str, list[str]] = {}
         self._standard = Standard(
             born=lambda caps: core.born(caps, DIALECT),
@@ -63,6 +67,7 @@ class Passengers:
             trouble=self._trouble,
             expected=self._expected,
             running=self._running,
+            over=self._over,
             met=self._met,
             grace_ms=grace_ms,
         )
@@ -95,8 +100,12 @@ class Passengers:
     def tick(self, now_ms: int) -> None:
         self._standard.tick(now_ms)
 
-    def received(self, topic: str, payload: bytes) -> None:
-        """A message that is not of the native contract."""
+    def received(self, topic: str, payload: bytes, retained: bool) -> None:
+        """A message that is not of the native contract. Of content, only what the broker keeps is news to us."""
+        if rtig_t047.kept_copy(topic) is not None:
+            if retained:
+                self._standard.copy(topic, payload)
+            return
         try:
             self._standard.received(topic, payload, self._clock_ms())
         except Refused as refused:
@@ -162,6 +171,16 @@ class Passengers:
             for stage in ("start", "result")
             if stage == "start" or showing.record.result_texts
         }
+
+    def _over(self, identifier: str) -> bool:
+        """Whether this is a message of an action that is over and forgotten, but for its counts. Asked for what brokers
+        keep and nobody needs, so the ids are made when one is met that is not known, and those of new counts added.
+        """
+        past = self._core.past
+        if len(self._past_ids) < 2 * len(past):
+            for action in itertools.islice(past, len(self._past_ids) // 2, None):
+                self._past_ids.update((rtig_t047.message_id(action, stage), None) for stage in ("start", "result"))
+        return identifier in self._past_ids
 
     # --- what they say ------------------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ def reads(on: Sequence[Item], lines: Sequence[str], model: Model) -> bool:
 
 
 def _stands(item: Item, lines: Sequence[str]) -> bool:
-    """Whether a page of a full item stands there to the letter: what nearly every report says, without a closer look."""
+    """Whether a page of a full item stands there to the letter: what nearly every report says."""
     if item.target != "full" or item.behaviour == "scroll":
         return False
     for page in item.pages:

@@ -81,7 +81,7 @@ class Reconciler:
         self.proofs: dict[int, Proof] = {}
         self._shapes: dict[int, shapes.Shape] = {}
         self._outside: dict[int, set[str]] = {}
-        self._past: dict[int, BoardCounts] = {}
+        self.past: dict[int, BoardCounts] = {}
         self._open: dict[Board, None] = {}
         self._held: dict[Board, None] = {}
         self._composer = Composer(settings, key, sign)
@@ -118,7 +118,7 @@ class Reconciler:
             if kept is not None:
                 self.boards.put(kept, DIALECT)[0].announced = True
         for key, value in counts:
-            self._past[int(key)] = msgspec.msgpack.decode(value, type=BoardCounts)
+            self.past[int(key)] = msgspec.msgpack.decode(value, type=BoardCounts)
         known = {int(key): Proof.decode(value) for key, value in proofs}
         for key, value in actions:
             record = msgspec.msgpack.decode(value, type=Record)
@@ -161,7 +161,7 @@ class Reconciler:
     # --- actions ------------------------------------------------------------------------------------------------------
 
     def has(self, action: int) -> bool:
-        return action in self.showings or action in self._past
+        return action in self.showings or action in self.past
 
     def add(self, record: Record, shape: shapes.Shape) -> None:
         """Show an action on the boards of its record."""
@@ -214,7 +214,7 @@ class Reconciler:
     def counts(self, action: int) -> BoardCounts:
         showing = self.showings.get(action)
         if showing is None:
-            return self._past.get(action, BoardCounts())
+            return self.past.get(action, BoardCounts())
         return self.proofs[action].counts(showing.record.start_ms, showing.record.ended_ms)
 
     def proof(self, action: int) -> Proof | None:
@@ -271,7 +271,7 @@ class Reconciler:
         heard = native.read_topic(topic)
         if heard is None:
             if payload:
-                self._passengers.received(topic, payload)
+                self._passengers.received(topic, payload, retained)
                 if self._passengers.waiting:
                     self._kick()
             return
@@ -428,7 +428,7 @@ class Reconciler:
                 board.showings.remove(action)
         if waits:
             return
-        self._past[action] = counts = self.counts(action)
+        self.past[action] = counts = self.counts(action)
         self.remember[COUNTS, str(action)] = msgspec.msgpack.encode(counts)
         self.remember[ACTIONS, str(action)] = None
         self.remember[PROOF, str(action)] = None

@@ -20,6 +20,7 @@ Rules:
 
 from __future__ import annotations
 
+import base64
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -44,7 +45,7 @@ from signage.lists import read_list
 from signage.mqtt import Link, LinkOptions, Statistics
 from signage.reconcile import Reconciler
 from signage.showing import Record, forms_of, priority_of, remembered, target_of
-from signage.signing import Signer, load_signer
+from signage.signing import Signer, load_signer, public_pem
 from signage.views import explained, page_of, view_of
 
 _log = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class Signage:
         link: Link,
         kinds: Mapping[str, KindSettings] | None,
         broker_address: str,
+        signer: Signer | None,
     ) -> None:
         self._settings = settings
         self._memory = memory
@@ -80,6 +82,7 @@ class Signage:
         self._core = core
         self._link = link
         self._kinds = kinds
+        self._signer = signer
         self._writing = trio.Lock()
         self._lists: dict[str, int | None] = {}  # when each list that was taken was written, in ns
         self.broker_address = broker_address
@@ -197,6 +200,14 @@ class Signage:
         """The page of one board; also of one that was retired since the start, as `retired`."""
         found = self._core.boards.get(board) or self._core.retired.get(board)
         return page_of(found, self._clock_ms()) if found is not None else None
+
+    def key(self) -> wire.BoardKey | None:
+        """What boards verify documents with; None: they are not signed."""
+        signer = self._signer
+        if signer is None:
+            return None
+        public = base64.b64encode(signer.public).decode()
+        return wire.BoardKey(id=signer.key_id, public=public, pem=public_pem(signer.public))
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
@@ -344,7 +355,7 @@ async def open_signage(
         )
         link = Link(link_options(settings, brokers, protocol), core)
         core.on_work(link.kick)
-        signage = Signage(settings, memory, clock_ms, core, link, kinds, brokers[0])
+        signage = Signage(settings, memory, clock_ms, core, link, kinds, brokers[0], signer)
         await trio.to_thread.run_sync(layout.warm)
         await signage.read_lists()
         await signage.restore()

@@ -53,7 +53,7 @@ class Gone(NamedTuple):
 class Standard:
     """All displays of the standard. `born`, `reported`, `present`, `stated` and `trouble` tell what they say, `met`
     that what is to be remembered of one has changed; `expected` asks what must be on, `running` for the ids of all
-    messages that any display may show, and when they are over.
+    messages that any display may show, and when they are over, `over` whether a message is over and forgotten.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class Standard:
         trouble: Callable[[str, str], None],
         expected: Callable[[str], Sequence[Item]],
         running: Callable[[], Mapping[str, int]],
+        over: Callable[[str], bool],
         met: Callable[[str], None],
         grace_ms: int,
     ) -> None:
@@ -78,7 +79,7 @@ class Standard:
         self._expected = expected
         self._met = met
         self._displays = Displays()
-        self._teller = Teller(self._displays, running, grace_ms)
+        self._teller = Teller(self._displays, running, over, grace_ms)
         self._counted = 0
 
     def __len__(self) -> int:
@@ -157,6 +158,13 @@ class Standard:
         display = self._displays.get(board)
         if display is not None:
             self._teller.forget(display)
+
+    def copy(self, topic: str, payload: bytes) -> bool:
+        """A message that the broker keeps; whether it was a copy of content."""
+        kept = t047.kept_copy(topic)
+        if kept is not None:
+            self._teller.copy(*kept, payload)
+        return kept is not None
 
     # --- what they say ------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,9 @@ Rules:
 2. A shorter topic is not retained, since the next message there would replace it. A copy is retained at the full topic
    with the message's id for a display that is away or was told alone.
 3. Whatever a display is told, its retained copy, if there is one, is made the same; so nothing that was taken down
-   comes back to a display that subscribes again. Copies that may be left from before our own start count as kept.
+   comes back to a display that subscribes again. What the broker keeps is heard from the broker (`copy`), at each
+   connection: a copy from before our own start is made right or cleared, also one of an action that is long forgotten
+   (on MQTT 3.1.1 nothing expires), and where there is none, none is made.
 4. What must go is told to go by DELETE, also when we do not know whether it was told: an unknown id is no error. It is
    told again to a display that comes back until the message is over by itself (`end_ms`) and some grace; then it is
    forgotten, and the broker told so.
@@ -34,11 +36,20 @@ ASK_FIRST_MS: Final = 500  # time for a display to take a message before it is a
 
 
 class Teller:
-    """See the module. `running` tells the ids of all messages that any display may show, and when they are over."""
+    """See the module. `running` tells the ids of all messages that any display may show, and when they are over;
+    `over` whether an id is that of a message of ours which is over and forgotten.
+    """
 
-    def __init__(self, displays: Displays, running: Callable[[], Mapping[str, int]], grace_ms: int) -> None:
+    def __init__(
+        self,
+        displays: Displays,
+        running: Callable[[], Mapping[str, int]],
+        over: Callable[[str], bool],
+        grace_ms: int,
+    ) -> None:
         self._displays = displays
         self._running = running
+        self._over = over
         self._grace_ms = grace_ms
         self._out: deque[Packet] = deque()
         self._clearing: dict[str, None] = {}
@@ -80,6 +91,25 @@ class Teller:
 
     def take(self) -> Packet | None:
         return self._out.popleft() if self._out else None
+
+    def copy(self, address: t047.Address, identifier: str, payload: bytes) -> None:
+        """The broker keeps this message at this full topic. What is not of ours is left alone."""
+        if identifier not in self._running() and not self._over(identifier):
+            return
+        display = self._displays.at(address)
+        if display is None:
+            if self._displays.get(t047.board_id(address.vendor, address.device)) is not None or self._over(identifier):
+                self.put(t047.content_topic((*address, identifier)), b"", retain=True)  # it stood there once
+            return
+        if identifier in display.kept:
+            return
+        display.kept.add(identifier)
+        told = display.told.get(identifier)
+        if told is not None and told.payload == payload:
+            return
+        if told is not None and told.payload:
+            self._keep(display, identifier, told.payload)
+        self.stir(display)
 
     def sent(self, packet: Packet) -> None:
         """The broker has it."""
@@ -136,11 +166,13 @@ class Teller:
                 changes.append((identifier, Told(payload, now_ms, True, item.end_ms)))
         if display.strange:
             display.strange = False
+            display.kept |= self._before or frozenset()
             for identifier, end_ms in self._running().items():
                 self.drop(display, identifier, end_ms, now_ms)
         for identifier, told in display.told.items():
             if identifier not in display.wanted and (told.shows or again):
                 changes.append((identifier, Told(t047.deletion(identifier), now_ms, False, told.end_ms)))
+        self._clear(display, display.kept - display.told.keys() - display.wanted.keys())
         display.again = False
         display.tidy_ms = 0
         display.ask_at_ms, display.ask_ms = now_ms + ASK_FIRST_MS, ASK_AGAIN_MS
@@ -155,7 +187,7 @@ class Teller:
         for one in displays:
             if one in self._direct or short.isdisjoint(_above(one)):
                 self._tell(one, identifier, payload)
-            elif one.lost or self._has_copy(one, identifier):
+            elif one.lost or identifier in one.kept:
                 self._keep(one, identifier, payload)
 
     def _short_topics(
@@ -177,13 +209,7 @@ class Teller:
 
     def _keep(self, display: Display, identifier: str, payload: bytes) -> None:
         display.kept.add(identifier)
-        display.clean.discard(identifier)
         self.put(t047.content_topic((*display.address, identifier)), payload, retain=True)
-
-    def _has_copy(self, display: Display, identifier: str) -> bool:
-        return identifier in display.kept or (
-            self._before is not None and identifier in self._before and identifier not in display.clean
-        )
 
     # --- what is over -------------------------------------------------------------------------------------------------
 
@@ -204,23 +230,21 @@ class Teller:
 
     def forget(self, display: Display) -> None:
         """Everything this display was ever told is over: the broker drops what it keeps."""
-        self._clear(display, display.told)
+        self._clear(display, {*display.kept})
         display.told.clear()
         display.wanted.clear()
 
     def leave(self, display: Display) -> None:
         """It stands elsewhere from now on (call this before it does): what is kept here is cleared, and told there."""
-        self._clear(display, {*display.kept, *(self._before or ())})
-        display.clean.clear()
+        self._clear(display, {*display.kept})
         display.strange = True
         if display.told:
             self.stir(display, alone=True)
 
     def _clear(self, display: Display, identifiers: Iterable[str]) -> None:
         for identifier in identifiers:
-            if self._has_copy(display, identifier):
+            if identifier in display.kept:
                 display.kept.discard(identifier)
-                display.clean.update({identifier} & (self._before or frozenset()))
                 self.put(t047.content_topic((*display.address, identifier)), b"", retain=True)
 
 

@@ -95,6 +95,8 @@ class Handlers:
             Row("GET", "/v1/boards", "actions", None, wire.BoardList, self.list_boards,
                 "All boards: what they can, what they shall show, what they say they show."),
             Row("GET", "/v1/boards/{board}", "actions", None, wire.BoardView, self.get_board, "One board."),
+            Row("GET", "/v1/keys/boards", "actions", None, wire.BoardKey, self.get_board_key,
+                "The public key that boards verify documents with; 404 when they are not signed."),
         ]  # fmt: skip
 
     def open_routes(self) -> list[Route]:
@@ -205,6 +207,12 @@ class Handlers:
         if board is None:
             raise Refused("not_found", "board", what="board")
         return board
+
+    async def get_board_key(self, call: Call) -> wire.BoardKey:
+        key = self._boards.key()
+        if key is None:
+            raise Refused("not_found", "signage.signing_key", what="key: documents of boards are not signed")
+        return key
 
     # --- for ops ----------------------------------------------------------------------------------------------------
 

@@ -46,6 +46,7 @@ SUBSCRIPTIONS: Final = [
     "+/reset/response",
     "+/sensorEvent/service/DATA",
     "CMS/informationMessage/request",
+    "CMS/informationMessage/content/+/+/+/+/+/+",  # our own: what the broker keeps for single displays
 ]
 HEARTBEAT_S: Final = 30
 LOCATIONS_MAX: Final = 16  # topics of one display: localities times clusters times stops
@@ -127,6 +128,14 @@ def iso(at_ms: int) -> str:
 def content_topic(levels: Sequence[str]) -> str:
     """`CMS/informationMessage/content/…` for one to five levels, from the locality down."""
     return "/".join(("CMS", "informationMessage", "content", *levels))
+
+
+def kept_copy(topic: str) -> tuple[Address, str] | None:
+    """The display and message id of a topic at which a copy is retained for one display; None for any other topic."""
+    parts = topic.split("/")
+    if len(parts) != 9 or parts[:3] != ["CMS", "informationMessage", "content"]:
+        return None
+    return Address(*parts[3:8]), parts[8]
 
 
 def information_message(item: Item, texts: Mapping[str, str], now_ms: int) -> bytes:

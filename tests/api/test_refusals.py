@@ -122,6 +122,7 @@ def test_addresses_and_methods_that_are_not_there(http: httpx.Client) -> None:
     assert http.get("/v1/nothing").json()["code"] == "not_found"
     assert http.delete("/v1/actions").json()["code"] == "method_not_allowed"
     assert http.get("/v1/boards/none").json()["code"] == "not_found"
+    assert http.get("/v1/keys/boards").json()["where"] == "signage.signing_key", "documents are not signed here"
 
 
 def test_refused_actions_left_nothing_behind(http: httpx.Client) -> None:

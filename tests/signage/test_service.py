@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import shutil
+import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -10,6 +14,7 @@ from typing import Any
 
 import pytest
 import trio
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from fanout import settings, wire
 from fanout.errors import Refused
@@ -279,3 +284,48 @@ async def test_displays_of_the_standard_beside_boards(kind: str, tmp_path: Path)
         assert all(shown(display) == [] for display in fleet.displays)
         assert [getattr(display, "violations", []) for display in fleet.displays] == [[]] * 20
         nursery.cancel_scope.cancel()
+
+
+def kept_content(port: int) -> str:
+    """Topics of content that the broker keeps. Blocks a second."""
+    command = ["mosquitto_sub", "-p", str(port), "-t", "CMS/#", "--retained-only", "-W", "1", "-F", "%t %l"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+@pytest.mark.skipif(find_mosquitto() is None or shutil.which("mosquitto_sub") is None, reason="no mosquitto")
+async def test_copies_of_an_action_that_ended_days_ago_are_cleared_at_the_broker(tmp_path: Path) -> None:
+    """MQTT 3.1.1: what the broker keeps never expires, and the engine had forgotten the action before it connected."""
+    memory = Documents()
+    later_ms = 0
+    broker = await trio.to_thread.run_sync(lambda: start_broker(tmp_path / "broker", kind="mosquitto"))
+    try:
+        overlay: dict[str, Any] = {"protocol": "3.1.1", "clock": lambda: clock_ms() + later_ms}
+        async with running(tmp_path, memory, broker.address, **overlay) as signage, trio.open_nursery() as nursery:
+            fleet = Fleet(make_passengers(4, 1), broker.address, clock_ms)
+            nursery.start_soon(fleet.run)
+            await until(lambda: ready(signage) == 4, "all there")
+            await signage.show(1, action(end_ms=hour()), EVERYONE, 0, clock_ms())
+            await until(lambda: signage.counts(1).shown == 4, "all shown")
+            fleet.cut_all()
+            await until(lambda: all("DONE" in display.statuses for display in fleet.displays), "told alone")
+            nursery.cancel_scope.cancel()
+        assert "CMS/informationMessage/content" in await trio.to_thread.run_sync(kept_content, broker.port)
+        later_ms = 48 * 3_600_000
+        async with running(tmp_path, memory, broker.address, **overlay) as signage:
+            await until(lambda: signage.showing() == [], "the action is forgotten")
+            with trio.fail_after(PATIENCE_S):
+                while await trio.to_thread.run_sync(kept_content, broker.port):
+                    pass
+    finally:
+        await trio.to_thread.run_sync(broker.stop)
+
+
+async def test_the_key_that_documents_are_signed_with_is_told(tmp_path: Path) -> None:
+    async with running(tmp_path, Documents(), "mqtt://127.0.0.1:1", signing_key=str(tmp_path / "key.pem")) as signage:
+        key = signage.key()
+        assert key is not None
+        public = load_pem_public_key(key.pem.encode())
+        raw = public.public_bytes(Encoding.Raw, PublicFormat.Raw)
+        assert (base64.b64decode(key.public), key.id) == (raw, hashlib.sha256(raw).hexdigest()[:16])
+    async with running(tmp_path, Documents(), "mqtt://127.0.0.1:1") as signage:
+        assert signage.key() is None

@@ -40,6 +40,7 @@ class Told:
             trouble=lambda board, words: self.troubles.append(words),
             expected=lambda board: [],
             running=dict,
+            over=lambda identifier: False,
             met=lambda board: None,
             grace_ms=60_000,
         )

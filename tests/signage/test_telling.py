@@ -13,6 +13,7 @@ from signage.dialects import rtig_t047 as t047
 from signage.dialects.rtig_t047 import Location
 from signage.displays import Display, Displays
 from signage.lists import Listed
+from signage.reconcile import LATE_PROOF_MS
 from signage.simulators.models import PASSENGER_MODELS
 from signage.simulators.passenger import PassengerDisplay
 from signage.telling import Teller
@@ -160,7 +161,7 @@ def test_one_that_must_not_show_it_stands_in_the_way_though_it_is_away() -> None
 
 def test_who_was_told_the_same_already_does_not_stand_in_the_way() -> None:
     displays = Displays()
-    teller = Teller(displays, dict, 60_000)
+    teller = Teller(displays, dict, set().__contains__, 60_000)
     place = [Location("ASN", "station", "a1")]
     ours = [Display("PID-LED", "v", str(at), place, "m", "", None) for at in range(3)]
     for display in ours:
@@ -244,7 +245,7 @@ def test_a_busy_display_forgets_what_is_over_and_so_does_the_broker() -> None:
 
 def test_a_lost_order_to_forget_is_given_again() -> None:
     displays = Displays()
-    teller = Teller(displays, dict, 1_000)
+    teller = Teller(displays, dict, set().__contains__, 1_000)
     display = Display("PID-LED", "v", "d", [Location("L", "c", "s")], "m", "", None)
     display.strange = False
     displays.add(display)
@@ -263,3 +264,60 @@ def test_a_lost_order_to_forget_is_given_again() -> None:
     teller.up()
     assert teller.take() is None
     assert display.told == {}
+
+
+def test_copies_of_an_action_that_is_long_forgotten_are_cleared_when_they_are_heard_of() -> None:
+    """On MQTT 3.1.1 a copy has no expiry: the engine was away when its action ended, and for more than a day after."""
+    world = make(2)
+    world.show(1, action(end_ms=START_MS + 60_000))
+    restart(world, world.displays[0])
+    settle(world)
+    kept = {topic: payload for topic, payload in world.retained.items() if topic.startswith(CONTENT)}
+    assert kept
+    world.link_up = False
+    world.now_ms += LATE_PROOF_MS + HOUR_MS
+    world.core = world._core()
+    world.pass_time(2)
+    world.save()
+    assert world.core.showings == {}, "forgotten before there was a broker"
+    assert list(copies(world)) != []
+    world.restart_engine()
+    assert list(copies(world)) == []
+
+
+def test_copies_of_others_are_left_alone() -> None:
+    world = make(2)
+    world.show(1, action(end_ms=START_MS + HOUR_MS))
+    other = f"{CONTENT}ASN/station/a1/v/d0/6f7e1c1e-58a8-4f43-9a40-7d1c54a1b04f"
+    world.retained[other] = t047.deletion("6f7e1c1e-58a8-4f43-9a40-7d1c54a1b04f")
+    world.restart_engine()
+    settle(world)
+    assert other in world.retained
+
+
+def test_after_our_restart_only_copies_that_are_there_are_made_again() -> None:
+    world = make(20, exact=True)
+    world.show(1, action(end_ms=START_MS + HOUR_MS))
+    restart(world, world.displays[3])
+    settle(world)
+    assert [each[0] for each in copies(world)] == ["ASN/station/a1/v/d3"]
+    world.sent.clear()
+    world.restart_engine()
+    settle(world)
+    assert sent(world) == ["ASN", f"ASN/station/a1/v/d3/{t047.message_id(1, 'start')}"]
+
+
+def test_a_copy_that_is_wrong_is_made_right_as_soon_as_it_is_heard_of() -> None:
+    world = make(2)
+    world.show(1, action(end_ms=START_MS + HOUR_MS))
+    restart(world, world.displays[0])
+    settle(world)
+    topic, old = next((topic, payload) for topic, payload in world.retained.items() if topic.startswith(CONTENT))
+    world.end(1)
+    world.restart_engine()
+    settle(world)
+    world.retained[topic] = old  # it was on its way when the broker died
+    world.core._passengers._standard._displays.get("v:d0").kept.clear()  # type: ignore[union-attr]
+    world.core.received(topic, old, True)
+    world.pump()
+    assert {each[2] for each in copies(world)} <= {"DELETE"}
