@@ -10,7 +10,8 @@ Rules:
    of the handful goes out, and nothing further of the batch.
 4. Every row leaves with a definite state: `outcomes.py` says which, `fallback.py` where a failed one goes next. Rows
    that stayed behind since others of the batch found their provider failing have had an attempt with them; rows that
-   were only stopped have not.
+   were only stopped have not. An attempt is the last one also when the next would come after the end: whom a provider
+   puts off until then the next channel still reaches in time.
 5. What goes wrong in here is this batch's: it is logged without its words, and its rows get a state like any others.
    What had not been sent is tried again, with the pause and the count of attempts of any other; what may have been
    sent is settled as after a crash of its sender.
@@ -223,7 +224,7 @@ class Handling:
             Outcome(self.event[index], self.why[index]),
             channel=lease.channel,
             stop=desk.hand.stopping(lease, message),
-            last_attempt=lease.attempt + 1 >= dispatch.attempts_max,
+            last_attempt=lease.attempt + 1 >= dispatch.attempts_max or self._no_other(message),
         )
         moved = await self._fall_back(message, found)
         await desk.writing.for_certain(
@@ -238,6 +239,18 @@ class Handling:
             not_before_ms=desk.clock_ms() + int(1000 * self._wait_s(found)),
             moved=moved,
         )
+
+    def _no_other(self, message: Message) -> bool:
+        """Whether another attempt would come after the end: whoever was not taken has time for another channel now."""
+        dispatch = self.desk.dispatch
+        wait_s = pause_s(
+            self.lease.batch,
+            self.lease.attempt + 1,
+            first_s=dispatch.pause_first_s,
+            most_s=dispatch.pause_most_s,
+            asked_s=self.asked_s,
+        )
+        return self.desk.clock_ms() + 1000 * wait_s >= message.end_ms
 
     def _speak_for_all(self, index: NDArray[np.intp]) -> None:
         """Rows that stayed behind since their provider was found failing share the attempt of those who found it."""

@@ -91,6 +91,11 @@ def _refused(rows: NDArray[np.uint32]) -> Delivered:
     return Delivered(np.full(len(rows), NO_CONNECTION, np.int16), Outcome(event, reason), 0.0, None, None)
 
 
+def _put_off(rows: NDArray[np.uint32]) -> Delivered:
+    event, reason = np.full(len(rows), Event.RETRY, np.uint8), np.full(len(rows), Reason.QUOTA, np.uint8)
+    return Delivered(np.full(len(rows), 429, np.int16), Outcome(event, reason), 600.0, None, None)
+
+
 @asynccontextmanager
 async def sending(store: SqliteStore, *routes: Fragile, **dispatch: object) -> AsyncIterator[None]:
     settings = settings_for("https://127.0.0.1:9", Path("ca.pem"), **dispatch)
@@ -137,6 +142,16 @@ async def test_a_batch_that_always_goes_wrong_has_its_attempts_and_moves(store: 
         await sent_all(store, action)
     assert states(store, action) == {"ACCEPTED": 30, "MOVED": 10}
     assert sorted(voice.sent) == [*range(10, 20)]
+
+
+async def test_who_is_put_off_beyond_the_end_is_told_by_the_next_channel_in_time(store: SqliteStore) -> None:
+    push, voice = Fragile(FCM), Fragile(VOICE)
+    push.answer = _put_off
+    action = start(store, {FCM: range(30)}, size=10, end_ms=clock_ms() + 300_000)
+    async with sending(store, push, voice, attempts_max=50, fall_back=["fcm", "voice"]):
+        await sent_all(store, action)
+    assert states(store, action) == {"ACCEPTED": 30, "MOVED": 30}
+    assert sorted(push.sent) == sorted(voice.sent) == [*range(30)]
 
 
 async def test_handfuls_of_a_batch_are_each_their_own(store: SqliteStore) -> None:
