@@ -79,14 +79,6 @@ def copy_runs(runs, values, out):
 
 
 @_jit
-def fill_runs(runs, value, out):
-    """Set `out[start:end]` of every run."""
-    for r in range(runs.shape[0]):
-        for i in range(runs[r, 0], runs[r, 1]):
-            out[i] = value
-
-
-@_jit
 def count_runs(runs):
     total = 0
     for r in range(runs.shape[0]):
@@ -390,26 +382,30 @@ def _polygon_band(lon, lat, start, end, edges, turn, south, active, left, right,
 
 
 @_jit
+def on_the_west(x, y, x1, y1, x2, y2):
+    """Whether an edge (y1 <= y2) crosses the ray to the west of a point: 1 or 0; or 2, if the point is on it."""
+    if y < y1 or y > y2:
+        return 0
+    if x < x1 and x < x2:
+        return 0
+    if x > x1 and x > x2:
+        return np.int64(y < y2)  # half-open: the upper end belongs to the next edge
+    # within the edge's box: which side of it; positive means the edge passes left of the point
+    side = (x - x1) * (y2 - y1) - (x2 - x1) * (y - y1)
+    if side == 0:
+        return 2
+    return np.int64(side > 0 and y < y2)
+
+
+@_jit
 def _inside_stretch(x, y, edges, active, order, first, last, inside):
     """Whether (x, y) is inside or on the border, from the state of the gap on its left and the edges of its stretch."""
     for slot in range(first, last):
         e = active[order[slot]]
-        y1, y2 = edges[e, 1], edges[e, 3]
-        if y < y1 or y > y2:
-            continue
-        x1, x2 = edges[e, 0], edges[e, 2]
-        if x < x1 and x < x2:
-            continue
-        if x > x1 and x > x2:
-            if y < y2:  # half-open: the upper end belongs to the next edge
-                inside = not inside
-            continue
-        # within the edge's box: which side of it; positive means the edge passes left of the point
-        side = (x - x1) * (y2 - y1) - (x2 - x1) * (y - y1)
-        if side == 0:
+        crossed = on_the_west(x, y, edges[e, 0], edges[e, 1], edges[e, 2], edges[e, 3])
+        if crossed == 2:
             return True
-        if side > 0 and y < y2:
-            inside = not inside
+        inside = inside != (crossed == 1)
     return inside
 
 

@@ -26,7 +26,7 @@ from fanout.registry.view import Rows, View
 from fanout.selection import kernels
 from fanout.selection.ordering import kernels as ordering
 from fanout.selection.passing import Found, anywhere, parts_of, passing
-from fanout.selection.query import Filters, Query, filters_of, whole_world
+from fanout.selection.query import Centre, Filters, Query, filters_of, whole_world
 
 _RADIX_MIN: Final = 1_024  # below, a comparison sort is quicker
 
@@ -63,20 +63,20 @@ def _of_keys(keys: Keys, version: int) -> Selection:
     return Selection(keys.view(np.uint32)[::2].copy(), keys.view(np.float32)[1::2].copy(), version)
 
 
-def keys_of(found: list[Found]) -> Keys:
-    """uint64[n]: the keys of all of them, in the order they were found."""
+def keys_of(found: list[Found], centre: Centre) -> Keys:
+    """uint64[n]: the keys of all of them, in the order they were found, by how far they are from a centre."""
     keys = np.empty(sum(one.rows.size for one in found), np.uint64)
     start = 0
     for one in found:
         out = keys[start : start + one.rows.size]
-        kernels.pack(one.rows, one.metres, out.view(np.uint32), out.view(np.float32))
+        kernels.pack(one.rows, one.metres(centre), out.view(np.uint32), out.view(np.float32))
         start += one.rows.size
     return keys
 
 
 def _in_order(view: View, query: Query, filters: Filters) -> Keys:
     """Keys of everybody in the shape, nearest first, each person once."""
-    keys = keys_of(passing(view, query, filters))
+    keys = keys_of(passing(view, query, filters), filters.centre)
     if keys.size > _RADIX_MIN:
         keys = ordering.sort_keys(keys, np.empty(keys.size, np.uint64))
     else:

@@ -67,16 +67,16 @@ def want(
 
 @_jit
 def candidates(
-    runs, lon, lat, persons, kinds, wanted, stale, row_of, excluded,
+    runs, persons, kinds, wanted, stale, row_of, excluded,
     level, live_at_ms, moved_rows, moved_at_ms, fresh_rows, fresh_at_ms, since_ms,
-    out_rows, out_places, out_lon, out_lat,
+    out_rows, out_places,
 ):  # fmt: skip
     """Places of one part whose person passes, with their hours in force; returns how many were written.
 
-    `runs` int64[r, 2] over the part's places; `persons`, `kinds` uint32, `lon`, `lat` int32 in that order; `wanted`
-    uint8 by kind (see `want`). `stale` uint8[people] or [0]; `row_of` uint32[people], or [0] if persons are rows;
+    `runs` int64[r, 2] over the part's places; `persons`, `kinds` uint32 in that order; `wanted` uint8 by kind
+    (see `want`). `stale` uint8[people] or [0]; `row_of` uint32[people], or [0] if persons are rows;
     `excluded` uint8[rows] or [0]. Who has a live position not older than `since_ms` is left out (see
-    `located_ms`). `out_*`: rows, positions in the index, and where these are; of as many as the runs have.
+    `located_ms`). `out_*`: rows, and positions in the index; of as many as the runs have.
     """
     count = 0
     for r in range(runs.shape[0]):
@@ -94,7 +94,6 @@ def candidates(
             ):
                 continue
             out_rows[count], out_places[count] = row, i
-            out_lon[count], out_lat[count] = lon[i], lat[i]
             count += 1
     return count
 
@@ -113,8 +112,8 @@ def located_ms(row, level, base_at_ms, moved_rows, moved_at_ms, fresh_rows, fres
 
 @_jit
 def positions(
-    runs, lon, lat, numbers, row_of, at_ms, level, own_level, since_ms, profile, wanted, stale, changed_rows,
-    changed_profile, changed_wanted, excluded, out_rows, out_places, out_lon, out_lat,
+    runs, numbers, row_of, at_ms, level, own_level, since_ms, profile, wanted, stale, changed_rows,
+    changed_profile, changed_wanted, excluded, out_rows, out_places,
 ):  # fmt: skip
     """As `candidates`, of live positions measured not before `since_ms`, whatever the hours.
 
@@ -140,7 +139,6 @@ def positions(
                 if slot == changed_rows.size or changed_rows[slot] != row or not changed_wanted[changed_profile[slot]]:
                     continue
             out_rows[count], out_places[count] = row, i
-            out_lon[count], out_lat[count] = lon[i], lat[i]
             count += 1
     return count
 
@@ -164,34 +162,33 @@ def choose_people(profile, wanted, stale, row_of, excluded, out):
 
 
 @_jit
-def measure(lon, lat, centre, out):
-    """Metres of points from the centre, to `out` float32[n]; 0 without one. `lon`, `lat` int32[n]."""
+def measure(places, lon, lat, centre, out):
+    """Metres of places from the centre, to `out` float32[n]; 0 without one. `lon`, `lat` int32 by place."""
     lon0, lat0, arcs, blocks = centre
     if arcs.shape[0]:
         last = np.zeros(1, np.int64)
-        for i in range(lon.size):
-            out[i] = line_metres(lon[i], lat[i], arcs, blocks, last)
+        for i in range(places.size):
+            out[i] = line_metres(lon[places[i]], lat[places[i]], arcs, blocks, last)
         return
     if lat0 > 900_000_000:
         out[:] = 0.0
         return
     lat0_rad = lat0 * _RAD
     sin0, cos0 = math.sin(lat0_rad), math.cos(lat0_rad)
-    reach = _NEAR_RAD / _RAD - 1.0
-    x0, y0 = np.float64(lon0), np.float64(lat0)
-    for start in range(0, lon.size, _CHUNK):
-        end = min(lon.size, start + _CHUNK)
-        far_x = far_y = 0.0
-        for i in range(start, end):
-            far_x = max(far_x, abs(np.float64(lon[i]) - x0))
-            far_y = max(far_y, abs(np.float64(lat[i]) - y0))
-        if far_x < reach and far_y < reach and abs(lat0_rad) < _NEAR_LAT_RAD:
-            for i in range(start, end):
-                a = haversine_near((np.float64(lon[i]) - x0) * _RAD, (np.float64(lat[i]) - y0) * _RAD, sin0, cos0)
-                out[i] = _near_metres(a)
+    x, y = np.empty(_CHUNK, np.float64), np.empty(_CHUNK, np.float64)  # away from the centre, in fixed-point degrees
+    for start in range(0, places.size, _CHUNK):
+        size = min(places.size - start, _CHUNK)
+        far = 0.0
+        for i in range(size):
+            place = places[start + i]
+            x[i], y[i] = lon[place] - lon0, lat[place] - lat0
+            far = max(far, max(abs(x[i]), abs(y[i])))
+        if far * _RAD < _NEAR_RAD and abs(lat0_rad) < _NEAR_LAT_RAD:
+            for i in range(size):
+                out[start + i] = _near_metres(haversine_near(x[i] * _RAD, y[i] * _RAD, sin0, cos0))
         else:
-            for i in range(start, end):
-                out[i] = _metres(lon[i], lat[i], lon0, lat0, sin0, cos0)
+            for i in range(start, start + size):
+                out[i] = _metres(lon[places[i]], lat[places[i]], lon0, lat0, sin0, cos0)
 
 
 @_jit
@@ -212,40 +209,7 @@ def _metres(lon, lat, lon0, lat0, sin0, cos0):
     return 2.0 * _EARTH_M * math.asin(min(1.0, math.sqrt(a)))
 
 
-# --- each once --------------------------------------------------------------------------------------------------------
-
-
-@_jit
-def settle(rows, metres, bound, keep):
-    """Of each person the nearest, the first of those as near: `keep` uint8[n] of 1 becomes 0 for the others.
-
-    `rows` uint32[n] below `bound`, `metres` float32[n].
-    """
-    met = np.zeros((bound >> 6) + 1, np.uint64)
-    slots = np.empty(bound, np.uint32)
-    for i in range(rows.size):
-        row = rows[i]
-        word, bit = row >> 6, np.uint64(1) << np.uint64(row & 63)
-        if met[word] & bit:
-            slot = slots[row]
-            if metres[i] < metres[slot]:
-                keep[slot] = 0
-                slots[row] = i
-            else:
-                keep[i] = 0
-        else:
-            met[word] |= bit
-            slots[row] = i
-
-
-@_jit
-def only(keep, rows, places, lon, lat, metres):
-    """Take out all that is not to be kept, in place; returns how many are left."""
-    kept = 0
-    for i in range(keep.size):
-        rows[kept], places[kept], lon[kept], lat[kept], metres[kept] = rows[i], places[i], lon[i], lat[i], metres[i]
-        kept += keep[i] != 0
-    return kept
+# --- in order ---------------------------------------------------------------------------------------------------------
 
 
 @_jit
@@ -254,24 +218,3 @@ def pack(rows, metres, out_rows, out_metres):
     for i in range(rows.size):
         out_rows[2 * i] = rows[i]
         out_metres[2 * i + 1] = metres[i]
-
-
-# --- how many ---------------------------------------------------------------------------------------------------------
-
-
-@_jit
-def tally(places, values, out):
-    """Count the values of places: `values` unsigned, by position in an index; `out` int64 by value, added to."""
-    for i in range(places.size):
-        out[values[places[i]]] += 1
-
-
-@_jit
-def count_cells(lon, lat, west, south, width, height, out):
-    """Count points into `out` uint32[rows, columns] over a box of `width` by `height` fixed-point units."""
-    rows, columns = out.shape
-    across, up = columns / width, rows / height  # a point at a cell's border may count in the next
-    for i in range(lon.size):
-        x = min(columns - 1, np.int64((np.int64(lon[i]) - west) * across))
-        y = min(rows - 1, np.int64((np.int64(lat[i]) - south) * up))
-        out[y, x] += 1

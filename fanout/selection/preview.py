@@ -15,23 +15,19 @@ decides in a selection; the place, if they are as near.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fanout import wire
 from fanout.geo import shapes
-from fanout.geo.fixed import SCALE
-from fanout.registry.columns import PERSON, choices_of
+from fanout.geo.fixed import LAT_MAX, LON_MAX, SCALE
+from fanout.registry.columns import choices_of
 from fanout.registry.view import Rows, View
-from fanout.selection import kernels
-from fanout.selection.choose import Circles, keys_of
-from fanout.selection.ordering import kernels as ordering
+from fanout.selection.counting import kernels as counting
 from fanout.selection.passing import Found, anywhere, each_once, passing
 from fanout.selection.query import Query, filters_of
-
-_NO_RECORDS: Final = np.empty(0, PERSON)
+from fanout.selection.rings import nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,25 +64,10 @@ class Density:
 def reach(view: View, query: Query) -> Reached:
     """Who would be selected, and where."""
     if isinstance(query.shape, shapes.Nearest):
-        return _nearest(view, replace(query, centre=None), query.shape)
-    return Reached(view, each_once(view, query, passing(view, query, anywhere(query, filters_of(query, view)))))
-
-
-def _nearest(view: View, query: Query, shape: shapes.Nearest) -> Reached:
-    """The `count` nearest: all in a circle that is large enough, as far as the last of them."""
-    circles, filters = Circles(view, shape), filters_of(query, view)
-    while True:
-        found = each_once(view, query, passing(view, replace(query, shape=circles.circle), filters))
-        keys = keys_of(found)
-        wanted = min(keys.size, shape.count)
-        last = np.uint64(ordering.key_at(keys, wanted - 1)) if wanted else np.uint64(0)
-        furthest_m = float(np.uint32(last >> np.uint64(32)).view(np.float32))
-        if circles.enough(wanted, furthest_m):
-            break
-    if keys.size > wanted:
-        keep, ends = (keys <= last).view(np.uint8), np.cumsum([one.rows.size for one in found]).tolist()
-        found = [one.only(keep[end - one.rows.size : end]) for one, end in zip(found, ends, strict=True)]
-    return Reached(view, found, furthest_m)
+        return Reached(view, *nearest(view, replace(query, centre=None), query.shape))
+    filters = filters_of(query, view)
+    found = passing(view, query, anywhere(query, filters))
+    return Reached(view, each_once(view, query, filters.centre, found))
 
 
 def by_kind(reached: Reached) -> tuple[NDArray[np.void], NDArray[np.int64]]:
@@ -95,19 +76,19 @@ def by_kind(reached: Reached) -> tuple[NDArray[np.void], NDArray[np.int64]]:
     A few hundred rows stand for everybody: what is counted by channel or language is counted here. Generation and row
     of the records mean nothing.
     """
-    records: list[NDArray[np.void]] = []
-    counts: list[NDArray[np.int64]] = []
+    view = reached.view
+    base, delta = view.base.kinds, view.delta.kinds
+    assert view.delta.rows is not None, "a delta names its rows"
+    of_places = {id(kinds): np.zeros(kinds.place_profile.size, np.int64) for kinds in (base, delta)}
+    of_people = [np.zeros(kinds.profiles.size, np.int64) for kinds in (base, delta)]
     for one in reached.found:
         if one.part is not None:
-            kinds, of_kind = one.part.kinds, np.zeros(one.part.kinds.place_profile.size, np.int64)
-            kernels.tally(one.places, kinds.place, of_kind)
-            records.append(kinds.profiles[kinds.place_profile])
-            counts.append(of_kind)
-            continue
-        for part, numbers in reached.view.numbers(one.rows):
-            records.append(part.kinds.profiles)
-            counts.append(np.bincount(part.kinds.profile[numbers], minlength=part.kinds.profiles.size))
-    return np.concatenate([_NO_RECORDS, *records]), np.concatenate([np.empty(0, np.int64), *counts])
+            counting.tally(one.places, one.part.kinds.place, of_places[id(one.part.kinds)])
+        else:
+            counting.tally_people(one.rows, base.profile, view.stale, view.delta.rows, delta.profile, *of_people)
+    for kinds, people in zip((base, delta), of_people, strict=True):
+        np.add.at(people, kinds.place_profile, of_places[id(kinds)])
+    return np.concatenate([base.profiles, delta.profiles]), np.concatenate(of_people)
 
 
 def by_channel(reached: Reached, mask: int) -> dict[str, int]:
@@ -126,8 +107,10 @@ def density(reached: Reached, *, columns: int = 64, rows: int = 64) -> Density:
     people, found = np.zeros((rows, columns), np.uint32), [one for one in reached.found if one.rows.size]
     if not found:
         return Density(0.0, 0.0, 0.0, 0.0, people)
-    west, east = min(int(one.lon.min()) for one in found), max(int(one.lon.max()) for one in found)
-    south, north = min(int(one.lat.min()) for one in found), max(int(one.lat.max()) for one in found)
+    box = np.array([LON_MAX, LAT_MAX, -LON_MAX, -LAT_MAX], np.int64)
     for one in found:
-        kernels.count_cells(one.lon, one.lat, west, south, east - west + 1, north - south + 1, people)
-    return Density(west / SCALE, south / SCALE, east / SCALE, north / SCALE, people)
+        counting.extend_box(one.places, one.over.lon, one.over.lat, box)
+    for one in found:
+        counting.count_cells(one.places, one.over.lon, one.over.lat, box, people)
+    west, south, east, north = (box / SCALE).tolist()
+    return Density(west, south, east, north, people)

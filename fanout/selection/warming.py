@@ -37,4 +37,6 @@ def warm() -> None:
             reached = preview.reach(view, Query(shape=shape, live=live_is))
     preview.reach(view, Query(shape=shapes.Nearest(0, 0, 1)))
     preview.density(reached)
-    Districts({"": shapes.Circle(0, 0, 1e3)}).counts(reached)
+    preview.by_kind(reached)
+    square = np.array([[0, 0], [9_000, 0], [9_000, 9_000], [0, 0]], np.int64)
+    Districts({"": shapes.polygon([square])}).counts(reached)

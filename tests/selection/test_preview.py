@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fanout import wire
-from fanout.geo import EVERYONE, circle, corridor, shapes
+from fanout.geo import EVERYONE, PlaceIndex, circle, corridor, shapes
 from fanout.registry.columns import choices_of
 from fanout.registry.registry import Registry
 from fanout.registry.view import View
-from fanout.selection import Query, choose
+from fanout.selection import Query, choose, rings
 from fanout.selection.preview import Reached, by_channel, density, reach
 from fanout.simulators import nation
 from tests.registry.naive_registry import MemoryLog, person
@@ -55,17 +55,49 @@ def view(registry: Registry) -> View:
 
 
 @settings(max_examples=2_000)
-@given(st.integers(0, 2**32 - 1))
-def test_a_preview_is_of_those_selected(registry: Registry, seed: int) -> None:
+@given(st.integers(0, 2**32 - 1), st.sampled_from((0, rings.AT_ONCE)))
+def test_a_preview_is_of_those_selected(registry: Registry, seed: int, at_once: int) -> None:
     """Whatever the query: all shapes, all filters, live positions left aside, beside and instead of places."""
     random = np.random.default_rng(seed)
     view, query = registry.view(), question(random, registry.view())
-    selected, reached = choose(view, query), reach(view, query)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rings, "AT_ONCE", at_once)
+        selected, reached = choose(view, query), reach(view, query)
     assert sorted(reached.rows.tolist()) == sorted(selected.rows.tolist())
     assert reached.furthest_m == selected.furthest_m
     assert density(reached, columns=7, rows=5).people.sum() == len(reached)
     preferences = view.take("preference", selected.rows)
     assert by_channel(reached, query.channels) == told_by(preferences.tolist(), query.channels)
+
+
+def test_where_rings_meet_distances_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The N-th stands on the rim of a ring, with others as far away: all of a larger circle is measured."""
+    registry = Registry.open(tmp_path, MemoryLog())
+    around = [(0.0, 0.0), (0.01, 0.0), (-0.01, 0.0), (0.0, 0.02), (0.02, 0.0), (-0.02, 0.0), (0.0, -0.01), (0.05, 0.0)]
+    registry.upsert([
+        person(f"{number}-{at}", places=[wire.Place(lon=5.0 + x, lat=y)])
+        for number in range(10) for at, (x, y) in enumerate(around)
+    ])  # fmt: skip
+    view, begun = registry.view(), 0
+    again = rings._Rings.measure_all
+
+    def counting(self: rings._Rings) -> None:
+        nonlocal begun
+        begun += 1
+        again(self)
+
+    monkeypatch.setattr(rings, "AT_ONCE", 0)
+    monkeypatch.setattr(rings._Rings, "measure_all", counting)
+    rim_m = [float(metres) for metres in np.unique(choose(view, Query(shape=EVERYONE, centre=(5.0, 0.0))).distance_m)]
+    for radius_m in (rim_m[1] * (1 + 1e-9), rim_m[1] * (1 - 1e-9), rim_m[2] * (1 + 1e-9)):
+        monkeypatch.setattr(PlaceIndex, "radius_of", lambda *_, radius_m=radius_m: radius_m)
+        for count in range(1, 82):
+            query = Query(shape=shapes.Nearest(50_000_000, 0, count))
+            selected, reached = choose(view, query), reach(view, query)
+            assert sorted(reached.rows.tolist()) == sorted(selected.rows.tolist())
+            assert reached.furthest_m == selected.furthest_m
+    assert begun > 0, "and that has happened here"
+    registry.close()
 
 
 def question(random: np.random.Generator, view: View) -> Query:

@@ -1,0 +1,1 @@
+"""A map of districts, cut into cells: in which of them a point is."""
