@@ -8,9 +8,9 @@ Rules:
    first byte went out is `NO_ANSWER`, an answer that is no HTTP or has no end is `GARBAGE`.
 3. An answer is read up to a limit and within one time-out for the whole call, not one per read: a provider that sends
    a byte a second holds nobody.
-4. Senders speak HTTP/1.1 to providers of single calls (`http2=False`): a call on a connection of its own is one write and a few
-   reads. On HTTP/2 all calls share one connection, each frame is a turn of the event loop, and beside a busy push lane
-   eight calls of 500 messages took 6.6 s instead of 0.8 s: near the time-out, after which they are unknown.
+4. Senders speak HTTP/1.1 to providers of single calls (`http2=False`): a call on a connection of its own is one write
+   and a few reads. On HTTP/2 all calls share one connection, each frame is a turn of the event loop, and beside a busy
+   push lane eight calls of 500 messages took 6.6 s instead of 0.8 s: near the time-out, after which they are unknown.
 5. A connection is used again for `KEEP_S` of silence and no longer: a call into one that the provider is just closing
    may have been heard, so it is unknown for ever, and a new handshake is nothing beside the seconds an SMS takes.
 """
