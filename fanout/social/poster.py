@@ -18,6 +18,8 @@ Rules:
 5. Threads with nothing left to do are put together into one document per action (space `posted`).
 6. What the disk does not take is not done: a post is not made without its intent. What came of one is kept until the
    disk takes it. A stop waits for the call on the wire.
+7. Networks are spoken to over HTTP/1.1. Posts are hours apart, and httpx does not look whether an idle connection of
+   HTTP/2 still stands: a post into one that the network has closed is lost without an answer, and unknown for ever.
 
 The engine is the caller: `start`, `tell`, `over`, `withdraw` are durable when they return, and doing one of them again
 changes nothing, so that a recovery may repeat them.
@@ -462,7 +464,7 @@ async def open_poster(
     def caller(ca: str) -> Caller:
         if ca not in made:
             timeout_s = settings.dispatch.request_timeout_s
-            made[ca] = callers(ca) if callers else HttpCaller(ca=ca, timeout_s=timeout_s, connections=16)
+            made[ca] = callers(ca) if callers else HttpCaller(ca=ca, timeout_s=timeout_s, connections=16, http2=False)
         return made[ca]
 
     accounts = {name: open_account(name, section, areas, caller) for name, section in settings.social.accounts.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -185,6 +186,36 @@ async def test_a_post_with_its_photo_news_and_the_result_as_replies_and_their_en
         await room.poster.withdraw(room.action)
         await room.until(lambda: all(view.removal == "removed" for view in room.poster.views(room.action)))
         assert all(one["removed_ms"] for one in posts(providers))
+
+
+async def test_a_network_that_closes_what_is_idle_gets_the_next_post_all_the_same(
+    tmp_path: Path, providers: Providers
+) -> None:
+    """It would speak HTTP/2 as well; each connection ends after its answer, without a word of it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(providers.ca.parent / "cert.pem", providers.ca.parent / "key.pem")
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    answer = b'{"ok":true,"result":{"message_id":7}}'
+
+    async def network(raw: trio.SocketStream) -> None:
+        stream = trio.SSLStream(raw, context, server_side=True, https_compatible=True)
+        request = b""
+        while b"}" not in request and (more := await stream.receive_some()):
+            request += more
+        await stream.send_all(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(answer), answer))
+        await stream.aclose()
+
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.serve_listeners, network, listeners)
+        port = listeners[0].socket.getsockname()[1]
+        account = NETWORKS["politie_t"] | {"url": f"https://127.0.0.1:{port}"}
+        async with opened(tmp_path, providers, settings_for(providers, {"politie_t": account})) as room:
+            for reference in ("one", "two", "three"):
+                await room.start(reference=reference)
+                await room.settled()
+                assert room.states() == {"politie_t start": "accepted"}
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_cancelled_action_is_taken_back(tmp_path: Path, providers: Providers) -> None:
