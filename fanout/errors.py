@@ -43,7 +43,7 @@ CATALOGUE: Final[dict[str, Entry]] = {
     "area_radius_range": Entry(422, "A radius is more than 0 and at most {limit_m} m; given {radius_m!r}."),
     "area_ring_not_closed": Entry(422, "The ring's last point is not its first."),
     "area_ring_too_short": Entry(422, "A ring has at least three distinct points; this one has {points}."),
-    "area_self_crossing": Entry(422, "The boundary crosses itself near {lon:.6f}, {lat:.6f}."),
+    "area_self_crossing": Entry(422, "The boundary crosses itself near {lon:.6f}, {lat:.6f}: {edges}."),
     "area_hole_outside": Entry(422, "The hole is not inside its outer ring."),
     "area_holes_nested": Entry(422, "The hole lies inside another hole."),
     "area_parts_overlap": Entry(422, "Two parts of the area overlap near {lon:.6f}, {lat:.6f}."),

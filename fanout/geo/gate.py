@@ -22,26 +22,22 @@ shapely (GEOS) decides validity: it is the reference of the field. It is never a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any
 
 import numpy as np
 import shapely
 
 from fanout import limits, wire
 from fanout.errors import Refused
-from fanout.geo import geojson, rings, shapes
+from fanout.geo import faults, geojson, rings, shapes
 from fanout.geo.centre import centre_of_polygons
-from fanout.geo.fixed import SCALE, TURN
 from fanout.geo.ground import areal, is_empty, on_map
 from fanout.geo.rings import Degrees
 from fanout.geo.shapes import Ring
 
 Named = Callable[[str, str], shapes.Shape | None]
 """Finds an imported area by (kind, name or code)."""
-
-_PLACE: Final = re.compile(r"\[(\S+) (\S+?)\]")
 
 
 def shape_of(area: wire.Area, named: Named | None = None, *, where: str = "area") -> shapes.Shape:
@@ -176,20 +172,20 @@ class _Gate:
         """One shape of several polygons, each a list of rings; `wheres` names each. None if rounding leaves nothing."""
         found: list[list[Ring]] = []
         solids: list[Any] = []
-        named: list[str] = []
+        drawn: list[tuple[str, Sequence[Any]]] = []
         size_km2 = 0.0
         for part, where in zip(parts, wheres, strict=True):
             solid, pieces = self._polygon(part, where)
             if not pieces:
                 continue
             solids.append(solid)
-            named.append(where)
+            drawn.append((where, part))
             found += pieces
             for outer, *holes in pieces:
                 size_km2 += abs(rings.size_km2(outer)) - sum(abs(rings.size_km2(hole)) for hole in holes)
         if not found:
             return None
-        _refuse_overlap(solids, named)
+        faults.refuse_overlap(solids, drawn)
         return shapes.polygon([ring for of_part in found for ring in of_part], size_km2, centre_of_polygons(found))
 
     def _polygon(self, part: Sequence[Any], where: str) -> tuple[Any, list[list[Ring]]]:
@@ -201,30 +197,31 @@ class _Gate:
         given = [rings.degrees(ring, f"{where}[{at}]") for at, ring in enumerate(part)]
         of_part = [rings.unwrapped(ring, f"{where}[{at}]") for at, ring in enumerate(given)]
         if any(map(rings.goes_round, of_part)):
-            return self._round_a_pole(of_part, where)
+            return self._round_a_pole(of_part, [len(ring) for ring in part], where)
         of_part[1:] = [rings.beside(hole, of_part[0]) for hole in of_part[1:]]
         solid = shapely.Polygon(of_part[0], of_part[1:])
         if not shapely.is_valid(solid):
             if not _valid_as_given(given, of_part):
-                _refuse_invalid(solid, of_part, where)
+                faults.refuse_invalid(solid, of_part, [len(ring) for ring in part], where)
             if rings.is_flat(of_part[0]):
                 return shapely.Polygon(), []
             of_part[1:] = [hole for hole in of_part[1:] if not rings.is_flat(hole)]
             solid = areal(shapely.make_valid(shapely.Polygon(of_part[0], of_part[1:])))
         return solid, [of_part]
 
-    def _round_a_pole(self, of_part: list[Ring], where: str) -> tuple[Any, list[list[Ring]]]:
+    def _round_a_pole(self, of_part: list[Ring], lengths: list[int], where: str) -> tuple[Any, list[list[Ring]]]:
         """A polygon with a ring round a pole, cut at the antimeridian: the one place where rings are computed anew."""
         flat = []
         for at, ring in enumerate(of_part):
             solid = shapely.Polygon(ring)
             if not shapely.is_valid(solid):
-                _refuse_invalid(solid, [ring], where, at)
+                faults.refuse_invalid(solid, [ring], lengths[at : at + 1], where, at)
             flat.append(on_map(solid))
         whole = flat[0]
         for at, hole in enumerate(flat[1:], 1):
             if not shapely.covers(whole, hole):
-                raise Refused("area_hole_outside", f"{where}[{at}]")
+                outside = faults.first_outside(whole, of_part[at][: lengths[at]])
+                raise Refused("area_hole_outside", f"{where}[{at}][{outside}]")
             whole = shapely.difference(whole, hole)
         return whole, _rings_of(whole)
 
@@ -252,50 +249,3 @@ def _valid_as_given(given: list[Degrees], of_part: list[Ring]) -> bool:
     """Whether a polygon is valid before rounding (rule 5)."""
     exact = [rings.before_rounding(points, ring) for points, ring in zip(given, of_part, strict=True)]
     return all(ring is not None for ring in exact) and bool(shapely.is_valid(shapely.Polygon(exact[0], exact[1:])))
-
-
-def _refuse_invalid(solid: Any, of_part: list[Ring], where: str, first: int = 0) -> NoReturn:
-    """Refuse an invalid polygon, naming the vertex nearest to what GEOS complains of; `first`: number of its ring."""
-    for at, ring in enumerate(of_part, first):
-        if (distinct := len(np.unique(ring, axis=0))) < 3:
-            raise Refused("area_ring_too_short", f"{where}[{at}]", points=distinct)
-    reason = str(shapely.is_valid_reason(solid))
-    place = _PLACE.search(reason)
-    x, y = (float(place[1]), float(place[2])) if place else (float(of_part[0][0, 0]), float(of_part[0][0, 1]))
-    at, vertex = _nearest_vertex(of_part, x, y)
-    here = f"{where}[{first + at}][{vertex}]"
-    if "nested" in reason:
-        raise Refused("area_holes_nested", here)
-    if "Hole" in reason:
-        raise Refused("area_hole_outside", here)
-    raise Refused("area_self_crossing", here, lon=rings.folded(x), lat=y / SCALE)
-
-
-def _refuse_overlap(solids: list[Any], wheres: Sequence[str]) -> None:
-    """Refuse polygons of one area that share ground, each also a turn away (rule 4)."""
-    if len(solids) < 2:
-        return
-    bounds = shapely.bounds(solids)
-    numbers, copies = list(range(len(solids))), list(solids)
-    for turn in (-TURN, TURN):
-        for at in np.flatnonzero(
-            (bounds[:, 0] + turn < bounds[:, 2].max()) & (bounds[:, 2] + turn > bounds[:, 0].min())
-        ).tolist():
-            numbers.append(at)
-            copies.append(shapely.transform(solids[at], lambda xy, by=turn: xy + np.array([by, 0])))
-    for number, other in shapely.STRtree(solids).query(copies, predicate="intersects").T:
-        if numbers[number] >= other:
-            continue
-        common = shapely.intersection(copies[number], solids[other])
-        if common.area > 0:
-            point = common.representative_point()
-            raise Refused("area_parts_overlap", wheres[other], lon=rings.folded(point.x), lat=point.y / SCALE)
-
-
-def _nearest_vertex(of_part: list[Ring], x: float, y: float) -> tuple[int, int]:
-    best = min(
-        (float(distances.min()), at, int(distances.argmin()))
-        for at, ring in enumerate(of_part)
-        for distances in [np.hypot(ring[:, 0] - x, ring[:, 1] - y)]
-    )
-    return best[1], best[2]

@@ -54,7 +54,7 @@ def degrees(ring: Sequence[Any], where: str, distinct_min: int = 3) -> Degrees:
         at = int(np.argmax(outside))
         raise Refused("area_coordinate_range", f"{where}[{at}]", lon=float(points[at, 0]), lat=float(points[at, 1]))
     if (distinct := _distinct(points)) < distinct_min:
-        raise Refused("area_ring_too_short", where, points=distinct)
+        raise Refused("area_ring_too_short", f"{where}[{first_repeated(points)}]", points=distinct)
     if (points[0] != points[-1]).any():
         raise Refused("area_ring_not_closed", f"{where}[{len(points) - 1}]")
     return points
@@ -77,7 +77,10 @@ def unwrapped(points: Degrees, where: str) -> Ring:
     if once_round == 0:
         return ring
     if abs(once_round) != TURN:
-        raise Refused("area_self_crossing", where, lon=float(ring[0, 0]) / SCALE, lat=float(ring[0, 1]) / SCALE)
+        again = int(np.argmax(np.abs(ring[:, 0] - ring[0, 0]) > TURN)) - 1
+        edges = f"edge {again} (vertices {again} and {again + 1}) is round the earth for the second time"
+        raise Refused("area_self_crossing", f"{where}[{again}]", lon=folded(float(ring[again, 0])),
+                      lat=float(ring[again, 1]) / SCALE, edges=edges)  # fmt: skip
     pole = LAT_MAX if ring[:, 1].mean() >= 0 else -LAT_MAX
     closing = np.array([[x[-1], pole], [x[0], pole], [x[0], ring[0, 1]]], np.int64)
     return np.concatenate([ring, closing])
@@ -94,6 +97,13 @@ def before_rounding(points: Degrees, ring: Ring) -> Degrees | None:
 def is_simple(ring: NDArray[Any]) -> bool:
     """Whether a ring alone is a valid polygon."""
     return bool(shapely.is_valid(shapely.Polygon(ring)))
+
+
+def first_repeated(ring: NDArray[Any]) -> int:
+    """The number of the first vertex that is where an earlier one is; the last vertex if none is."""
+    first = np.unique(ring, axis=0, return_index=True)[1]
+    others = np.setdiff1d(np.arange(len(ring)), first)
+    return int(others[0]) if others.size else len(ring) - 1
 
 
 def is_flat(ring: Ring) -> bool:

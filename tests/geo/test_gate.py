@@ -34,17 +34,17 @@ AROUND = wire.Circle(lon=5, lat=52, radius_m=1_000)
 
 WRONG: list[tuple[str, wire.Area, str, str]] = [
     ("open", polygon(SQUARE[:-1]), "area_ring_not_closed", "area.coordinates[0][3]"),
-    ("two points", polygon([(0, 0), (1, 1), (0, 0), (1, 1), (0, 0)]), "area_ring_too_short", "area.coordinates[0]"),
+    ("two points", polygon([(0, 0), (1, 1), (0, 0), (1, 1), (0, 0)]), "area_ring_too_short", "area.coordinates[0][2]"),
     ("no point", polygon([]), "area_ring_too_short", "area.coordinates[0]"),
     ("no ring", polygon(), "area_empty", "area.coordinates"),
     ("no part", wire.MultiPolygon(coordinates=[]), "area_empty", "area.coordinates"),
-    ("bow tie", polygon([(0, 0), (4, 4), (4, 0), (0, 4), (0, 0)]), "area_self_crossing", "area.coordinates[0]"),
-    ("there and back", polygon([(0, 0), (4, 0), (2, 0), (0, 0)]), "area_self_crossing", "area.coordinates[0]"),
+    ("bow tie", polygon([(0, 0), (4, 4), (4, 0), (0, 4), (0, 0)]), "area_self_crossing", "area.coordinates[0][0]"),
+    ("there and back", polygon([(0, 0), (4, 0), (2, 0), (0, 0)]), "area_self_crossing", "area.coordinates[0][0]"),
     ("hole outside", polygon(SQUARE, box(9, 9, 10, 10)), "area_hole_outside", "area.coordinates[1][0]"),
     ("hole in a hole", polygon(SQUARE, box(1, 1, 3, 3), box(1.5, 1.5, 2, 2)), "area_holes_nested",
-    "area.coordinates[2]"),
-    ("hole across the border", polygon(SQUARE, box(3, 3, 6, 3.5)), "area_self_crossing", "area.coordinates"),
-    ("hole is all", polygon(SQUARE, SQUARE), "area_self_crossing", "area.coordinates"),
+    "area.coordinates[2][0]"),
+    ("hole across the border", polygon(SQUARE, box(3, 3, 6, 3.5)), "area_self_crossing", "area.coordinates[0][1]"),
+    ("hole is all", polygon(SQUARE, SQUARE), "area_self_crossing", "area.coordinates[0]["),
     ("longitude", polygon([(0, 0), (181, 0), (4, 4), (0, 0)]), "area_coordinate_range", "area.coordinates[0][1]"),
     ("latitude", polygon([(0, 0), (4, 0), (4, 91), (0, 0)]), "area_coordinate_range", "area.coordinates[0][2]"),
     ("NaN", polygon([(0, 0), (4, NAN), (4, 4), (0, 0)]), "area_coordinate_not_finite", "area.coordinates[0][1]"),
@@ -53,7 +53,7 @@ WRONG: list[tuple[str, wire.Area, str, str]] = [
         "parts overlap",
         wire.MultiPolygon(coordinates=[[box(0, 0, 4, 4)], [box(3, 3, 6, 6)]]),
         "area_parts_overlap",
-        "area.coordinates[1]",
+        "area.coordinates[1][0][0]",
     ),
     ("radius", wire.Circle(lon=5, lat=52, radius_m=0), "area_radius_range", "area.radius_m"),
     ("radius NaN", wire.Circle(lon=5, lat=52, radius_m=NAN), "area_radius_range", "area.radius_m"),
@@ -65,7 +65,7 @@ WRONG: list[tuple[str, wire.Area, str, str]] = [
     ("sound before rounding, and too small", wire.MultiPolygon(coordinates=[[box(5, 52, 5 + 1e-9, 52 + 1e-9)]]),
     "area_empty", "area.coordinates"),
     ("unsound before rounding", polygon([(5, 52), (5 + 1e-9, 52 + 1e-9), (5 + 1e-9, 52), (5, 52 + 1e-9), (5, 52)]),
-    "area_ring_too_short", "area.coordinates[0]"),
+    "area_ring_too_short", "area.coordinates[0][1]"),
     ("line", wire.Corridor(line=[(0, 0), (0, 99)], radius_m=10), "area_coordinate_range", "area.line[1]"),
     ("unknown", wire.Named(kind="municipality", name="Nowhere"), "area_unknown", "area"),
     ("no alternatives", wire.Union(of=[]), "area_empty", "area"),
@@ -95,11 +95,46 @@ def test_what_is_wrong_is_named(area: wire.Area, code: str, where: str) -> None:
     assert "{" not in refusal.value.message
 
 
-def test_the_vertex_of_a_crossing_is_near_the_crossing() -> None:
-    ring = [(0.0, 0.0), (9.0, 0.0), (9.0, 5.0), (7.0, 5.0), (7.5, 4.0), (8.0, 6.0), (0.0, 6.0), (0.0, 0.0)]
-    with pytest.raises(Refused) as refusal:
-        shape_of(polygon(ring))
-    assert refusal.value.where in {f"area.coordinates[0][{at}]" for at in (3, 4, 5)}
+COMB = [(0, 0), (9, 0), (9, 5), (7, 5), (7.5, 4), (8, 6), (0, 6), (0, 0)]
+SPIRAL = [(lon, 60) for lon in (0, 80, 160, -120, -40, 40, 120, -160, -80)] + [(0, 61), (0, 60)]
+
+
+@pytest.mark.parametrize(("rings", "where", "edges"), [
+    ([[(0, 0), (4, 4), (4, 0), (0, 4), (0, 0)]], "[0][0]", ("edge 0 (vertices 0 and 1) of ring 0", "edge 2 (vertices 2 and 3)")),
+    ([COMB], "[0][2]", ("edge 2 (vertices 2 and 3) of ring 0", "edge 4 (vertices 4 and 5) of ring 0")),
+    ([SQUARE, box(3, 3, 6, 3.5)], "[0][1]", ("edge 1 (vertices 1 and 2) of ring 0", "of ring 1")),
+    ([SQUARE, [(1, 1), (2, 2), (2, 1), (1, 2), (1, 1)]], "[1][0]",
+    ("edge 0 (vertices 0 and 1) of ring 1", "edge 2 (vertices 2 and 3) of ring 1")),
+    ([[(175, 0), (-175, 4), (-175, 0), (175, 4), (175, 0)]], "[0][0]", ("edge 0 (", "edge 2 (")),
+    ([SPIRAL], "[0][4]", ("edge 4 (vertices 4 and 5) is round the earth for the second time",)),
+], ids=("bow tie", "comb", "hole across the border", "hole", "antimeridian", "twice round"))  # fmt: skip
+def test_the_edges_that_cross_are_named(rings: list[Any], where: str, edges: tuple[str, ...]) -> None:
+    """As the caller numbers rings and vertices, from 0."""
+    with pytest.raises(Refused, match="area_self_crossing") as refusal:
+        shape_of(polygon(*rings))
+    assert refusal.value.where == f"area.coordinates{where}"
+    assert all(edge in refusal.value.message for edge in edges), refusal.value.message
+
+
+def test_a_hole_outside_a_ring_round_a_pole() -> None:
+    cap = [(lon, 70) for lon in (0, 90, 180, -90, 0)]
+    with pytest.raises(Refused, match="area_hole_outside") as refusal:
+        shape_of(polygon(cap, [(10, 80), (20, 80), (20, 60), (10, 80)]))
+    assert refusal.value.where == "area.coordinates[1][2]"
+
+
+def test_parts_that_overlap_past_the_antimeridian() -> None:
+    with pytest.raises(Refused, match="area_parts_overlap") as refusal:
+        shape_of(
+            wire.MultiPolygon(
+                coordinates=[[box(170, 0, 180, 10)], [[(178, 4), (-178, 4), (-178, 6), (178, 6), (178, 4)]]]
+            )
+        )
+    assert refusal.value.where in {
+        "area.coordinates[1][0][0]",
+        "area.coordinates[1][0][3]",
+        "area.coordinates[1][0][4]",
+    }
 
 
 def test_too_many_vertices_and_too_deep() -> None:
@@ -198,7 +233,7 @@ def test_parts_that_overlap_across_the_antimeridian(turned: bool) -> None:
     parts = [[west], [across]] if turned else [[across], [west]]
     with pytest.raises(Refused, match="area_parts_overlap") as refusal:
         shape_of(wire.MultiPolygon(coordinates=parts))
-    assert refusal.value.where == "area.coordinates[1]"
+    assert refusal.value.where == f"area.coordinates[1][0][{int(turned)}]", "the vertex nearest to what they share"
     beside = box(-179, 0, -178, 1)
     assert shape_of(wire.MultiPolygon(coordinates=[[across], [beside]])).area_km2 > 0, "they touch"
 
