@@ -7,7 +7,8 @@ protocol, this is the shell: sockets, TLS, time, and whose rows go next. Rules b
 
 1. One task drives all connections by an epoll of its own, a turn at a time: read what came, hand out free places,
    write. A turn is a few milliseconds at most, and a busy lane leaves `GAP_S` between two, in which answers gather and
-   other tasks have theirs.
+   other tasks have theirs: what a turn costs beside its rows is as much as ten of them. Who brings new rows has a turn
+   at once.
 2. Connections are kept open from the first use on. One that ends is replaced; one that fails is tried again after a
    pause that doubles, so a dead provider costs next to nothing, and what waits comes back as `NO_CONNECTION`. One that
    ends young without an answer has failed, unless it gave a sign of life and was never asked for more: a provider may
@@ -41,7 +42,7 @@ from fanout.dispatch.tls_socket import TlsSocket, connect
 
 NEVER_S: Final = float("inf")
 STARTS_MAX: Final = 1_024  # rows written in one turn: 2 ms
-GAP_S: Final = 0.001  # between turns of a busy lane
+GAP_S: Final = 0.004  # between turns of a busy lane: 80 rows of 20,000 a second, a third of what is in flight
 TRIES_MAX: Final = 4  # times a row that was refused unprocessed is sent again at once
 PAUSE_FIRST_S: Final = 0.1  # before a failed connection is tried again; doubled each time
 PAUSE_MOST_S: Final = 5.0
@@ -213,7 +214,9 @@ class FrameLane:
             self._woken = False
             self._turn()
             if self.in_flight >= self._streams:
-                await trio.sleep(GAP_S)
+                with trio.CancelScope(deadline=trio.current_time() + GAP_S) as self._nap:
+                    await trio.sleep_forever()
+                await trio.lowlevel.checkpoint_if_cancelled()
 
     def _wake(self) -> None:
         """Have the next turn at once."""
