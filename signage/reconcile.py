@@ -234,8 +234,8 @@ class Reconciler:
             self._passengers.sent(packet)
         for board in self.outbox.sent(packet):
             self.published(board, now_ms)
-            board.unheard = not heard
-            if not heard and board.presence == "ready":
+            twice, board.unheard = board.unheard and not heard, not heard
+            if twice and board.presence == "ready":  # once: the broker came back before it
                 board.note("nobody listens on its desired topic: it does not subscribe, or the broker does not let it")
 
     def published(self, board: Board, now_ms: int) -> None:
