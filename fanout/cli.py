@@ -367,7 +367,9 @@ def simulate_providers(context: typer.Context) -> None:
 def _centre(spots: list[str]) -> wire.Centre | None:
     """The point or the line of some `LON,LAT`."""
     try:
-        line = [(float(lon), float(lat)) for lon, lat in (spot.split(",") for spot in spots)]
+        line = [tuple(map(float, spot.split(","))) for spot in spots]
+        if any(len(position) not in (2, 3) for position in line):
+            raise ValueError
     except ValueError:
         raise Refused("field_invalid", "--nearest-to", detail="Each is LON,LAT in degrees, as 6.56,52.99.") from None
     if len(line) > 1:

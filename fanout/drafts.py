@@ -350,13 +350,13 @@ def _nobody(view: View, query: Query) -> Selection:
 def _centre_of(centre: wire.Centre | None) -> Spot | tuple[Spot, ...] | None:
     """From where distances count. Errors: `Refused("area_coordinate_range" | "area_coordinate_not_finite")`."""
     match centre:
-        case wire.Point(coordinates=(lon, lat)):
+        case wire.Point(coordinates=(lon, lat, *_)):
             shapes.fixed_point(lon, lat, "centre.coordinates")
             return lon, lat
         case wire.LineString(coordinates=line):
-            for at, (lon, lat) in enumerate(line):
+            for at, (lon, lat, *_) in enumerate(line):
                 shapes.fixed_point(lon, lat, f"centre.coordinates[{at}]")
-            return tuple(line)
+            return tuple((lon, lat) for lon, lat, *_ in line)
     return None
 
 

@@ -13,8 +13,6 @@ from msgspec import Meta
 
 from fanout import limits
 
-Position = tuple[float, float]
-"""Longitude, latitude."""
 GroundPosition: TypeAlias = Annotated[tuple[float, ...], Meta(min_length=2, max_length=3)]
 """Longitude, latitude, and the altitude that RFC 7946 allows for and nobody here asks after."""
 BoundingBox: TypeAlias = Annotated[list[float], Meta(min_length=4, max_length=6)]
@@ -69,7 +67,7 @@ class Nearest(_Given, frozen=True, kw_only=True, tag="Nearest", tag_field="type"
 class Corridor(_Given, frozen=True, kw_only=True, tag="Corridor", tag_field="type"):
     """All within `radius_m` great-circle metres of a line, as an escape route."""
 
-    line: Annotated[list[Position], Meta(min_length=2)]
+    line: Annotated[list[GroundPosition], Meta(min_length=2)]
     radius_m: float
 
 
@@ -100,13 +98,15 @@ Area: TypeAlias = (
 class Point(_Given, frozen=True, kw_only=True, tag="Point", tag_field="type"):
     """GeoJSON: one place."""
 
-    coordinates: Position
+    coordinates: GroundPosition
+    bbox: BoundingBox | msgspec.UnsetType = msgspec.UNSET
 
 
 class LineString(_Given, frozen=True, kw_only=True, tag="LineString", tag_field="type"):
     """GeoJSON: a line, as the way somebody went. Its points are joined by great-circle arcs."""
 
-    coordinates: Annotated[list[Position], Meta(min_length=2, max_length=limits.CENTRE_VERTICES_MAX)]
+    coordinates: Annotated[list[GroundPosition], Meta(min_length=2, max_length=limits.CENTRE_VERTICES_MAX)]
+    bbox: BoundingBox | msgspec.UnsetType = msgspec.UNSET
 
 
 Centre: TypeAlias = Point | LineString

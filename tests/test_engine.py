@@ -277,9 +277,9 @@ async def test_a_tenant_may_reach_the_nearest_in_its_ground(tmp_path: Path) -> N
         ({"live": wire.Live(mode="ignore")}, ["home", "belgian", "english", "senior", "away"]),
         ({"live": wire.Live(mode="instead")}, ["home", "belgian", "english", "senior", "here"]),
         ({"live": wire.Live(fresh_s=1)}, ["home", "belgian", "english", "senior", "away"]),
-        ({"centre": wire.Point(coordinates=(5.004, 52.0))}, ["away", "senior", "here", "english", "belgian", "home"]),
+        ({"centre": wire.Point(coordinates=(5.004, 52.0, 1))}, ["away", "senior", "here", "english", "belgian", "home"]),
         (
-            {"centre": wire.LineString(coordinates=[(5.0018, 51.9), (5.0018, 52.1)])},
+            {"centre": wire.LineString(coordinates=[(5.0018, 51.9, -3.0), (5.0018, 52.1)])},
             ["english", "belgian", "senior", "home", "away", "here"],
         ),
         ({"area": wire.Nearest(lon=5.0, lat=52.0, count=2), "languages": ["en", "nl-BE"]}, ["belgian", "english"]),

@@ -167,15 +167,16 @@ def circle(lon: float, lat: float, radius_m: float) -> Circle:
     return Circle(x, y, check_radius(radius_m, "radius_m"))
 
 
-def corridor(line: Sequence[tuple[float, float]], radius_m: float, *, where: str = "") -> Corridor:
-    """A line with a width: points in degrees, joined by great-circle arcs; `radius_m` to all sides.
+def corridor(line: Sequence[Sequence[float]], radius_m: float, *, where: str = "") -> Corridor:
+    """A line with a width: points in degrees (a third number, the altitude, is passed over), joined by great-circle
+    arcs; `radius_m` to all sides.
 
     One point is a line of no length, and its corridor a circle. Raises as `circle`, and `Refused("area_empty")` without
     a point, `Refused("area_line_ambiguous")` where two points are opposite. `where`: what places are named after.
     """
     if len(line) == 0:
         raise Refused("area_empty", f"{where}line")
-    spots = [fixed_point(lon, lat, f"{where}line[{at}]") for at, (lon, lat) in enumerate(line)]
+    spots = [fixed_point(lon, lat, f"{where}line[{at}]") for at, (lon, lat, *_) in enumerate(line)]
     points = np.array(spots if len(spots) > 1 else spots * 2, np.int64)
     radians = np.radians(points / SCALE)
     lons, lats = radians[:, 0], radians[:, 1]

@@ -48,7 +48,7 @@ def test_whom_an_action_reaches_may_be_said(running: Running) -> None:
 
     whole, dutch = people(), people("--speaks", "nl", "--live", "ignore")
     assert 0 < dutch < whole
-    assert people("--nearest-to", "4.8,52.3", "--nearest-to", "4.9,52.4") == whole
+    assert people("--nearest-to", "4.8,52.3,7.5", "--nearest-to", "4.9,52.4") == whole
     refused = {"--age-group=old": "field_invalid", "--nearest-to=4.9": "field_invalid", "--live=later": "field_invalid",
                "--nearest-to=4.9,99": "area_coordinate_range"}  # fmt: skip
     for wrong, code in refused.items():

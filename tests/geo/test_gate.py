@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fanout import limits, wire
 from fanout.errors import Refused
-from fanout.geo import PlaceIndex, from_geojson, shape_of
+from fanout.geo import PlaceIndex, from_geojson, shape_of, shapes
 from fanout.geo.gate import check_size
 from tests.geo import naive_geo, worlds
 
@@ -100,7 +100,7 @@ SPIRAL = [(lon, 60) for lon in (0, 80, 160, -120, -40, 40, 120, -160, -80)] + [(
 
 
 @pytest.mark.parametrize(("rings", "where", "edges"), [
-    ([[(0, 0), (4, 4), (4, 0), (0, 4), (0, 0)]], "[0][0]", ("edge 0 (vertices 0 and 1) of ring 0", "edge 2 (vertices 2 and 3)")),
+    ([[(0, 0), (4, 4), (4, 0), (0, 4), (0, 0)]], "[0][0]", ("edge 0 (vertices 0 and 1) of ring 0", "edge 2 (")),
     ([COMB], "[0][2]", ("edge 2 (vertices 2 and 3) of ring 0", "edge 4 (vertices 4 and 5) of ring 0")),
     ([SQUARE, box(3, 3, 6, 3.5)], "[0][1]", ("edge 1 (vertices 1 and 2) of ring 0", "of ring 1")),
     ([SQUARE, [(1, 1), (2, 2), (2, 1), (1, 2), (1, 1)]], "[1][0]",
@@ -202,6 +202,15 @@ def test_altitudes_and_boxes_of_geojson_are_passed_over() -> None:
         assert shape_of(area).area_km2 == shape_of(flat).area_km2
         assert msgspec.msgpack.decode(msgspec.msgpack.encode(area), type=wire.Area) == area
         assert b"bbox" not in msgspec.json.encode(flat), "what was not said is not repeated"
+    line = msgspec.json.decode(b'{"type":"Corridor","line":[[5,52,7],[6,52],[6,53,-2.5]],"radius_m":9}', type=wire.Area)
+    assert np.array_equal(shape_of(line).vectors, shapes.corridor([(5, 52), (6, 52), (6, 53)], 9).vectors)
+    for text in (b'{"type":"Point","coordinates":[5,52,1]}',
+                 b'{"type":"LineString","bbox":[5,52,6,52],"coordinates":[[5,52,1],[6,52]]}'):  # fmt: skip
+        centre = msgspec.json.decode(text, type=wire.Centre)
+        assert msgspec.msgpack.decode(msgspec.msgpack.encode(centre), type=wire.Centre) == centre
+    for points in (b"[5]", b"[5,52,1,1]"):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.json.decode(b'{"type":"Point","coordinates":%b}' % points, type=wire.Centre)
     for points in (b"[[5]]", b"[[5,52,1,1]]"):
         with pytest.raises(msgspec.ValidationError):
             msgspec.json.decode(b'{"type":"Polygon","coordinates":[%b]}' % points, type=wire.Area)
