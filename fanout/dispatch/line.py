@@ -31,7 +31,7 @@ from fanout.dispatch.bucket import Bucket
 from fanout.dispatch.suppliers import choose
 from fanout.wire import LANES
 
-HANDFUL_S: Final = 0.1  # of a quota: ten commits a second
+HANDFUL_S: Final = 0.25  # of a quota: four commits a second, and a crash leaves as much in doubt
 NEVER_S: Final = float("inf")
 
 

@@ -118,8 +118,8 @@ def test_more_than_the_quota_ever_holds_goes_in_parts() -> None:
     assert go(on, 0.4) == (1, 0, 4)
 
 
-def test_handfuls_wait_for_a_tenth_of_a_second_and_urgent_rows_do_not() -> None:
-    for lane, ready_s in ((1, 0.1), (0, 1 / 30)):
+def test_handfuls_wait_for_a_quarter_of_a_second_and_urgent_rows_do_not() -> None:
+    for lane, ready_s in ((1, 7 / 30), (0, 1 / 30)):
         one = gate(reserve=0)
         one.bucket.take(30)
         on = line(one)
