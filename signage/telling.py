@@ -93,12 +93,14 @@ class Teller:
         return self._out.popleft() if self._out else None
 
     def copy(self, address: t047.Address, identifier: str, payload: bytes) -> None:
-        """The broker keeps this message at this full topic. What is not of ours is left alone."""
+        """The broker keeps this message at this full topic. What is not of ours, or for a display that is not, is left
+        alone: other engines may have a broker with us.
+        """
         if identifier not in self._running() and not self._over(identifier):
             return
         display = self._displays.at(address)
         if display is None:
-            if self._displays.get(t047.board_id(address.vendor, address.device)) is not None or self._over(identifier):
+            if self._displays.get(t047.board_id(address.vendor, address.device)) is not None:
                 self.put(t047.content_topic((*address, identifier)), b"", retain=True)  # it stood there once
             return
         if identifier in display.kept:
