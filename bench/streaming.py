@@ -22,12 +22,12 @@ import numpy as np
 
 from bench.harness import Options, Row, Timing, compared, timing_of
 from fanout import wire
-from fanout.start import SWITCH_S
 from fanout.geo import from_geojson, shapes
 from fanout.registry.bodies import positions
 from fanout.registry.registry import Registry
 from fanout.selection import Query, choose
 from fanout.selection.preview import reach
+from fanout.start import SWITCH_S
 
 POSITIONS_PER_S: Final = 200_000
 BATCHES_PER_S: Final = 50

@@ -166,6 +166,8 @@ def received(stored: Columns, place: NDArray[np.intp], delivered: NDArray[np.boo
     """Receipts for the rows at `place`; doubled and in any order, since nothing un-delivers a delivered row."""
     status, reason = stored[0].copy(), stored[1].copy()
     for event, chosen in ((Event.RECEIPT_FAILED, place[~delivered]), (Event.RECEIPT_DELIVERED, place[delivered])):
+        if not chosen.size:
+            continue
         before = status[chosen]
         after = advance(before, event)
         why = Reason.UNDELIVERED if event is Event.RECEIPT_FAILED else Reason.NONE

@@ -367,10 +367,14 @@ def receive(db: Connection, where: Directory, rows: NDArray[np.uint32], delivere
     """Apply receipts; rows that are not in the directory are passed over."""
     changed = 0
     for number, place, good in where.find(rows, delivered):
-        (batch,) = find(db, "WHERE b.id = ?", number)
-        status, reason = row_logic.received((batch.status, batch.reason), place, good)
-        moved = int((status != batch.status).sum())
+        marks = db.execute("SELECT status, reason FROM marks WHERE batch = ?", (number,)).fetchone()
+        before, why = (np.frombuffer(column, np.uint8) for column in marks)
+        status, reason = row_logic.received((before, why), place, good)
+        moved = int(np.count_nonzero(status != before))
         if moved:
-            write(db, batch, status, reason)
+            db.execute(
+                "UPDATE marks SET status = ?, reason = ? WHERE batch = ?", (status.tobytes(), reason.tobytes(), number)
+            )
+            db.execute("UPDATE batches SET tally = ? WHERE id = ?", (row_logic.tally(status, reason).tobytes(), number))
             changed += moved
     return changed

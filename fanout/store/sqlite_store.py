@@ -441,8 +441,10 @@ class SqliteStore:
         """See `Ledger.apply_receipts`."""
         key = (action, phase, channel)
         with self._writing() as db:
-            batches = batch_sql.count_batches(db, key)
-            where = self._directories.current(key, batches, lambda: batch_sql.parts(db, key))
+            where = self._directories.known(key)
+            if where is None or not where.has(rows):
+                batches = batch_sql.count_batches(db, key)
+                where = self._directories.current(key, batches, lambda: batch_sql.parts(db, key))
             return batch_sql.receive(db, where, rows, delivered)
 
     def counts(self, action: int) -> list[BatchCounts]:

@@ -20,6 +20,7 @@ def test_it_finds_what_a_look_through_all_finds(rows: list[int], size: int, rece
     found = where.find(asked, np.array([good for _, good in receipts], np.bool_))
     told = {(n, int(at), bool(good)) for n, places, goods in found for at, good in zip(places, goods, strict=True)}
     assert told == {(n, one.index(row), good) for row, good in receipts for n, one in batches.items() if row in one}
+    assert where.has(asked) == {row for row, _ in receipts}.issubset(rows)
     assert [number for number, _, _ in found] == sorted({number for number, _, _ in told})
 
 
@@ -33,8 +34,10 @@ def test_it_is_read_again_only_when_batches_came_and_not_kept_for_ever() -> None
     for action in (1, 1, 2, 1):
         assert known.current((action, 0, 3), 1, lambda action=action: read(action)).rows.tolist() == [action]  # type: ignore[misc]
     assert reads == [1, 2]
-    known.current((1, 0, 3), 2, lambda: read(1))
+    held = known.current((1, 0, 3), 2, lambda: read(1))
     assert reads == [1, 2, 1]
+    assert known.known((1, 0, 3)) is held
+    assert known.known((9, 0, 3)) is None
     for action in range(3, 3 + limits.RECEIPT_DIRECTORIES_MAX):
         known.current((action, 0, 3), 1, lambda action=action: read(action))  # type: ignore[misc]
     known.current((2, 0, 3), 1, lambda: read(2))
