@@ -277,7 +277,10 @@ async def test_a_tenant_may_reach_the_nearest_in_its_ground(tmp_path: Path) -> N
         ({"live": wire.Live(mode="ignore")}, ["home", "belgian", "english", "senior", "away"]),
         ({"live": wire.Live(mode="instead")}, ["home", "belgian", "english", "senior", "here"]),
         ({"live": wire.Live(fresh_s=1)}, ["home", "belgian", "english", "senior", "away"]),
-        ({"centre": wire.Point(coordinates=(5.004, 52.0, 1))}, ["away", "senior", "here", "english", "belgian", "home"]),
+        (
+            {"centre": wire.Point(coordinates=(5.004, 52.0, 12.5))},
+            ["away", "senior", "here", "english", "belgian", "home"],
+        ),
         (
             {"centre": wire.LineString(coordinates=[(5.0018, 51.9, -3.0), (5.0018, 52.1)])},
             ["english", "belgian", "senior", "home", "away", "here"],
