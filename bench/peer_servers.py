@@ -39,6 +39,7 @@ class Redis:
 
     name: ClassVar = "redis GEOSEARCH"
     precision_m: ClassVar = 0.7
+    bytes_a_person: ClassVar = 150
     RADIUS_M: ClassVar = 6_372_797.560856  # its earth
 
     def __init__(self, client: Any, lon: Floats, lat: Floats) -> None:
@@ -71,6 +72,7 @@ class PostGIS:
 
     name: ClassVar = "PostGIS"
     precision_m: ClassVar = 0.01
+    bytes_a_person: ClassVar = 150
     BYTES: ClassVar = "SELECT coalesce(string_agg(int4send(id), ''), '') FROM "
     POINT: ClassVar = "ST_SetSRID(ST_MakePoint(%s, %s), 4326)::geography"
 
@@ -117,6 +119,7 @@ class Tile38:
 
     name: ClassVar = "Tile38"
     precision_m: ClassVar = 0.05
+    bytes_a_person: ClassVar = 150
     RADIUS_M: ClassVar = 6_371_000.0  # its earth
 
     def __init__(self, client: Any, lon: Floats, lat: Floats) -> None:

@@ -6,18 +6,21 @@ or are given a radius scaled to theirs. Those in this process are here, servers 
 `precision_m` is stated of each, in metres: how far from a border (the rim of a circle, the edge of a polygon, the
 distance of the k-th nearest) a person may stand of whom it says something else than we do, because it rounds
 coordinates or computes chords. `Question.differences` verifies that person by person; anybody further away ends the
-bench.
+bench. `bytes_a_person` is what building it takes at its peak, roughly: where that is more than is free, a peer is left
+out (`fits`), and said to be.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.harness import note
 from fanout.geo.fixed import EARTH_RADIUS_M
 
 Floats = NDArray[np.float64]
@@ -30,6 +33,18 @@ def distance_m(lon0: float, lat0: float, lon: Floats, lat: Floats) -> Floats:
     a = np.sin(y / 2) ** 2 + np.cos(np.radians(lat)) * np.cos(np.radians(lat0)) * np.sin(x / 2) ** 2
     metres: Floats = 2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(a))
     return metres
+
+
+def fits(kind: Any, people: int) -> bool:
+    """Whether this machine has the memory for a peer that knows so many people; if not, it says so."""
+    meminfo = Path("/proc/meminfo")
+    if not meminfo.is_file():
+        return True
+    free = next(int(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines() if "MemAvailable" in line)
+    wanted = kind.bytes_a_person * people
+    if wanted > 0.8 * free:
+        note(f"left out: {kind.name} needs some {wanted / 1e9:.0f} GB for {people:,}, and {free / 1e9:.0f} GB are free")
+    return bool(wanted <= 0.8 * free)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +82,7 @@ class Numpy:
 
     name: ClassVar = "numpy"
     precision_m: ClassVar = 0.01
+    bytes_a_person: ClassVar = 60
 
     def __init__(self, lon: Floats, lat: Floats) -> None:
         self.lon, self.lat = lon, lat
@@ -101,6 +117,7 @@ class KDTree:
 
     name: ClassVar = "scipy.cKDTree"
     precision_m: ClassVar = 0.01
+    bytes_a_person: ClassVar = 70
 
     def __init__(self, lon: Floats, lat: Floats) -> None:
         from scipy.spatial import cKDTree
@@ -130,6 +147,7 @@ class STRtree:
 
     name: ClassVar = "shapely.STRtree"
     precision_m: ClassVar = 0.01
+    bytes_a_person: ClassVar = 360
 
     def __init__(self, lon: Floats, lat: Floats) -> None:
         import shapely
@@ -159,6 +177,7 @@ class H3:
 
     name: ClassVar = "h3"
     precision_m: ClassVar = 0.01
+    bytes_a_person: ClassVar = 130
 
     def __init__(self, lon: Floats, lat: Floats) -> None:
         import h3.api.numpy_int as h3
@@ -189,6 +208,7 @@ class DuckDB:
 
     name: ClassVar = "DuckDB spatial"
     precision_m: ClassVar = 0.01
+    bytes_a_person: ClassVar = 150
 
     def __init__(self, lon: Floats, lat: Floats) -> None:
         import duckdb

@@ -80,13 +80,16 @@ def _against_peers(options: Options, people: int, seconds: float) -> Iterator[Ro
 def _makers(stack: ExitStack, lon: Any, lat: Any) -> Iterator[Callable[[], Any]]:
     """What builds each peer that is here; servers live as long as `stack`."""
     for kind in peers.PEERS:
-        note(f"building {kind.name}")  # type: ignore[attr-defined]
-        yield partial(kind, lon, lat)
+        if peers.fits(kind, lon.size):
+            note(f"building {kind.name}")  # type: ignore[attr-defined]
+            yield partial(kind, lon, lat)
     for start, server in (
         (peer_servers.redis_server, peer_servers.Redis),
         (peer_servers.postgis_server, peer_servers.PostGIS),
         (peer_servers.tile38_server, peer_servers.Tile38),
     ):
+        if not peers.fits(server, lon.size):
+            continue
         client = stack.enter_context(start(Path(stack.enter_context(tempfile.TemporaryDirectory()))))
         if client is None:
             note(f"not here: {server.name}")

@@ -19,3 +19,10 @@ def test_the_nearest_are_those_there_are(kind: Any, k: int) -> None:
     if kind is peers.KDTree:
         pytest.importorskip("scipy", reason="a peer of the bench, which need not be installed")
     assert kind(LON, LAT).nearest(5.0, 52.0, k).tolist() == PlaceIndex.build(LON, LAT).nearest(5.0, 52.0, k).tolist()
+
+
+def test_a_peer_that_memory_cannot_hold_is_said_to_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert peers.fits(peers.KDTree, 1_000)
+    assert "left out" not in capsys.readouterr().err
+    assert not peers.fits(peers.KDTree, 10**15)
+    assert "left out: scipy.cKDTree needs some" in capsys.readouterr().err
