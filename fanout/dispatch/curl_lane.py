@@ -43,7 +43,7 @@ from fanout.dispatch.lanes import NOTHING_SENT, Job, Sent
 from fanout.dispatch.scheduler import WEED_S, Scheduler
 from fanout.limits import ANSWER_BYTES_MAX
 
-IDLE_S_MAX: Final = 3_600  # push services want connections kept
+IDLE_S_MAX: Final = 50  # front ends close what is idle for 60 s or more, and what goes into such a one is unknown
 NEVER_S: Final = float("inf")
 STARTS_MAX: Final = 128  # requests begun in one turn, before other tasks have theirs
 

@@ -17,12 +17,14 @@ import pytest
 import trio
 
 from fanout.channels.protocol import GARBAGE, NO_ANSWER, NO_CONNECTION, NOT_SENT, Requests, Template, column
+from fanout.dispatch import curl_lane
 from fanout.dispatch.bucket import Bucket
 from fanout.dispatch.curl_lane import CurlLane
 from fanout.dispatch.frame_lane import FrameLane
 from fanout.dispatch.lanes import RunningLane, Sent
 from fanout.simulators import tls
 from fanout.simulators.faults import FAULTS, Fault, FaultyServer
+from tests.dispatch.blunt_server import BluntServer
 from tests.dispatch.kit import clock_ms
 from tests.simulators.kit import Providers
 
@@ -239,3 +241,26 @@ async def test_warming_opens_every_connection(open_lane: Opener, providers: Prov
         assert (await send(lane, providers.url)).codes.tolist() == [404] * ROWS
     async with open_lane("https://127.0.0.1:9", providers.ca, timeout_s=0.5) as lane:
         assert not await lane.warm("https://127.0.0.1:9")
+
+
+@pytest.mark.parametrize(("idle_s", "reused"), [(1, False), (3_600, True)])
+async def test_what_was_idle_for_long_is_not_used_again(
+    monkeypatch: pytest.MonkeyPatch, certificates: tls.Files, idle_s: int, reused: bool
+) -> None:
+    """libcurl does not always see that a provider has closed it, and what goes into it then is unknown."""
+    monkeypatch.setattr(curl_lane, "IDLE_S_MAX", idle_s)
+    server = BluntServer("none", cert=certificates.cert, key=certificates.key)
+    bucket = Bucket(rate_per_s=1e6, burst=1e5, reserve=0.125, now_s=trio.current_time())
+    lane = CurlLane(
+        ca=str(certificates.ca), connections=1, streams=1, timeout_s=10.0, reserve=0.125, bucket=bucket,
+        clock_ms=clock_ms,
+    )  # fmt: skip
+    async with trio.open_nursery() as nursery:
+        url = f"https://127.0.0.1:{await nursery.start(server.serve)}"
+        await nursery.start(lane.run)
+        for _ in range(2):
+            assert set((await send(lane, url, 1)).codes.tolist()) == {200}
+            await trio.sleep(2.5)
+        lane.close()
+        nursery.cancel_scope.cancel()
+    assert server.connections == (1 if reused else 2)
