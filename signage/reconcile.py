@@ -381,7 +381,8 @@ class Reconciler:
             elif record.stage == "over" and showing.last_end_ms + self._grace_ms <= now_ms:
                 self._release(showing, now_ms)
         self._passengers.tick(now_ms)
-        for board in list(self._open):
+        told_ms = now_ms - int(self._settings.lag_s * 1000)  # who was told since then has its time yet: nearly all
+        for board in [board for board in self._open if board.sent_ms <= told_ms]:
             self._chase(board, now_ms)
         for name in self._connections.to_ask(now_ms):
             self.outbox.ask(name)
