@@ -103,7 +103,7 @@ def demo(
     participants: Annotated[int, typer.Option(min=1_000, help="How many people are registered.")] = 1_600_000,
     boards: Annotated[
         int | None,
-        typer.Option(min=10, help="How many matrix boards there are. [default: 10,000, where no mosquitto is 1,000]"),
+        typer.Option(min=10, help="How many matrix boards there are. Default: 10,000, where no mosquitto is 1,000."),
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed makes the same nation.")] = 1,
     fast: Annotated[bool, typer.Option("--fast", help="100,000 participants, and fewer boards.")] = False,
@@ -192,7 +192,7 @@ def areas_import(
 @keys_cli.command("create")
 @refusals
 def key_create(
-    tenant: Annotated[str, typer.Option(help="Whose key: a [tenants.NAME] of the settings.")] = "police",
+    tenant: Annotated[str, typer.Option(help="Whose key: a \\[tenants.NAME] of the settings.")] = "police",
     name: Annotated[str, typer.Option(help="Who holds it; for your own overview.")] = "",
     scope: Annotated[
         list[str] | None, typer.Option(help=f"{', '.join(SCOPES)}; repeat for several, none: all.")
@@ -246,7 +246,7 @@ def action_start(
     lon: Annotated[float, typer.Option(help="Longitude of the centre, degrees.")],
     lat: Annotated[float, typer.Option(help="Latitude of the centre, degrees.")],
     radius: Annotated[float, typer.Option(help="Radius of the circle, metres.")] = 2_000.0,
-    kind: Annotated[str, typer.Option(help="A [kinds.NAME] of the settings.")] = "missing_child",
+    kind: Annotated[str, typer.Option(help="A \\[kinds.NAME] of the settings.")] = "missing_child",
     minutes: Annotated[float, typer.Option(help="How long the action runs.")] = 60.0,
     language: Annotated[str, typer.Option(help="Language of the text.")] = "nl",
     reference: Annotated[str, typer.Option(help="Your case number: the same one again is the same action.")] = "",
@@ -258,9 +258,9 @@ def action_start(
     fresh: Annotated[int, typer.Option(help="Seconds for which a live position counts.")] = 300,
     nearest_to: Annotated[
         list[str] | None,
-        typer.Option(help="LON,LAT from where nearest first counts; repeat for a line. [the circle's centre]"),
+        typer.Option(help="LON,LAT from where nearest first counts; repeat for a line. Else the circle's centre."),
     ] = None,
-    wave: Annotated[int, typer.Option(min=0, help="Tell so many people per free operator at a time. [0: all]")] = 0,
+    wave: Annotated[int, typer.Option(min=0, help="Tell so many people per free operator at a time; 0: all.")] = 0,
     operators: Annotated[int, typer.Option(min=0, help="With --wave: how many operators are free now.")] = 1,
     follow: Annotated[bool, typer.Option("--follow", help="Show the counts until the action is over.")] = False,
     address: Address = "http://127.0.0.1:8080",
@@ -355,7 +355,11 @@ def action_result(
         print(f"action {action} is {view.state}; the result goes to {view.tallies[-1].selected:,} people")
 
 
-@simulate_cli.command("providers", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@simulate_cli.command(
+    "providers",
+    add_help_option=False,  # its options, and so their help, are the simulators' own
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
 def simulate_providers(context: typer.Context) -> None:
     """Run the provider simulators; `fanout simulate providers --help` shows their options."""
     raise typer.Exit(subprocess.call([sys.executable, "-m", "fanout.simulators.providers", *context.args]))

@@ -33,11 +33,24 @@ def test_the_commands_there_must_be() -> None:
 @pytest.mark.parametrize("path", ALL, ids=" ".join)
 def test_every_command_helps(path: tuple[str, ...]) -> None:
     if path == ("simulate", "providers"):
-        pytest.skip("its help is that of the simulators' own program")
+        return  # `test_the_simulators_tell_their_own_options`
     result = runner.invoke(cli, [*path, "--help"])
     assert result.exit_code == 0
     assert "Usage:" in result.output
     assert len(result.output.splitlines()) >= 6
+
+
+def test_the_simulators_tell_their_own_options(capfd: pytest.CaptureFixture[str]) -> None:
+    result = runner.invoke(cli, ["simulate", "providers", "--help"])
+    assert result.exit_code == 0
+    shown = capfd.readouterr().out
+    assert all(option in shown for option in ("--port", "--moods", "--rough-port", "--workers"))
+
+
+def test_no_help_loses_what_stands_in_brackets() -> None:
+    shown = runner.invoke(cli, ["action", "start", "--help"], terminal_width=200).output
+    assert "[kinds.NAME]" in shown
+    assert "[tenants.NAME]" in runner.invoke(cli, ["key", "create", "--help"], terminal_width=200).output
 
 
 def test_a_refusal_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
