@@ -170,6 +170,15 @@ class _Grid(msgspec.Struct, frozen=True):
     lines: int
 
 
+def why_useless(model: Model) -> str:
+    """Why a model can show no text at all; empty when it can."""
+    try:
+        _grids(model)
+    except Unfit as unfit:
+        return str(unfit)
+    return ""
+
+
 @lru_cache(maxsize=4096)
 def _grids(model: Model) -> tuple[_Grid, ...]:
     """The ways a model can be filled, the largest letters first; `Unfit` when it has no room at all."""

@@ -127,6 +127,7 @@ def test_a_board_of_no_size_is_refused_by_name_and_others_show_it(caps: Caps) ->
     board = world.core.boards.get("b0")
     assert board is not None
     assert any("does not fit model broken" in problem for problem in board.problems)
+    assert any("it can show nothing" in problem for problem in board.problems) == (caps.characters != 1)
     with pytest.raises(Unfit):
         lay_out([(("nl", "Vermist: meisje (8)."),)], model_of(display.caps), LayoutPace())
     assert shown(world.displays[1]) == [(1, "start")]

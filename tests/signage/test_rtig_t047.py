@@ -128,6 +128,15 @@ def test_a_new_display_drops_what_a_short_topic_told_its_neighbours() -> None:
     assert shown(world.displays[0]) == [(1, "start")]
 
 
+def test_a_capability_that_makes_no_sense_is_told_of() -> None:
+    world = make(1)
+    body = b'{"vendorId": "maker", "deviceId": "d0", "textDisplayConfig": {"charsPerLine": 26, "lines": ' + b"9" * 400
+    world.core.received("PID-LED/displayCapability/response", b'{"displayCapabilityResponse": ' + body + b"}}}", False)
+    board = world.core.boards.get("maker:d0")
+    assert board is not None
+    assert "it can show nothing: it has 0 lines of 26 characters" in board.problems
+
+
 def test_faults_are_noted() -> None:
     world = make(1)
     world._publish([world.displays[0].fault("lamp dead", t047.message_id(1, "start"))])
