@@ -22,7 +22,7 @@ import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve as hypercorn_serve
 
-from fanout import geo, selection
+from fanout import geo, memory, selection
 from fanout.api.auth import Keys
 from fanout.api.events import Changes
 from fanout.api.handlers import Handlers
@@ -112,6 +112,7 @@ async def _serve(
         engine = Engine(settings, store, writer, registry, boards, areas, clock_ms, posts, shelf)
         await engine.recover()
         await engine.warm()
+        await trio.to_thread.run_sync(memory.give_back)
         metrics = Metrics(store, registry, boards)
         handlers = Handlers(
             engine,
@@ -234,6 +235,9 @@ async def _compact(registry: Registry, store: Store) -> None:
         await trio.to_thread.run_sync(registry.compact)
     elif registry.wants_rebuild():
         await trio.to_thread.run_sync(registry.rebuild)
+    else:
+        return
+    await trio.to_thread.run_sync(memory.give_back)
 
 
 async def _hygiene(registry: Registry) -> None:

@@ -40,6 +40,7 @@ LEVELS = {
     "fanout.client": 9,
     "fanout.clock": 1,
     "fanout.logs": 4,
+    "fanout.memory": 4,
     "fanout.stores": 5,
     "fanout.children": 8,
     "fanout.crews": 9,

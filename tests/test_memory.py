@@ -1,0 +1,28 @@
+"""What is free goes back to the system."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fanout.memory import give_back
+
+
+def own_mb() -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("RssAnon:"))) / 1024
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library is not glibc")
+def test_memory_between_things_that_stay_is_given_back() -> None:
+    # each too small for a mapping of its own, so that they lie side by side in one heap
+    everything = [np.ones(100_000, np.uint8) for _ in range(1_000)]
+    kept = everything[::10]
+    del everything
+    before_mb = own_mb()
+    give_back()
+    assert before_mb - own_mb() > 50
+    assert all(array.all() for array in kept)
