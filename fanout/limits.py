@@ -52,9 +52,6 @@ STORE_CALLS_QUEUED_MAX: Final = 1_024  # calls waiting for a commit in one proce
 STORE_CALLS_PER_COMMIT_MAX: Final = 64  # so that one commit does not hold up the senders' for long
 RECEIPT_DIRECTORIES_MAX: Final = 8  # actions and channels whose rows are kept sorted for receipts, 16 bytes a row
 
-# --- senders ----------------------------------------------------------------------------------------------------------
-RESIDENT_FILE_BYTES: Final = 144 * 1024 * 1024  # touched pages of files in a sender; programs are 100 MB of them
-
 # --- the wire -------------------------------------------------------------------------------------------------------
 ANSWER_BYTES_MAX: Final = 64 * 1024  # of one push: a refusal has 500 bytes; an endless answer is cut off here
 

@@ -12,9 +12,6 @@ Rules:
 2. Everything is checked before anything is used, each with its own error: magic, version, what it holds, dtype, count,
    sum.
 3. A mapped array is read-only.
-4. Pages that a process has touched count as its memory until it lets go of them (`let_go`). They stay in the system's
-   cache, from where the next touch maps them again, sixteen at a time and more: a look at one row in a thousand maps
-   the file whole.
 
 Why not `.npy` or Arrow: one file with several arrays, checksums, structured dtypes and 64-byte alignment for `mmap`;
 and the sections may be streamed, so that contacts of a million people never stand in memory.
@@ -23,13 +20,12 @@ and the sections may be streamed, so that contacts of a million people never sta
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,17 +89,9 @@ def read(
     Raises `Refused("file_magic" | "file_version" | "file_dtype" | "file_count" | "file_checksum")`.
     """
     header = _header(path, what)
-    sections = {entry["name"]: entry for entry in header["sections"]}
-    size = path.stat().st_size
     arrays: dict[str, Array] = {}
     for name, dtype in wanted.items():
-        entry = sections.get(name)
-        given = "nothing of that name" if entry is None else str(entry["dtype"])
-        if entry is None or _parsed(entry["dtype"]) != np.dtype(dtype):
-            raise Refused("file_dtype", name, path=path.name, given=given, wanted=f"{name} as {np.dtype(dtype)}")
-        end = entry["offset"] + np.dtype(dtype).itemsize * entry["count"]
-        if end > size:
-            raise Refused("file_count", name, path=path.name, given=size, wanted=end)
+        entry, end = _entry(path, header, name, dtype)
         if verify and _checksum(path, entry["offset"], end) != entry["crc"]:
             raise Refused("file_checksum", name, path=path.name)
         if entry["count"] == 0:
@@ -114,20 +102,18 @@ def read(
     return arrays, header["meta"]
 
 
-def resident_file_bytes() -> int:
-    """Bytes of files, programs among them, that this process has mapped and touched."""
-    with open("/proc/self/statm", "rb", buffering=0) as file:
-        return int(file.read().split()[2]) * mmap.PAGESIZE
+class Section(NamedTuple):
+    """Where a section of `count` items lies: an open file, which is its holder's to close, and the first byte."""
+
+    descriptor: int
+    offset: int
+    count: int
 
 
-def let_go(arrays: Iterable[Array]) -> None:
-    """Take the pages of mapped arrays out of this process; the arrays are as good as before. Others are left alone."""
-    for array in arrays:
-        owner: Any = array
-        while owner is not None and not isinstance(owner, mmap.mmap):
-            owner = getattr(owner, "base", None)
-        if owner is not None:
-            owner.madvise(mmap.MADV_DONTNEED)
+def section(path: Path, what: str, name: str, dtype: str | np.dtype[Any]) -> Section:
+    """Find a section for somebody who reads parts of it, and maps nothing. Errors: as `read`, but for the checksum."""
+    entry, _ = _entry(path, _header(path, what), name, dtype)
+    return Section(os.open(path, os.O_RDONLY | os.O_CLOEXEC), entry["offset"], entry["count"])
 
 
 def sync_folder(folder: Path) -> None:
@@ -158,6 +144,19 @@ def _header(path: Path, what: str) -> dict[str, Any]:
     if header["what"] != what:
         raise Refused("file_magic", path=path.name, what=what)
     return header
+
+
+def _entry(path: Path, header: Mapping[str, Any], name: str, dtype: str | np.dtype[Any]) -> tuple[dict[str, Any], int]:
+    """What the header says of a section, and where it ends; the file is long enough for it."""
+    entry: dict[str, Any] | None = next((one for one in header["sections"] if one["name"] == name), None)
+    if entry is None or _parsed(entry["dtype"]) != np.dtype(dtype):
+        given = "nothing of that name" if entry is None else str(entry["dtype"])
+        raise Refused("file_dtype", name, path=path.name, given=given, wanted=f"{name} as {np.dtype(dtype)}")
+    end = entry["offset"] + np.dtype(dtype).itemsize * entry["count"]
+    size = path.stat().st_size
+    if end > size:
+        raise Refused("file_count", name, path=path.name, given=size, wanted=end)
+    return entry, end
 
 
 def _pieces(section: Array | Streamed) -> Iterator[Array]:

@@ -2,14 +2,12 @@
 
 Rules:
 
-1. Contacts are mapped from the newest snapshot: all senders of a machine share the pages, none has a copy.
+1. Contacts stay in the file of the newest snapshot (`filed.py`): no sender has a copy, or maps more than their offsets.
 2. `refresh` takes in what the log has since then, and goes over to a newer snapshot when there is one. An upsert or an
    erasure that was acknowledged is in force after the next refresh.
    An address that was dropped as dead is not given again, nor its channel named among the choices.
 3. An address is given only for the generation the plan was made with: a row that was erased, or given to somebody else,
    gives nothing.
-4. A sender that has read the addresses of a nation would hold all of the file. So they are read in pieces, between
-   which it lets go of the file once that much of it is mapped (`limits.RESIDENT_FILE_BYTES`).
 
 Not thread-safe; one a sender.
 """
@@ -17,19 +15,17 @@ Not thread-safe; one a sender.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fanout import limits, wire
-from fanout.geo import arrayfile
+from fanout import wire
 from fanout.registry import entries, kernels, packed, snapshot
 from fanout.registry.columns import ERASED, PERSON, choices_of, preference_of
+from fanout.registry.filed import Filed
 from fanout.registry.packed import Packed
 from fanout.store.protocol import Log
-
-PIECE_ROWS: Final = 128  # far apart, they map 20 MB of a nation's file
 
 
 class _Now(NamedTuple):
@@ -46,7 +42,7 @@ class Replica:
         self._folder, self._log = folder, log
         self._version = self._sequence = 0
         self._people: NDArray[np.void] = np.empty(0, PERSON)
-        self._contacts: dict[int, Packed] = {}
+        self._contacts: dict[int, Filed] = {}
         self._changed: dict[int, _Now] = {}
         self._changed_rows = np.empty(0, np.uint32)
 
@@ -70,19 +66,7 @@ class Replica:
 
         Empty where the row is erased, is of another generation (`generations` uint16[n]), or has no such address.
         """
-        pieces = []
-        for start in range(0, max(1, rows.size), PIECE_ROWS):
-            piece = slice(start, start + PIECE_ROWS)
-            pieces.append(self._piece(channel, rows[piece], generations[piece]))
-            if arrayfile.resident_file_bytes() > limits.RESIDENT_FILE_BYTES:
-                self._let_go()
-        return pieces[0] if len(pieces) == 1 else packed.concatenate(pieces)
-
-    def _let_go(self) -> None:
-        arrayfile.let_go([self._people, *(array for column in self._contacts.values() for array in column)])
-
-    def _piece(self, channel: int, rows: NDArray[np.uint32], generations: NDArray[np.uint16]) -> Packed:
-        column = self._contacts.get(channel, packed.empty())
+        column: Filed | Packed = self._contacts.get(channel, packed.empty())
         pick = np.empty(rows.size, np.int64)
         kernels.addresses(self._people["generation"], self._people["flags"], column.offsets, rows, generations, pick)
         changed = np.flatnonzero(np.isin(rows, self._changed_rows))

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from fanout.geo import arrayfile
 from fanout.geo.index import PlaceIndex
 from fanout.registry.columns import PERSON, Names
+from fanout.registry.filed import Filed
 from fanout.registry.hygiene import Hygiene, of_meta
 from fanout.registry.packed import Overlay, Packed
 from fanout.registry.view import Ids, Part, kinds_of
@@ -129,11 +130,18 @@ def load(folder: Path, version: int, *, verify: bool) -> Snapshot:
     )  # fmt: skip
 
 
-def load_for_senders(folder: Path, version: int) -> tuple[NDArray[np.void], dict[int, Packed], int]:
+def load_for_senders(folder: Path, version: int) -> tuple[NDArray[np.void], dict[int, Filed], int]:
     """Records, contacts and the log's sequence number: what a sender needs, and no more."""
     here = folder / f"snapshot-{version:012d}"
     people, _, meta = _people(here, verify=False)
-    return people, load_contacts(here, verify=False), int(meta["sequence"])
+    file = here / "contacts"
+    _, found = arrayfile.read(file, _CONTACTS, {})
+    offsets, _ = arrayfile.read(file, _CONTACTS, {f"offsets_{one}": "<i8" for one in found["channels"]}, verify=False)
+    contacts = {
+        one: Filed(arrayfile.section(file, _CONTACTS, f"data_{one}", "|u1"), offsets[f"offsets_{one}"])
+        for one in found["channels"]
+    }
+    return people, contacts, int(meta["sequence"])
 
 
 def load_contacts(here: Path, *, verify: bool) -> dict[int, Packed]:

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from fanout import limits, wire
 from fanout.errors import Refused
-from fanout.geo import EVERYONE, arrayfile, circle
+from fanout.geo import EVERYONE, circle
 from fanout.registry import view as view_module
 from fanout.registry.columns import choices_of
 from fanout.registry.entries import DEAD_STREAM, DeadAddresses, digest_of, encode_dead
 from fanout.registry.registry import Registry
-from fanout.registry.replica import PIECE_ROWS, Replica
+from fanout.registry.replica import Replica
 from fanout.registry.view import View
 from fanout.selection import Query, choose
 from tests.registry.naive_registry import Crash, Held, MemoryLog, NaiveRegistry, address_of, person
@@ -241,32 +241,6 @@ def test_a_sender_follows_through_a_trimmed_log(tmp_path: Path) -> None:
         assert not replica.refresh()
         answer = replica.addresses(SMS, np.array([0, 1, 7], np.uint32), np.zeros(3, np.uint16))
         assert answer.texts() == ["", "+31610000009", ""]
-
-
-def test_a_sender_reads_many_addresses_in_pieces_and_lets_go_of_the_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log, people = MemoryLog(), 3 * PIECE_ROWS + 1
-    names = [f"p{number}" for number in range(people)]
-    with opened(tmp_path, log) as registry:
-        registry.upsert([person(name, number) for number, name in enumerate(names)])
-        registry.compact()
-        registry.upsert([person(names[PIECE_ROWS], 9_999)])
-        registry.erase([names[-1]])
-        rows = registry.view().row_of(names[:-1]).astype(np.uint32)
-    replica = Replica.open(tmp_path, log)
-    rows = np.append(rows, np.uint32(people + 5))[::-1].copy()  # nearest first is no order of the file
-    generations = np.zeros(rows.size, np.uint16)
-    held = replica.addresses(SMS, rows, generations).texts()
-    assert held[0] == "", "there is no such row"
-    assert held[-1] == "+31610000000"
-    assert held[-1 - PIECE_ROWS] == "+31610009999"
-    let_go: list[int] = []
-    monkeypatch.setattr(limits, "RESIDENT_FILE_BYTES", 0)
-    monkeypatch.setattr(arrayfile, "let_go", lambda arrays: let_go.append(len(arrays)))
-    assert replica.addresses(SMS, rows, generations).texts() == held
-    assert len(let_go) == 4, "after each piece"
-    assert replica.addresses(SMS, rows[:0], generations[:0]).texts() == []
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
