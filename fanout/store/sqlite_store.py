@@ -10,8 +10,8 @@ Rules:
 3. Reading calls are one statement each, on a connection out of a pool: a consistent snapshot, and no writer waits.
 4. What the disk or the file does to us is `Refused("store_unavailable")` with what to do; a statement that is wrong is
    our bug and stays an `sqlite3.Error`.
-5. `wait` polls `PRAGMA data_version`, 3 µs a look: no notification crosses processes without a channel of its own to
-   keep alive, and a look every `POLL_S` costs 2 % of a core.
+5. `wait` polls `PRAGMA data_version`: no notification crosses processes without a channel of its own to keep alive. The
+   question takes 3 µs, but a thread that wakes for it up to 100: a look every `POLL_S` costs 1 % of a core.
 
 Why not one connection per thread: trio's threads come and go, and each connection has a page cache of its own.
 """
@@ -50,7 +50,7 @@ from fanout.store.protocol import (
 from fanout.store.schema import APPLICATION_ID, DONE, HELD, LEASED, READY, TABLES, VERSION
 from fanout.store.states import OPEN, Event
 
-POLL_S: Final = 0.004
+POLL_S: Final = 0.008
 PAUSE_S: Final = 0.0003
 CHECKPOINT_PAGES: Final = 1_000  # 4 MB of log: beside other writers a pause of 75 ms at worst, where 16 MB took 380
 
