@@ -103,17 +103,16 @@ def read(
 
 
 class Section(NamedTuple):
-    """Where a section of `count` items lies: an open file, which is its holder's to close, and the first byte."""
+    """Where a section lies: an open file, which is its holder's to close, and the first byte."""
 
     descriptor: int
     offset: int
-    count: int
 
 
 def section(path: Path, what: str, name: str, dtype: str | np.dtype[Any]) -> Section:
     """Find a section for somebody who reads parts of it, and maps nothing. Errors: as `read`, but for the checksum."""
     entry, _ = _entry(path, _header(path, what), name, dtype)
-    return Section(os.open(path, os.O_RDONLY | os.O_CLOEXEC), entry["offset"], entry["count"])
+    return Section(os.open(path, os.O_RDONLY | os.O_CLOEXEC), entry["offset"])
 
 
 def sync_folder(folder: Path) -> None:
