@@ -38,6 +38,7 @@ from fanout import limits
 from fanout.errors import Refused
 from fanout.store import rows as row_logic
 from fanout.store.protocol import ActionRecord, BatchView, Bytes8, Lease, NewBatch, PhaseRecord, Rows
+from fanout.store.redis_format import bring_up_to_date
 from fanout.store.redis_keys import (
     ACTIONS,
     ACTIVE,
@@ -87,7 +88,8 @@ class RedisStore(RedisReceipts):
     def open(cls, url: str) -> RedisStore:
         """Connect, and see that what is acknowledged will be kept.
 
-        Errors: `Refused("store_unavailable")` if no Redis answers, or it keeps no append-only file.
+        Errors: `Refused("store_unavailable")` if no Redis answers, or it keeps no append-only file;
+        `Refused("file_version")` for a ledger of a later version of this program; an earlier one is brought up to date.
         """
         address = url.rpartition("@")[2].removeprefix("redis://").removeprefix("rediss://")
         client = redis.Redis.from_url(
@@ -103,6 +105,7 @@ class RedisStore(RedisReceipts):
                 client.close()
                 detail = f"Redis at {address} keeps no append-only file; set `appendonly yes` there"
                 raise Refused("store_unavailable", detail=detail)
+            bring_up_to_date(client, store._change, address)
             store._seen = int(client.get(COMMITS) or 0)
         return store
 

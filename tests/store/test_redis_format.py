@@ -1,0 +1,62 @@
+"""A ledger in Redis that an earlier version wrote goes on; one of a later version is refused."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import redis
+
+from fanout.errors import Refused
+from fanout.store.redis_format import FORMAT
+from fanout.store.redis_store import RedisStore
+from tests.store import kit
+from tests.store.test_redis_store import pytestmark as needs_redis
+from tests.store.test_redis_store import server
+
+pytestmark = needs_redis
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as folder, server(Path(folder)) as url:
+        yield url
+
+
+def made_old(client: redis.Redis, *, keep: int = 0) -> None:
+    """What a database of the first form lacks; `keep`: so many batches were settled by a later version since."""
+    client.delete(FORMAT, *client.keys("fanout:{a*}:of*"))
+    for number, name in enumerate(sorted(client.keys("fanout:{a*}:b[0-9]*"))):
+        if number >= keep:
+            client.hdel(name, "tally")
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+def test_a_ledger_without_tallies_counts_and_takes_receipts_after_an_upgrade(address: str, keep: int) -> None:
+    store = RedisStore.open(address)
+    number = kit.opened(store, kit.batch(range(100)), kit.batch(range(100, 150), seq=1))
+    counted = store.counts(number)
+    with redis.Redis.from_url(address) as client:
+        made_old(client, keep=keep)
+        store.close_store()
+        store = RedisStore.open(address)
+        assert store.counts(number) == counted
+        channel = counted[0].channel
+        assert [len(found) for found in (client.lrange(f"fanout:{{a{number}}}:of0:{channel}", 0, -1),)] == [2]
+        assert client.get(FORMAT) == b"2"
+    for lease in kit.claim(store, most=2):
+        store.intend(lease, kit.everything(lease), now_ms=11)
+    assert store.apply_receipts(number, 0, channel, np.array([3, 120], np.uint32), np.array([True, True])) == 2
+    store.close_store()
+
+
+def test_a_ledger_of_a_later_version_is_refused_by_name(address: str) -> None:
+    RedisStore.open(address).close_store()
+    with redis.Redis.from_url(address) as client:
+        client.set(FORMAT, "9")
+    with pytest.raises(Refused, match="has format version 9; this program reads 2") as caught:
+        RedisStore.open(address)
+    assert caught.value.code == "file_version"
