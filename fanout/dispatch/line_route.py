@@ -74,6 +74,7 @@ class _LineRoute(ABC):
         self.name, self.number = name, number
         self._line: Line[_Want] = Line(gates)
         self._bell = trio.Event()
+        self._serve_at_s = 0.0
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}, {self._line!r}>"
@@ -85,9 +86,11 @@ class _LineRoute(ABC):
         """Stand in line for places and quota; see `routes.Route`."""
         want = _Want(lease, rows)
         self._line.add(want)
+        self._serve_at_s = 0.0
         try:
             while may_go():
-                again_s = self._serve()
+                if trio.current_time() >= self._serve_at_s:
+                    self._serve()
                 if want.way is not None:
                     way, want.way = want.way, None
                     return way
@@ -95,7 +98,7 @@ class _LineRoute(ABC):
                 if self._line.dead(now_s):
                     return None
                 bell = self._bell
-                with trio.CancelScope(deadline=max(now_s + NAP_S, min(again_s, now_s + ASK_S))):
+                with trio.CancelScope(deadline=max(now_s + NAP_S, min(self._serve_at_s, now_s + ASK_S))):
                     await bell.wait()
             return None
         finally:
@@ -105,11 +108,13 @@ class _LineRoute(ABC):
 
     def ring(self) -> None:
         """Something came free."""
+        self._serve_at_s = 0.0
         self._bell.set()
         self._bell = trio.Event()
 
-    def _serve(self) -> float:
-        """Let go all who may; returns when the next ones may."""
+    def _serve(self) -> None:
+        """Let go all who may, one of those who wait for all of them; the next time is when quotas allow, or soon, for
+        breakers close without a word."""
         served = False
         while True:
             granted, again_s = self._line.next(trio.current_time())
@@ -119,7 +124,7 @@ class _LineRoute(ABC):
             served = True
         if served:
             self.ring()
-        return again_s
+        self._serve_at_s = min(again_s, trio.current_time() + ASK_S)
 
     @abstractmethod
     def _way(self, gate: int, rows: int, probe: bool) -> Way:
