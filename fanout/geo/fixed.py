@@ -37,17 +37,29 @@ def to_fixed(lon: ArrayLike, lat: ArrayLike, *, where: str = "") -> tuple[Int32s
     lons, lats = _column(lon, "lon"), _column(lat, "lat")
     if lons.size != lats.size:
         raise Refused("places_malformed", where or "lat", detail=f"{lons.size} longitudes and {lats.size} latitudes")
-    if lons.dtype != np.int32 or lats.dtype != np.int32:
-        lons, lats = lons.astype(np.float64), lats.astype(np.float64)
-        _refuse_bad(~(np.isfinite(lons) & np.isfinite(lats)), "area_coordinate_not_finite", lons, lats, where)
-        _refuse_bad((np.abs(lons) > 180) | (np.abs(lats) > 90), "area_coordinate_range", lons, lats, where)
-        lons, lats = np.rint(lons * SCALE).astype(np.int32), np.rint(lats * SCALE).astype(np.int32)
+    if lons.dtype == np.int32 and lats.dtype == np.int32:
+        if not (_within(lons, LON_MAX) and _within(lats, LAT_MAX)):
+            outside = (lons < -LON_MAX) | (lons > LON_MAX) | (lats < -LAT_MAX) | (lats > LAT_MAX)
+            _refuse_bad(outside, "area_coordinate_range", lons / SCALE, lats / SCALE, where)
     else:
-        outside = (lons < -LON_MAX) | (lons > LON_MAX) | (lats < -LAT_MAX) | (lats > LAT_MAX)
-        _refuse_bad(outside, "area_coordinate_range", lons / SCALE, lats / SCALE, where)
-    if (lons == LON_MAX).any():
+        lons, lats = lons.astype(np.float64, copy=False), lats.astype(np.float64, copy=False)
+        if not (_within(lons, 180) and _within(lats, 90)):
+            _refuse_bad(~(np.isfinite(lons) & np.isfinite(lats)), "area_coordinate_not_finite", lons, lats, where)
+            _refuse_bad((np.abs(lons) > 180) | (np.abs(lats) > 90), "area_coordinate_range", lons, lats, where)
+        lons, lats = _rounded(lons), _rounded(lats)
+    if lons.size and lons.max() == LON_MAX:
         lons = np.where(lons == LON_MAX, np.int32(-LON_MAX), lons)
     return lons, lats
+
+
+def _within(column: NDArray[Any], most: int) -> bool:
+    """Whether all are finite and from -most to most; of a NaN the least and the greatest are NaN."""
+    return column.size == 0 or bool(column.min() >= -most and column.max() <= most)
+
+
+def _rounded(degrees: NDArray[np.float64]) -> Int32s:
+    scaled = degrees * SCALE
+    return np.rint(scaled, out=scaled).astype(np.int32)
 
 
 def to_degrees(fixed: NDArray[np.integer]) -> NDArray[np.float64]:

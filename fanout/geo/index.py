@@ -101,9 +101,10 @@ class PlaceIndex:
         shift = shift_for(lons.size) if shift is None else shift
         offsets = np.empty((2 * LAT_MAX >> shift) + 2, np.uint32)
         order = np.empty(lons.size, np.uint32)
-        sorting.sort_into_bands(lons, lats, shift, offsets, order)
+        lon_out, lat_out = np.empty(lons.size, np.int32), np.empty(lons.size, np.int32)
+        sorting.sort_into_bands(lons, lats, shift, offsets, order, lon_out, lat_out)
         named = order if rows is None else rows[order]
-        return cls(lons[order], lats[order], named, offsets, shift), order
+        return cls(lon_out, lat_out, named, offsets, shift), order
 
     # --- asking -------------------------------------------------------------------------------------------------------
 

@@ -18,8 +18,10 @@ _jit = njit(cache=True, nogil=True)
 
 
 @_jit
-def sort_into_bands(lon, lat, shift, offsets, order):
+def sort_into_bands(lon, lat, shift, offsets, order, out_lon, out_lat):
     """Fill `offsets` uint32[bands + 1] and `order` uint32[n]: points by (band, longitude, input order).
+
+    `out_lon`, `out_lat` int32[n]: the points in that order; longitudes are in the keys, latitudes are fetched.
 
     A counting sort over bands, then a radix sort (11 bits a pass, least significant first) within each band, which
     fits the cache. `lon`, `lat` int32[n].
@@ -50,7 +52,10 @@ def sort_into_bands(lon, lat, shift, offsets, order):
         else:
             _insertion(keys[start:end])
     for i in range(n):
-        order[i] = np.uint32(keys[i] & np.uint64(0xFFFFFFFF))
+        row = keys[i] & np.uint64(0xFFFFFFFF)
+        order[i] = row
+        out_lon[i] = np.int64(keys[i] >> np.uint64(32)) - _LON_MAX
+        out_lat[i] = lat[row]
 
 
 @_jit
