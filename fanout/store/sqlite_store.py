@@ -3,7 +3,9 @@
 Rules:
 
 1. A writing call is one `BEGIN IMMEDIATE` transaction on the one writing connection of this process, or one savepoint
-   of the group its thread has open. WAL with `synchronous = FULL`: `COMMIT` returns after the log is on the disk.
+   of the group its thread has open. WAL with `synchronous = FULL`: `COMMIT` returns after the log is on the disk. But
+   for a claim, which waits for no disk: of what is claimed nothing goes out before an intent, whose commit puts the
+   claim on the disk too; and what a power cut takes of one is claimed again. So a first message waits a flush less.
 2. Writers of all processes take turns. SQLite's own busy handler sleeps longer and longer, so a process that commits
    without pause can starve the others. Here the next in turn holds a file lock (`ledger.db-turn`) while it waits, so
    it alone contends with the writer, and gets in within one `PAUSE_S` of its commit. Both locks die with their holder.
@@ -85,6 +87,7 @@ class SqliteStore:
         self._wait_lock = threading.Lock()  # around the waiting connection
         self._closing = threading.Event()
         self._directories = Directories()
+        self._level: str = synchronous  # of the writing connection, now
         with self._in_turn():
             self._writer = self._connect()
             self._prepare()
@@ -175,8 +178,12 @@ class SqliteStore:
                 time.sleep(PAUSE_S)
 
     @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, *, flushed: bool = True) -> Iterator[sqlite3.Connection]:
         with self._lock, _told_plainly(self._path):
+            level = self._synchronous if flushed else "NORMAL"
+            if level != self._level:
+                self._writer.execute(f"PRAGMA synchronous = {level}")
+                self._level = level
             self._begin()
             try:
                 yield self._writer
@@ -201,9 +208,9 @@ class SqliteStore:
                 raise Refused("store_unavailable", detail=broken)
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
+    def _writing(self, *, flushed: bool = True) -> Iterator[sqlite3.Connection]:
         if self._group_thread != threading.get_ident():
-            with self._transaction() as db:
+            with self._transaction(flushed=flushed) as db:
                 yield db
             return
         db = self._writer
@@ -394,7 +401,7 @@ class SqliteStore:
         with self._reading() as db:
             if not batch_sql.has_work(db, channels, lanes, now_ms):
                 return []
-        with self._writing() as db:
+        with self._writing(flushed=False) as db:
             batch_sql.sweep(db, now_ms)
             return batch_sql.claim(db, owner, channels, lanes, now_ms, lease_ms, most)
 

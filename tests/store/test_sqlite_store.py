@@ -147,3 +147,26 @@ def test_a_full_database_fails_the_whole_group_and_says_so(tmp_path: Path) -> No
     store._writer.execute("PRAGMA max_page_count = 100000")
     assert kit.opened(store, reference="new") > old
     store.close_store()
+
+
+def test_only_a_claim_does_not_wait_for_the_disk(tmp_path: Path) -> None:
+    store = SqliteStore.open(tmp_path / "ledger.db")
+    level, commits = 2, []
+
+    def heard(statement: str) -> None:
+        nonlocal level
+        if statement.startswith("PRAGMA synchronous = "):
+            level = {"NORMAL": 1, "FULL": 2}[statement.rpartition(" ")[2]]
+        elif statement == "COMMIT":
+            commits.append(level)
+
+    store._writer.set_trace_callback(heard)
+    kit.opened(store, kit.batch(range(10)), kit.batch(range(10, 20), seq=1))
+    (lease,) = kit.claim(store, most=1)
+    assert store.intend(lease, kit.everything(lease), now_ms=11)
+    kit.claim(store, most=1)
+    with store.group():
+        store.release("somebody")
+    assert commits == [2, 1, 2, 1, 2]
+    assert store._writer.execute("PRAGMA synchronous").fetchone() == (2,)
+    store.close_store()
