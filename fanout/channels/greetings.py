@@ -64,7 +64,8 @@ def apns_question(url: str, authorize: Authorize) -> Call:
 def doubt(name: str, answer: Answer) -> str | None:
     """None where a provider answered its question like itself, or why there is doubt, as a clause."""
     if answer.code < 0:
-        return "it cannot be reached" if answer.code == NO_CONNECTION else "it gave no whole answer"
+        unreached = "it cannot be reached, or its certificate is not of the authority that `ca` names"
+        return unreached if answer.code == NO_CONNECTION else "it gave no whole answer"
     word = _word(name, answer.body)
     if word is None:
         kind = answer.headers.get("content-type", "no type")[:60]

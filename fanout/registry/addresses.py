@@ -23,7 +23,7 @@ from fanout import limits, wire
 
 _NUMBERS: Final = ("sms", "voice", "whatsapp")
 _RULES: Final = {
-    "fcm": (r"^[A-Za-z0-9_:-]{16,}$", "an FCM token: letters, digits, _ : and -"),
+    "fcm": (r"^[A-Za-z0-9_:-]{16,}$", "an FCM token: 16 or more letters, digits, _ : and -"),
     "apns": (r"^(?:[0-9A-Fa-f]{2}){32,100}$", "an APNs device token: 64 to 200 hexadecimal digits"),
     "webpush": (r"^\{[ -~]+\}$", "a push subscription as a JSON object"),
     "email": (r"^[!-?A-~]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+$", "an e-mail address"),
