@@ -24,7 +24,7 @@ import numpy as np
 import shapely
 
 from bench import peer_servers, peers, previews, streaming, world
-from bench.harness import Options, Row, Timing, compared, measure, note, timing_of
+from bench.harness import Options, Row, Timing, compared, machine, measure, note, timing_of
 from bench.peers import Question
 from fanout import selection
 from fanout.geo import EVERYONE, PlaceIndex, circle, from_geojson
@@ -271,25 +271,38 @@ def _plot(curve: list[Row], folder: Path) -> None:
         return
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-    figure, axes = pyplot.subplots(1, 2, figsize=(12, 5.2), layout="constrained", sharey=True)
+    figure, axes = pyplot.subplots(1, 2, figsize=(12, 5.6), layout="constrained", sharey=True)
     rows = [row for row in curve if "build" not in row["case"] and row["hits"]]
     for axis, by in zip(axes, ("participants", "hits"), strict=True):
         for number, case in enumerate(dict.fromkeys(row["case"] for row in rows)):
             mine = [row for row in rows if row["case"] == case and row["system"] == "fanout"]
-            label = case.partition(": ")[2]
-            axis.loglog(
-                [row[by] for row in mine], [row["p50_us"] for row in mine], "o-", color=f"C{number}", label=label
-            )
+            x, y = ([row[name] for row in mine] for name in (by, "p50_us"))
+            axis.loglog(x, y, "o-", color=f"C{number}", markersize=5, label=case.partition(": ")[2])
         axis.set_xlabel({"participants": "people in the index", "hits": "people in the answer"}[by])
         axis.grid(visible=True, which="major", alpha=0.3)
+    sizes = sorted({row["participants"] for row in rows})
+    axes[0].xaxis.set_major_locator(FixedLocator(sizes))
+    axes[0].xaxis.set_minor_locator(NullLocator())
     floor = sorted((row["hits"], row["p50_us"]) for row in rows if row["system"] == "memory copy")
     axes[1].loglog(*zip(*floor, strict=True), "--", color="grey", label="copy of the same rows")
-    axes[0].set_ylabel("p50 of one query, microseconds")
+    for axis in axes:
+        axis.xaxis.set_major_formatter(FuncFormatter(_shown_people))
+    axes[0].set_ylabel("one query, p50")
+    axes[0].yaxis.set_major_formatter(FuncFormatter(_shown_us))
     handles, labels = axes[1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
-    figure.suptitle("Selection: latency against the size of the nation, and against the size of the answer")
+    figure.suptitle(f"Selection: latency against the size of the nation, and of the answer\n{machine()}", fontsize=11)
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / "selection.png", dpi=120)
     pyplot.close(figure)
     note(f"plot: {folder / 'selection.png'}")
+
+
+def _shown_people(people: float, _at: int) -> str:
+    return f"{people / 1e6:g} million" if people >= 1e6 else f"{people:,.0f}"
+
+
+def _shown_us(us: float, _at: int) -> str:
+    return f"{us / 1000:g} ms" if us >= 1000 else f"{us:g} µs"
