@@ -8,7 +8,7 @@ Refusals of the catalogue are printed as one sentence, and the exit status is 1.
 from __future__ import annotations
 
 import functools
-import subprocess
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -362,7 +362,8 @@ def action_result(
 )
 def simulate_providers(context: typer.Context) -> None:
     """Run the provider simulators; `fanout simulate providers --help` shows their options."""
-    raise typer.Exit(subprocess.call([sys.executable, "-m", "fanout.simulators.providers", *context.args]))
+    # In place of this process: what ends it ends them, and nobody is left behind on their port.
+    os.execv(sys.executable, [sys.executable, "-m", "fanout.simulators.providers", *context.args])
 
 
 # --- inside -----------------------------------------------------------------------------------------------------------

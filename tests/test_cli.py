@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +15,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from fanout.cli import cli
+from tests.simulators.kit import free_port
 
 runner = CliRunner()
 
@@ -40,11 +46,27 @@ def test_every_command_helps(path: tuple[str, ...]) -> None:
     assert len(result.output.splitlines()) >= 6
 
 
-def test_the_simulators_tell_their_own_options(capfd: pytest.CaptureFixture[str]) -> None:
-    result = runner.invoke(cli, ["simulate", "providers", "--help"])
-    assert result.exit_code == 0
-    shown = capfd.readouterr().out
+SIMULATE = [sys.executable, "-m", "fanout.cli", "simulate", "providers"]
+
+
+def test_the_simulators_tell_their_own_options() -> None:
+    shown = subprocess.run([*SIMULATE, "--help"], capture_output=True, text=True, check=True).stdout
     assert all(option in shown for option in ("--port", "--moods", "--rough-port", "--workers"))
+
+
+def test_who_ends_the_simulators_leaves_none_behind(tmp_path: Path) -> None:
+    port = free_port()
+    with subprocess.Popen([*SIMULATE, "--port", str(port), "--folder", str(tmp_path)]) as simulators:
+        try:
+            for _ in range(600):
+                with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+                    break
+                assert simulators.poll() is None
+                time.sleep(0.1)
+        finally:
+            simulators.terminate()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=5)
 
 
 def test_no_help_loses_what_stands_in_brackets() -> None:
