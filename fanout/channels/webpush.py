@@ -6,7 +6,8 @@ Lore:
   comes from outside, so it is a way to make us call anybody: only https, and only hosts of the push services named in
   the settings (`*.notify.windows.com` names all below it).
 * The body is encrypted for each subscription (`ece.py`); rendering a batch is work for a thread, not the loop.
-* `Authorization: vapid` is a JWT per origin, so there is a template per origin; headers stay constant below it.
+* `Authorization: vapid` is a JWT per origin, so there is a template per origin; headers stay constant below it. An
+  origin is written as RFC 6454 has it, in small letters and without 443: push services compare it with their own.
 * `TTL` ends with the action. `Urgency: high` wakes a sleeping phone; a resend is `normal` and marked silent inside.
 * `Topic` (32 characters at most) is the phase's: a resend takes the place of the first while it waits at the service.
   On the screen the notification's `tag`, inside the body, is the action's: an update replaces what is shown.
@@ -138,14 +139,15 @@ class WebPush:
         try:
             keys = ece.Subscriber(from_base64url(subscription.keys.p256dh), from_base64url(subscription.keys.auth))
             parts = urlsplit(subscription.endpoint)
-            host = parts.hostname or ""
+            host, port = parts.hostname or "", parts.port
         except ValueError:
             return None
         known = host in self._exact or host.endswith(self._below)
         sound = len(keys.point) == POINT_BYTES and len(keys.auth) == ece.AUTH_BYTES
         if not known or not sound or not _ENDPOINT.fullmatch(subscription.endpoint):
             return None
-        return subscription.endpoint, f"https://{parts.netloc}", keys
+        named = f"[{host}]" if ":" in host else host
+        return subscription.endpoint, f"https://{named}" + ("" if port in (None, 443) else f":{port}"), keys
 
 
 def _template(message: Message, authorization: str, ttl_s: int, *, quiet: bool) -> Template:

@@ -55,6 +55,20 @@ def test_shape_and_what_the_browser_reads() -> None:
 
 
 @pytest.mark.parametrize(
+    ("endpoint", "origin"),
+    [
+        ("https://DB5P.Notify.Windows.com:443/w", "https://db5p.notify.windows.com"),
+        ("https://updates.push.services.mozilla.com:8443/w", "https://updates.push.services.mozilla.com:8443"),
+    ],
+)
+def test_we_say_who_we_are_to_an_origin_as_it_calls_itself(endpoint: str, origin: str) -> None:
+    requests = render(subscription(endpoint))
+    template, url, _ = written(requests, 0)
+    assert f"authorization: vapid {origin}" in template.headers
+    assert url == endpoint.encode(), "the address itself is the browser's"
+
+
+@pytest.mark.parametrize(
     "address",
     [
         subscription("http://updates.push.services.mozilla.com/x"),
@@ -69,6 +83,7 @@ def test_shape_and_what_the_browser_reads() -> None:
         subscription("https://updates.push.services.mozilla.com/x", key=b"\x04" + b"\x01" * 64),
         subscription("https://updates.push.services.mozilla.com/x", key=b"\x02" + b"\x01" * 32),
         subscription("https://[::1/x"),
+        subscription("https://updates.push.services.mozilla.com:99999/x"),
         b'{"endpoint": 7}',
         b"[]",
     ],
