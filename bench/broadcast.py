@@ -239,7 +239,7 @@ def _plot(costs: list[tuple[int, Row]], folder: Path) -> None:
     axes.set_xticks(people, [f"{size:,}" for size in people], minor=False)
     axes.minorticks_off()
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=4, fontsize="small")
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / "broadcast.png", dpi=120)
     note(f"broadcast: {folder / 'broadcast.png'}")
