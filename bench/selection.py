@@ -301,7 +301,7 @@ def _plot(curve: list[Row], folder: Path) -> None:
 
 
 def _shown_people(people: float, _at: int) -> str:
-    return f"{people / 1e6:g} million" if people >= 1e6 else f"{people:,.0f}"
+    return f"{people / 1e6:g} M" if people >= 1e6 else f"{people:,.0f}"
 
 
 def _shown_us(us: float, _at: int) -> str:
