@@ -136,8 +136,9 @@ class BoardProofList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BoardKey(msgspec.Struct, frozen=True, kw_only=True):
-    """`GET /v1/keys/boards`: the public key that boards verify documents with. `id`: as documents name it; `public`: its
-    32 bytes in base64; `pem`: the same as libraries read it from a file.
+    """`GET /v1/keys/boards`: the public key that boards verify documents with.
+
+    `id`: as documents name it; `public`: its 32 bytes in base64; `pem`: the same as libraries read it from a file.
     """
 
     id: str
