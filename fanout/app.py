@@ -135,6 +135,7 @@ async def _serve(
             (address,) = await nursery.start(_listen, application, settings, stop)
             _write_run_file(settings, "broker", boards.broker_address)
             _write_run_file(settings, "api", address)
+            memory.settle()
             missing.clear()
             on_ready(address)
             await stop.wait()

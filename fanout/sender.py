@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import trio
 
-from fanout import logs
+from fanout import logs, memory
 from fanout.children import read_first_line, watch_parent
 from fanout.clock import clock_ms
 from fanout.dispatch.sender import run_sender
@@ -45,6 +45,7 @@ def _warm(replica: Replica) -> None:
 
 
 def _say_ready() -> None:
+    memory.settle()
     os.write(1, b"ready\n")
 
 

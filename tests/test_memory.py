@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,3 +28,15 @@ def test_memory_between_things_that_stay_is_given_back() -> None:
     give_back()
     assert before_mb - own_mb() > 50
     assert all(array.all() for array in kept)
+
+
+def test_what_lives_when_a_process_is_ready_is_not_looked_at_again() -> None:
+    program = """
+import gc
+from fanout import memory
+kept = []
+memory.settle()
+print(any(kept is one for one in gc.get_objects()))
+"""
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert told.strip() == "False"
