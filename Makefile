@@ -16,8 +16,8 @@ INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.
 demo: .venv/has-demo
 	$(BIN)/fanout demo $(if $(FAST),--fast) $(ARGS)
 
-# Without ARGS two runs side by side, a core each: what only computes, and what starts processes and looks at the clock.
-COMPUTES := tests/channels tests/geo tests/plan tests/registry tests/selection tests/simulation
+# Without ARGS two runs side by side, a core each: the two that compute longest, and all others.
+COMPUTES := tests/geo tests/simulation
 
 test: .venv/has-dev servers lint types
 ifneq ($(ARGS),)

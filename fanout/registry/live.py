@@ -38,24 +38,27 @@ Times = NDArray[np.int64]
 
 class Level(NamedTuple):
     """Some rows' positions: `rows` uint32[k] ascending, `at_ms` int64[k], when each was measured, `NEVER` for those
-    without one; `places` is over their numbers 0 … k-1."""
+    without one; `places` is over their numbers 0 … k-1, and `since_ms` int64[len(places)] is the times in its order."""
 
     places: PlaceIndex
     rows: Rows
     at_ms: Times
+    since_ms: Times
 
 
 @dataclass(frozen=True, slots=True)
 class LiveView:
     """What readers see.
 
-    `base` is over rows; `base_at_ms` int64[n], when a row's position in it was measured, `NEVER` without one. `level`
+    `base` is over rows; `base_at_ms` int64[n], when a row's position in it was measured, `NEVER` without one;
+    `base_since_ms` int64[len(base)], the same in the index's order, as neighbours are asked for together. `level`
     uint8[m]: which of the three has the row's position, `BASE`, `MOVED` or `FRESH`; what another has of it is out of
     date. What was measured more than `expires_ms` ago counts for nothing.
     """
 
     base: PlaceIndex
     base_at_ms: Times
+    base_since_ms: Times
     level: NDArray[np.uint8]
     moved: Level
     fresh: Level
@@ -77,7 +80,7 @@ class LivePositions:
         self._at_ms = np.full(0, NEVER, np.int64)
         self._level = np.zeros(0, np.uint8)
         self._base = PlaceIndex.build(self._lon, self._lat)
-        self._base_at_ms = _sealed(np.empty(0, np.int64))
+        self._base_at_ms = self._base_since_ms = _sealed(np.empty(0, np.int64))
         self._moved = self._level_of(np.empty(0, np.uint32))
         self._fresh = np.empty(0, np.uint32)
 
@@ -112,14 +115,15 @@ class LivePositions:
 
     def _view(self) -> LiveView:
         level = _sealed(self._level.copy())
-        return LiveView(self._base, self._base_at_ms, level, self._moved, self._level_of(self._fresh), self.expires_ms)
+        fresh = self._level_of(self._fresh)
+        return LiveView(self._base, self._base_at_ms, self._base_since_ms, level, self._moved, fresh, self.expires_ms)
 
     def _level_of(self, rows: Rows) -> Level:
         at_ms = self._at_ms[rows]
         there = np.flatnonzero(at_ms != NEVER).astype(np.uint32)
         here = rows[there]
         index = PlaceIndex.build_ordered(self._lon[here], self._lat[here], there)[0]
-        return Level(index, _sealed(rows), _sealed(at_ms))
+        return Level(index, _sealed(rows), _sealed(at_ms), _sealed(at_ms[index.rows]))
 
     def _freshen(self, new: Rows) -> None:
         self._fresh = _joined(self._fresh, np.sort(new))
@@ -136,6 +140,7 @@ class LivePositions:
         there = np.flatnonzero(self._at_ms != NEVER).astype(np.uint32)
         self._base = PlaceIndex.build_ordered(self._lon[there], self._lat[there], there)[0]
         self._base_at_ms = _sealed(self._at_ms.copy())
+        self._base_since_ms = _sealed(self._at_ms[self._base.rows])
         self._level[:] = BASE
         self._moved, self._fresh = self._level_of(np.empty(0, np.uint32)), np.empty(0, np.uint32)
 

@@ -117,8 +117,8 @@ def positions(
 ):  # fmt: skip
     """As `candidates`, of live positions measured not before `since_ms`, whatever the hours.
 
-    `numbers` uint32 in the index's order, of which `at_ms` int64 is when each was measured, and `row_of` uint32 (or
-    [0]) the row; it is out of date unless the row's `level` uint8 is `own_level`. A row's person is in the base
+    `numbers` uint32 and `at_ms` int64, when each was measured, in the index's order; `row_of` uint32 (or [0]): the row
+    of a number; a position is out of date unless the row's `level` uint8 is `own_level`. A row's person is in the base
     (`profile` uint32 by row, `wanted` uint8 by profile) unless it is `stale` there, then among `changed_rows` uint32,
     ascending.
     """
@@ -127,7 +127,7 @@ def positions(
         for i in range(runs[r, 0], runs[r, 1]):
             number = numbers[i]
             row = row_of[number] if row_of.size else number
-            if level[row] != own_level or at_ms[number] < since_ms:
+            if at_ms[i] < since_ms or level[row] != own_level:
                 continue
             if row < excluded.size and excluded[row]:
                 continue

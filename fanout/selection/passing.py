@@ -160,7 +160,11 @@ def _positions(view: View, query: Query, filters: Filters, runs_of: RunsOf) -> I
         delta.rows, delta.kinds.profile, filters.judged(delta.kinds)[0], filters.excluded,
     )  # fmt: skip
     for level, (index, row_of, at_ms) in enumerate(
-        ((live.base, kernels.NO_ROWS, live.base_at_ms), live.moved, live.fresh)
+        (
+            (live.base, kernels.NO_ROWS, live.base_since_ms),
+            (live.moved.places, live.moved.rows, live.moved.since_ms),
+            (live.fresh.places, live.fresh.rows, live.fresh.since_ms),
+        )
     ):
         if not len(index):
             continue

@@ -17,11 +17,12 @@ def held(view: LiveView) -> dict[int, tuple[int, int, int]]:
     """Row to longitude, latitude and time of every position that is not out of date; each row in one level only."""
     found: dict[int, tuple[int, int, int]] = {}
     levels = (
-        (BASE, view.base, np.arange(view.base_at_ms.size), view.base_at_ms),
+        (BASE, view.base, np.arange(view.base_at_ms.size), view.base_at_ms, view.base_since_ms),
         (MOVED, *view.moved),
         (FRESH, *view.fresh),
     )
-    for level, places, rows, at_ms in levels:
+    for level, places, rows, at_ms, since_ms in levels:
+        assert (since_ms == at_ms[places.rows]).all()
         for number, lon, lat in zip(places.rows.tolist(), places.lon.tolist(), places.lat.tolist(), strict=True):
             row = int(rows[number])
             if view.level[row] == level and at_ms[number] != NEVER:
