@@ -78,7 +78,7 @@ def batches(lease: Lease, index: NDArray[np.intp], to: NDArray[np.uint8], most: 
                 NewBatch(
                     channel=channel,
                     language=lease.language,
-                    seq=0,
+                    seq=lease.seq,
                     rows=lease.rows[part],
                     generations=lease.generations[part],
                 )

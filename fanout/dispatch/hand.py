@@ -4,7 +4,9 @@ Rules:
 
 1. Each lane has room for `most` batches of a channel beside what less urgent lanes hold: a lane is full when it and
    the more urgent ones hold so many. So a life-at-risk action is claimed while a national one has all ordinary
-   places, and a search while an information has. At most `most` batches for each lane, whatever is waiting.
+   places, and a search while an information has. At most `most` batches for each lane, whatever is waiting; a small
+   one counts by its rows, but as a `SMALL`-th of a whole one at least: people who fall back to SMS from a nation's
+   push come in hundreds of batches of a few, and four at a time they would hold up everybody behind them.
 2. What keeps rows back is known twice: from the ledger, by `look`, and from the clock, at a phase's end. A result goes
    out although its action is closed.
 3. A batch whose lease ran out may be claimed anew by the sender that still has it: leases are kept by batch and token.
@@ -14,7 +16,8 @@ The store blocks; what is called in a thread says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Protocol
 
 import numpy as np
@@ -26,6 +29,8 @@ from fanout.channels.protocol import Column, Message
 from fanout.settings import Settings
 from fanout.store.protocol import ActionRecord, Generations, Lease, Rows, Store
 from fanout.store.states import Event
+
+SMALL: Final = 16
 
 STOPPED_BY: Final = {"paused": Event.RETRY, "expired": Event.END}
 """What a state of an action other than `open` means for rows not sent; all others close it."""
@@ -47,10 +52,17 @@ class Hand:
     """See the module."""
 
     def __init__(
-        self, store: Store, replica: Addresses, settings: Settings, clock_ms: Callable[[], int], *, most: int
+        self,
+        store: Store,
+        replica: Addresses,
+        settings: Settings,
+        clock_ms: Callable[[], int],
+        *,
+        most: int,
+        sizes: Mapping[int, int],
     ) -> None:
         self._store, self._replica, self._settings = store, replica, settings
-        self._clock_ms, self._most = clock_ms, most
+        self._clock_ms, self._most, self._sizes = clock_ms, most, sizes
         self.leases: dict[tuple[int, int], Lease] = {}
         self._stopped: dict[int, Event] = {}
         self._messages: dict[tuple[int, int, str], Message] = {}
@@ -66,12 +78,12 @@ class Hand:
 
     def room(self, channel: int) -> tuple[tuple[int, ...], int]:
         """The lanes that a channel has room for, and for how many batches."""
-        held = [0] * len(wire.LANES)
+        held, whole = [0.0] * len(wire.LANES), self._sizes[channel]
         for lease in self.leases.values():
             if lease.channel == channel:
-                held[lease.lane] += 1
+                held[lease.lane] += min(1.0, max(1 / SMALL, len(lease.rows) / whole))
         for lane in reversed(range(len(wire.LANES))):
-            room = self._most - sum(held[: lane + 1])
+            room = math.floor(self._most - sum(held[: lane + 1]))
             if room > 0:
                 return tuple(range(lane + 1)), room
         return (), 0

@@ -129,7 +129,8 @@ class _Sender:
         self.writing, self.counters = writing, counters
         self.lease_ms = int(settings.senders.lease_s * 1000)
         self.grace_s = settings.dispatch.request_timeout_s + GRACE_S
-        self.hand = Hand(store, replica, settings, clock_ms, most=settings.dispatch.batches_in_hand + 1)
+        whole = sizes(catalogue.paces(settings))
+        self.hand = Hand(store, replica, settings, clock_ms, most=settings.dispatch.batches_in_hand + 1, sizes=whole)
         self.holding: set[trio.CancelScope] = set()
         self.cancelled = False
         self.refusal: Refused | None = None  # of the last claim
@@ -141,7 +142,7 @@ class _Sender:
             writing=writing,
             registry=trio.Lock(),
             dispatch=settings.dispatch,
-            sizes=sizes(catalogue.paces(settings)),
+            sizes=whole,
             counters=counters,
             budgets=Budgets(),
             clock_ms=clock_ms,

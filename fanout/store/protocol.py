@@ -114,6 +114,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     generations: Generations
     status: Bytes8
     reason: Bytes8
+    seq: int = 0
 
 
 class BatchView(msgspec.Struct, frozen=True, kw_only=True):

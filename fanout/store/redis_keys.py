@@ -167,6 +167,7 @@ def lease_of(one: Batch, rows: bytes, generations: bytes, marks: row_logic.Colum
         generations=np.frombuffer(generations, np.uint16),
         status=marks[0],
         reason=marks[1],
+        seq=one.seq,
     )
 
 

@@ -234,7 +234,10 @@ def _lease(db: Connection, batch: Batch, owner: str, until_ms: int) -> Lease | N
     batch.stage, batch.due_ms, batch.token = LEASED, until_ms, batch.token + 1
     write(db, batch, status, reason)
     db.execute("UPDATE batches SET owner = ? WHERE id = ?", (owner, batch.id))
-    rows, generations = db.execute("SELECT rows, generations FROM contents WHERE batch = ?", (batch.id,)).fetchone()
+    rows, generations, seq = db.execute(
+        "SELECT c.rows, c.generations, b.seq FROM contents c JOIN batches b ON b.id = c.batch WHERE b.id = ?",
+        (batch.id,),
+    ).fetchone()
     return Lease(
         batch=batch.id,
         token=batch.token,
@@ -249,6 +252,7 @@ def _lease(db: Connection, batch: Batch, owner: str, until_ms: int) -> Lease | N
         generations=np.frombuffer(generations, np.uint16),
         status=status,
         reason=reason,
+        seq=seq,
     )
 
 

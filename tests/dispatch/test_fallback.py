@@ -47,11 +47,16 @@ def test_moved_rows_are_cut_as_their_new_channel_wants() -> None:
     rows, zeros = np.arange(100, 200, dtype=np.uint32), np.zeros(100, np.uint8)
     lease = Lease(
         batch=1, token=1, action=1, phase=0, lane=1, channel=0, language="nl", attempt=0, until_ms=0, rows=rows,
-        generations=np.arange(100, dtype=np.uint16), status=zeros, reason=zeros,
+        generations=np.arange(100, dtype=np.uint16), status=zeros, reason=zeros, seq=7,
     )  # fmt: skip
     index = np.arange(1, 100)
     to = np.where(index % 4 == 0, np.uint8(3), np.uint8(4))
     found = batches(lease, index, to, {3: 500, 4: 30})
-    assert [(one.channel, len(one.rows), one.seq) for one in found] == [(3, 24, 0), (4, 30, 0), (4, 30, 0), (4, 15, 0)]
+    assert [(one.channel, len(one.rows), one.seq) for one in found] == [
+        (3, 24, 7),
+        (4, 30, 7),
+        (4, 30, 7),
+        (4, 15, 7),
+    ], "in their turn by distance: the first of another action do not wait for the last of this"
     assert sorted(np.concatenate([one.rows for one in found]).tolist()) == rows[index].tolist()
     assert all((one.rows - 100 == one.generations).all() for one in found)

@@ -9,25 +9,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.channels.protocol import Message
-from fanout.dispatch.hand import Hand
+from fanout.dispatch.hand import SMALL, Hand
 from fanout.settings import load
 from fanout.store.protocol import ActionRecord, Lease
 from fanout.store.states import Event
 from fanout.wire import LANES
 
-MOST = 4
+MOST, ROWS = 4, 64
 
 
 def hand(now_ms: int = 0) -> Hand:
     nothing: Any = None
-    return Hand(nothing, nothing, load(None, {}), lambda: now_ms, most=MOST)
+    return Hand(nothing, nothing, load(None, {}), lambda: now_ms, most=MOST, sizes={0: ROWS, 3: ROWS})
 
 
-def lease(number: int, lane: int = 1, channel: int = 0, action: int = 1) -> Lease:
-    zeros = np.zeros(1, np.uint8)
+def lease(number: int, lane: int = 1, channel: int = 0, action: int = 1, rows: int = ROWS) -> Lease:
+    zeros = np.zeros(rows, np.uint8)
     return Lease(
         batch=number, token=1, action=action, phase=0, lane=lane, channel=channel, language="nl", attempt=0, until_ms=0,
-        rows=np.zeros(1, np.uint32), generations=np.zeros(1, np.uint16), status=zeros, reason=zeros,
+        rows=np.zeros(rows, np.uint32), generations=np.zeros(rows, np.uint16), status=zeros, reason=zeros,
     )  # fmt: skip
 
 
@@ -61,15 +61,25 @@ def test_a_more_urgent_lane_has_room_when_the_others_have_none() -> None:
     assert mine.room(0) == ((), 0), "lanes above count"
 
 
-@given(st.lists(st.integers(0, 2), max_size=40))
-def test_room_is_bounded(lanes: list[int]) -> None:
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, ROWS)), max_size=300))
+def test_room_is_bounded(wanted: list[tuple[int, int]]) -> None:
     mine = hand()
-    for number, wanted in enumerate(lanes):
+    for number, (lane, rows) in enumerate(wanted):
         open_lanes, room = mine.room(0)
         assert room <= MOST
-        if wanted in open_lanes:
-            mine.take(lease(number, lane=wanted))
-    assert len(mine.leases) <= MOST * len(LANES)
+        if lane in open_lanes:
+            mine.take(lease(number, lane=lane, rows=rows))
+    assert len(mine.leases) <= SMALL * MOST * len(LANES)
+    assert sum(len(one.rows) for one in mine.leases.values()) <= ROWS * MOST * len(LANES)
+
+
+def test_small_batches_take_the_room_of_their_rows() -> None:
+    mine = hand()
+    for number in range(SMALL):
+        mine.take(lease(number, rows=2))
+    assert mine.room(0) == ((0, 1, 2), MOST - 1), "as much as one of all rows"
+    mine.take(lease(SMALL, rows=ROWS // 2))
+    assert mine.room(0) == ((0, 1, 2), MOST - 2), "there is no room for a whole one in the half that is left"
 
 
 def test_what_keeps_rows_back() -> None:

@@ -169,8 +169,8 @@ def claims_go_by_lane_and_seq(place: Place) -> None:
     low = opened(store, batch((1,), seq=0), batch((2,), seq=1), reference="low", lane=2)
     one = opened(store, batch((3,), seq=0), batch((4,), seq=1), reference="one", lane=0)
     two = opened(store, batch((5,), seq=0, channel=SMS), batch((6,), seq=1), reference="two", lane=0)
-    order = [(lease.action, lease.rows[0]) for lease in claim(store, most=5)]
-    assert order == [(one, 3), (two, 5), (one, 4), (two, 6), (low, 1)]
+    order = [(lease.action, lease.rows[0], lease.seq) for lease in claim(store, most=5)]
+    assert order == [(one, 3, 0), (two, 5, 0), (one, 4, 1), (two, 6, 1), (low, 1, 0)]
     assert store.claim("me", channels=(SMS,), lanes=(2,), now_ms=10, lease_ms=9, most=9) == []
     assert store.claim("me", channels=(FCM,), lanes=(0, 1), now_ms=10, lease_ms=9, most=9) == []
     assert store.claim("me", channels=(FCM,), lanes=(2,), now_ms=10, lease_ms=9, most=0) == []
