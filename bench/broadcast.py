@@ -8,9 +8,8 @@ operator would with what is still queued, and `rung` of the `voice` ones had bee
 
 * `N people`: POST to the last row that is no voice call, in a run of its own per size. `cpu_us` is the processor time
   of the engine's processes per recipient, of which `api_us`, `push_us` and `calls_us` are the API's, the push sender's
-  and that of all other channels; `sink_us` that of the simulators. The first should not grow with N. `sender_rss_mb` is
-  what a sender has resident; of that `sender_own_mb` is its own, the rest are the pages of programs and of the one file
-  of addresses that all processes map.
+  and those of all other channels; `sink_us` that of the simulators. The first should not grow with N. `sender_rss_mb`
+  is what a sender has resident; of that `sender_own_mb` is its own, the rest are the pages of programs.
 * `N people, CHANNEL`: when that channel's last row was taken.
 * `local beside`: 5,000 people, several times from when a tenth of the largest nation is through: POST to the first
   push and to the last of all channels but voice.
@@ -209,7 +208,7 @@ def _is_sender(process: psutil.Process) -> bool:
 def _kind(process: psutil.Process) -> str:
     if not _is_sender(process):
         return "api"
-    return "calls" if any("sender-calls" in word for word in process.cmdline()) else "push"
+    return "push" if any("sender-push" in word for word in process.cmdline()) else "calls"
 
 
 def _cpu_s(processes: list[psutil.Process]) -> float:

@@ -71,13 +71,15 @@ def crews(settings: Settings) -> list[tuple[str, tuple[str, ...]]]:
     """Senders by name, and the channels of each.
 
     App push has `senders.processes`; all else, where a call costs a hundred times as much, has one of its own, so
-    that no push waits for the interpreter behind a call.
+    that no push waits for the interpreter behind a call. Web Push, which encrypts for each, has another: what rings
+    waited for it by the second.
     """
     if not settings.senders.processes:
         return []
-    rest = tuple(name for name in CHANNELS if name not in PUSH and getattr(settings.providers, name).enabled)
-    push: list[tuple[str, tuple[str, ...]]] = [(f"push-{number}", PUSH) for number in range(settings.senders.processes)]
-    return [*push, ("calls", rest)] if rest else push
+    enabled = [name for name in CHANNELS if name not in PUSH and getattr(settings.providers, name).enabled]
+    push = [(f"push-{number}", PUSH) for number in range(settings.senders.processes)]
+    others = {"webpush": ("webpush",), "calls": tuple(name for name in enabled if name != "webpush")}
+    return [*push, *((name, channels) for name, channels in others.items() if set(channels) & set(enabled))]
 
 
 async def _supervise(

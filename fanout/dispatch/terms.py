@@ -7,7 +7,7 @@ from typing import Final
 from fanout.settings import Settings
 
 PUSH: Final = ("fcm", "apns")
-"""Channels that `senders.processes` share; all others have one process of their own (`crews`), and all their quota."""
+"""Channels that `senders.processes` share; each of the others is in one process (`crews`), with all its quota."""
 
 GRACE_S: Final = 1.0
 """Beyond a request's time-out, to write what came of it."""
