@@ -73,6 +73,7 @@ def sink(cores: list[int]) -> Iterator[tuple[str, Path]]:
                     context = ssl.create_default_context(cafile=str(ca))
                     if httpx.get(f"{url}/_actions", verify=context, trust_env=False).status_code == 200:
                         break
+                assert process.poll() is None, "the sink did not start"
                 time.sleep(0.05)
             yield url, ca
         finally:

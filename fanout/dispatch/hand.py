@@ -31,6 +31,7 @@ from fanout.store.protocol import ActionRecord, Generations, Lease, Rows, Store
 from fanout.store.states import Event
 
 SMALL: Final = 16
+"""How many of the smallest batches take the room of a whole one."""
 
 STOPPED_BY: Final = {"paused": Event.RETRY, "expired": Event.END}
 """What a state of an action other than `open` means for rows not sent; all others close it."""

@@ -138,13 +138,13 @@ async def connect(host: str, port: int, context: ssl.SSLContext, *, read_bytes: 
     """A connection with TLS, and with the keep-alive of TCP. Errors: `OSError`."""
     stream = await trio.open_tcp_stream(host, port)
     raw = socket.socket(fileno=stream.socket.detach())
-    raw.setblocking(False)
-    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    tls = TlsSocket(raw, context, host, read_bytes=read_bytes)
     try:
+        raw.setblocking(False)
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        tls = TlsSocket(raw, context, host, read_bytes=read_bytes)
         await tls.handshake()
     except BaseException:
-        tls.close()
+        raw.close()
         raise
     return tls

@@ -4,6 +4,9 @@ Somebody with several places in an area is met several times. Who was met is a b
 which a core keeps at hand; so nearly all are done with after one look. Only of those met again distances are asked, and
 `settle` keeps the nearest. Among these a person's number is their rank in a second set of bits (a sum kept for every
 word, and the bits below in it: Jacobson 1989), so that no array of all people is touched.
+
+Everywhere `rows` and `places` (positions in an index) are uint32[n], `lon` and `lat` int32 by place, and bits of all
+rows (`met`, `marked`, `bits`) uint64[(rows there are >> 6) + 1].
 """
 
 from __future__ import annotations
@@ -27,14 +30,14 @@ def _has(bits, row):
 
 @_jit
 def mark(rows, bits):
-    """Set the bit of every row; `bits` uint64[(rows there are >> 6) + 1]."""
+    """Set the bit of every row."""
     for row in rows:
         bits[row >> 6] |= _ONE << np.uint64(row & 63)
 
 
 @_jit
 def meet(rows, places, met, again_rows, again_places):
-    """Mark who is met; those who had been are taken out, to `again_*`. Returns how many are left, and how many not."""
+    """Mark who is met; those who had been are taken out, to `again_*` uint32[n]. Returns how many are left, and not."""
     kept = out = 0
     for i in range(rows.size):
         row, place = rows[i], places[i]
@@ -62,7 +65,7 @@ def unmet(rows, places, met):
 
 @_jit
 def take_out(rows, places, marked, out_rows, out_places):
-    """Those who are marked, to `out_*`; the others stay, in place. Returns how many are left, and how many not."""
+    """Those who are marked, to `out_*` uint32[n]; the others stay, in place. Returns how many are left, and not."""
     kept = out = 0
     for i in range(rows.size):
         row, place = rows[i], places[i]
