@@ -1,4 +1,4 @@
-"""`python -m bench NAME|all [--quick] [--json] [--participants N] [--seed N] [--out FOLDER]`: run one bench.
+"""Runs a bench: `python -m bench NAME|all [--quick] [--json] [--participants N] [--part NAME] [--seed N] …`.
 
 A bench is a module of this package with `run(options) -> Iterable[row]`; a row is a dict with `case`, `system` and
 figures. A bench that fails, or has no row to show, says why on standard error, and with `--json` also in a row with
@@ -37,6 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, metavar="N")
     parser.add_argument("--out", type=Path, default=Path("out"), metavar="FOLDER", help="where plots go")
     parser.add_argument("--curve", action="store_true", help="all sizes, where a bench has some, and a plot")
+    parser.add_argument("--part", default=None, metavar="NAME", help="one part of a bench that has parts: selection")
     given = parser.parse_args(arguments)
     options = Options(
         quick=given.quick,
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         participants=given.participants,
         out=given.out,
         curve=given.curve,
+        part=given.part,
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # its servers end with it, and it says that it was ended
     names = NAMES if given.name == "all" else [given.name]

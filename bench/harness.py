@@ -33,7 +33,7 @@ Row = dict[str, Any]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """What the command line asked for. `participants`: None is what the bench thinks right. `out`: folder for plots.
-    `curve`: each size up to `participants`."""
+    `curve`: each size up to `participants`. `part`: one part alone, None for all."""
 
     quick: bool = False
     json: bool = False
@@ -41,6 +41,7 @@ class Options:
     participants: int | None = None
     out: Path = Path("out")
     curve: bool = False
+    part: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

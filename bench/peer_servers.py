@@ -7,8 +7,9 @@ asked and how its answers may differ is said in `peers`; here is how to run it i
   order of the Hilbert curve, GiST on geography for metres and on geometry for polygons, loaded by COPY, vacuumed and
   analysed, no parallel workers (they cost more than they bring at these sizes), durability off. Statements are
   prepared, and rows come as one string of bytes, since a Python object a row would measure the driver.
-* **Redis**: no persistence. It finds the nearest within a radius only, so it is told the distance of the k-th
-  beforehand, which a caller does not know. **Tile38**: no append-only file.
+* **Redis**: no persistence. Filled in the order of its own index by commands packed here: 40 % of what `execute_command`
+  takes in an order of chance. It finds the nearest within a radius only, so it is told the distance
+  of the k-th beforehand, which a caller does not know. **Tile38**: no append-only file.
 """
 
 from __future__ import annotations
@@ -40,15 +41,18 @@ class Redis:
     name: ClassVar = "redis GEOSEARCH"
     precision_m: ClassVar = 0.7
     bytes_a_person: ClassVar = 150
+    us_a_person: ClassVar = 5.0
     RADIUS_M: ClassVar = 6_372_797.560856  # its earth
 
     def __init__(self, client: Any, lon: Floats, lat: Floats) -> None:
         self.client = client
         self._enough_m: dict[tuple[float, float, int], float] = {}
+        order, connection = _by_geohash(lon, lat), client.connection_pool.get_connection()
         for start in range(0, lon.size, 20_000):
-            end = min(start + 20_000, lon.size)
-            triples = zip(lon[start:end].tolist(), lat[start:end].tolist(), range(start, end), strict=True)
-            client.execute_command("GEOADD", "people", *[value for triple in triples for value in triple])
+            rows = order[start : start + 20_000]
+            connection.send_packed_command([_geoadd("people", lon[rows].tolist(), lat[rows].tolist(), rows.tolist())])
+            connection.read_response()
+        client.connection_pool.release(connection)
 
     def circle(self, lon: float, lat: float, radius_m: float) -> Rows:
         """Rows within a radius."""
@@ -73,6 +77,7 @@ class PostGIS:
     name: ClassVar = "PostGIS"
     precision_m: ClassVar = 0.01
     bytes_a_person: ClassVar = 150
+    us_a_person: ClassVar = 20.0
     BYTES: ClassVar = "SELECT coalesce(string_agg(int4send(id), ''), '') FROM "
     POINT: ClassVar = "ST_SetSRID(ST_MakePoint(%s, %s), 4326)::geography"
 
@@ -120,6 +125,7 @@ class Tile38:
     name: ClassVar = "Tile38"
     precision_m: ClassVar = 0.05
     bytes_a_person: ClassVar = 150
+    us_a_person: ClassVar = 15.0
     RADIUS_M: ClassVar = 6_371_000.0  # its earth
 
     def __init__(self, client: Any, lon: Floats, lat: Floats) -> None:
@@ -276,6 +282,30 @@ def _wait(ready: Callable[[], Any]) -> None:
             time.sleep(0.02)
         else:
             return
+
+
+def _by_geohash(lon: Floats, lat: Floats) -> Rows:
+    """Rows in the order of Redis' geohash: the bits of both coordinates, interleaved."""
+    order: Rows = np.argsort(_every_other_bit((lat + 90.0) / 180.0) | _every_other_bit((lon + 180.0) / 360.0) << 1)
+    return order
+
+
+def _every_other_bit(share: Floats) -> NDArray[np.int64]:
+    """A number from 0 to 1 in 26 bits with a gap after each."""
+    bits = (share * 2**26).astype(np.int64)
+    for shift, mask in (
+        (16, 0x0000FFFF0000FFFF), (8, 0x00FF00FF00FF00FF), (4, 0x0F0F0F0F0F0F0F0F),
+        (2, 0x3333333333333333), (1, 0x5555555555555555),
+    ):  # fmt: skip
+        bits = (bits | (bits << shift)) & mask
+    return bits
+
+
+def _geoadd(key: str, lon: list[float], lat: list[float], rows: list[int]) -> bytes:
+    """One command for thousands of members, as it goes over the wire."""
+    words = (word for one in zip(map(repr, lon), map(repr, lat), map(str, rows), strict=True) for word in one)
+    text = "".join([f"${len(word)}\r\n{word}\r\n" for word in words])
+    return f"*{2 + 3 * len(rows)}\r\n$6\r\nGEOADD\r\n${len(key)}\r\n{key}\r\n{text}".encode()
 
 
 def _binary_copy(lon: Floats, lat: Floats) -> bytes:

@@ -6,8 +6,9 @@ or are given a radius scaled to theirs. Those in this process are here, servers 
 `precision_m` is stated of each, in metres: how far from a border (the rim of a circle, the edge of a polygon, the
 distance of the k-th nearest) a person may stand of whom it says something else than we do, because it rounds
 coordinates or computes chords. `Question.differences` verifies that person by person; anybody further away ends the
-bench. `bytes_a_person` is what building it takes at its peak, roughly: where that is more than is free, a peer is left
-out (`fits`), and said to be.
+bench. `bytes_a_person` is what building it takes at its peak, roughly, and `us_a_person` how long, as it was among 1.6
+million on a slow core: where that is more than is free, or than `FILL_S_MAX`, a peer is left out (`fits`), and said to
+be, so that a run with tens of millions ends.
 """
 
 from __future__ import annotations
@@ -35,16 +36,25 @@ def distance_m(lon0: float, lat0: float, lon: Floats, lat: Floats) -> Floats:
     return metres
 
 
+FILL_S_MAX = 120.0
+"""How long a peer may take to take in everybody."""
+
+
 def fits(kind: Any, people: int) -> bool:
-    """Whether this machine has the memory for a peer that knows so many people; if not, it says so."""
+    """Whether there is memory, and time, for a peer that knows so many people; if not, it says so."""
     meminfo = Path("/proc/meminfo")
-    if not meminfo.is_file():
-        return True
-    free = next(int(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines() if "MemAvailable" in line)
-    wanted = kind.bytes_a_person * people
-    if wanted > 0.8 * free:
-        note(f"left out: {kind.name} needs some {wanted / 1e9:.0f} GB for {people:,}, and {free / 1e9:.0f} GB are free")
-    return bool(wanted <= 0.8 * free)
+    if meminfo.is_file():
+        free = next(int(line.split()[1]) * 1024 for line in meminfo.read_text().splitlines() if "MemAvailable" in line)
+        wanted = kind.bytes_a_person * people
+        if wanted > 0.8 * free:
+            needed = f"needs some {wanted / 1e9:.0f} GB for {people:,}, and {free / 1e9:.0f} GB are free"
+            note(f"left out: {kind.name} {needed}")
+            return False
+    wanted_s = kind.us_a_person * people / 1e6
+    if wanted_s > FILL_S_MAX:
+        note(f"left out: {kind.name} takes some {wanted_s:,.0f} s to take in {people:,}; at most {FILL_S_MAX:.0f} s")
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +93,7 @@ class Numpy:
     name: ClassVar = "numpy"
     precision_m: ClassVar = 0.01
     bytes_a_person: ClassVar = 60
+    us_a_person: ClassVar = 0.0
 
     def __init__(self, lon: Floats, lat: Floats) -> None:
         self.lon, self.lat = lon, lat
@@ -118,6 +129,7 @@ class KDTree:
     name: ClassVar = "scipy.cKDTree"
     precision_m: ClassVar = 0.01
     bytes_a_person: ClassVar = 70
+    us_a_person: ClassVar = 2.0
 
     def __init__(self, lon: Floats, lat: Floats) -> None:
         from scipy.spatial import cKDTree
@@ -148,6 +160,7 @@ class STRtree:
     name: ClassVar = "shapely.STRtree"
     precision_m: ClassVar = 0.01
     bytes_a_person: ClassVar = 360
+    us_a_person: ClassVar = 1.5
 
     def __init__(self, lon: Floats, lat: Floats) -> None:
         import shapely
@@ -178,6 +191,7 @@ class H3:
     name: ClassVar = "h3"
     precision_m: ClassVar = 0.01
     bytes_a_person: ClassVar = 130
+    us_a_person: ClassVar = 1.2
 
     def __init__(self, lon: Floats, lat: Floats) -> None:
         import h3.api.numpy_int as h3
@@ -209,6 +223,7 @@ class DuckDB:
     name: ClassVar = "DuckDB spatial"
     precision_m: ClassVar = 0.01
     bytes_a_person: ClassVar = 150
+    us_a_person: ClassVar = 10.0
 
     def __init__(self, lon: Floats, lat: Floats) -> None:
         import duckdb

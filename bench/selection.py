@@ -3,11 +3,14 @@
 Cases: circles of 200 m, 1.5 km and 10 km round people drawn at random; a municipality of 100 and of 1,000 vertices; a
 province; everyone; the nearest 1 to 100,000; a count; the making of the index; a whole selection (people, filters,
 order) of a registry; whole previews (`previews`); and circles, a municipality, the nearest and counts while 200,000
-positions a second come in (`streaming`). Then the cost curve: the same questions among more people.
+positions a second come in (`streaming`). Then the cost curve, and the same questions to all among fewer and more
+people. Parts, each of which `--part` runs alone: `peers`, `people` (selections), `previews`, `streaming`, `curve`.
 
 `ratio` is how many times as long as ours a system takes (p50). `memory copy` is what copying our answer's rows out of
 an array costs: the floor for anything that gives rows out. Every system's rows are compared with ours: who is in one
-answer only must stand at the border, as near as that system's stated precision, or the bench ends with an error.
+answer only must stand at the border, as near as that system's stated precision, or the bench ends with an error. A
+peer that has not the memory, or would take longer than `peers.FILL_S_MAX` to take in so many people, is left out by
+name.
 """
 
 from __future__ import annotations
@@ -37,19 +40,30 @@ RADII_M = (200.0, 1_500.0, 10_000.0)
 NEAREST = (1, 10, 1_000, 100_000)
 NOON_MS = 1_790_596_800_000
 CENTRES = 32
+PARTS = ("peers", "people", "previews", "streaming", "curve")
 
 
 def run(options: Options) -> Iterator[Row]:
-    """Every case; `--participants` sets the size of the comparison and leaves the cost curve out."""
+    """Every case; `--participants` sets the size of the comparison and leaves the other sizes out."""
+    if options.part not in (None, *PARTS):
+        raise SystemExit(f"bench selection has no part {options.part!r}; it has {', '.join(PARTS)}")
     selection.warm()
     people = options.participants or (250_000 if options.quick else 1_600_000)
+    further = () if options.participants else ((100_000,) if options.quick else (100_000, 16_000_000, 50_000_000))
     seconds = 0.25 if options.quick else 1.5
-    yield from _against_peers(options, people, seconds)
-    yield from _registry(options, people if options.participants else (200_000 if options.quick else people), seconds)
-    if options.participants is None:
-        curve = list(_curve(options, (100_000, people) if options.quick else (100_000, people, 16_000_000, 50_000_000)))
+    wanted = PARTS if options.part is None else (options.part,)
+    if "peers" in wanted:
+        yield from _against_peers(options, people, seconds)
+    if set(wanted) & {"people", "previews", "streaming"}:
+        registered = people if options.participants else min(people, 200_000) if options.quick else people
+        yield from _registry(options, registered, seconds, wanted)
+    if "curve" in wanted and not options.participants:
+        curve = list(_curve(options, tuple(sorted((people, *further)))))
         yield from curve
         _plot(curve, options.out)
+    if "peers" in wanted:
+        for size in further:
+            yield from _against_peers(options, size, seconds)
 
 
 # --- the same question to all -----------------------------------------------------------------------------------------
@@ -57,9 +71,11 @@ def run(options: Options) -> Iterator[Row]:
 
 def _against_peers(options: Options, people: int, seconds: float) -> Iterator[Row]:
     note(f"making {people:,} people")
+    count = {"participants": people}
     here = world.make(people, options.seed)
     index, ours = _built(lambda: PlaceIndex.build(here.lon, here.lat), 5)
-    yield compared(f"build, {people:,}", "fanout", ours, None, people, bytes_per_place=round(index.nbytes / people, 1))
+    yield compared(f"build, {people:,}", "fanout", ours, None, people, bytes_per_place=round(index.nbytes / people, 1),
+                   **count)  # fmt: skip
     # what the index answers is of rounded coordinates, and so must the others
     lon, lat = np.empty(people), np.empty(people)
     lon[index.rows], lat[index.rows] = index.lon / 1e7, index.lat / 1e7
@@ -73,8 +89,9 @@ def _against_peers(options: Options, people: int, seconds: float) -> Iterator[Ro
                 continue
             systems.append(system)
             if system.name != "numpy":
-                yield compared(f"build, {people:,}", system.name, taken, ours, people)
-        yield from _cases(options, index, lon, lat, here.areas, systems, seconds)
+                yield compared(f"build, {people:,}", system.name, taken, ours, people, **count)
+        for row in _cases(options, index, lon, lat, here.areas, systems, seconds):
+            yield row | count
 
 
 def _makers(stack: ExitStack, lon: Any, lat: Any) -> Iterator[Callable[[], Any]]:
@@ -208,7 +225,7 @@ class _NoLog:
         return 0
 
 
-def _registry(options: Options, people: int, seconds: float) -> Iterator[Row]:
+def _registry(options: Options, people: int, seconds: float, wanted: Sequence[str]) -> Iterator[Row]:
     note(f"importing {people:,} people with several places each")
     with tempfile.TemporaryDirectory() as folder:
         registry = Registry.open(Path(folder) / "registry", _NoLog())
@@ -223,13 +240,15 @@ def _registry(options: Options, people: int, seconds: float) -> Iterator[Row]:
             for radius_m in RADII_M
         }
         queries["select people, everyone"] = [Query(shape=EVERYONE, at_ms=NOON_MS)]
-        for name, asked in queries.items():
+        for name, asked in queries.items() if "people" in wanted else ():
             hits = int(np.median([len(choose(view, query)) for query in asked]))
             timing = measure([partial(choose, view, query) for query in asked], seconds=seconds)
             yield compared(name, "fanout", timing, None, hits, participants=people)
-        yield from previews.rows(registry, Path(folder), seconds)
-        areas = world.make(1_000, options.seed).areas
-        yield from streaming.rows(registry, queries["select people, 1.5 km"], areas, options)
+        if "previews" in wanted:
+            yield from previews.rows(registry, Path(folder), seconds)
+        if "streaming" in wanted:
+            areas = world.make(1_000, options.seed).areas
+            yield from streaming.rows(registry, queries["select people, 1.5 km"], areas, options)
         registry.close()
 
 
