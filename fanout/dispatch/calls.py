@@ -13,12 +13,16 @@ Rules:
    push lane eight calls of 500 messages took 6.6 s instead of 0.8 s: near the time-out, after which they are unknown.
 5. A connection is used again for `KEEP_S` of silence and no longer: a call into one that the provider is just closing
    may have been heard, so it is unknown for ever, and a new handshake is nothing beside the seconds an SMS takes.
+6. A socket whose handshake is cancelled is closed here: httpcore closes it for errors only, and leaves it, connected,
+   to the garbage collector when a call's time or its owner ends.
 """
 
 from __future__ import annotations
 
 import ssl
-from typing import Final, Protocol
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, Protocol
 
 import httpx
 import trio
@@ -58,27 +62,23 @@ class HttpCaller:
     async def call(self, call: Call) -> Answer:
         """Make the call. *Errors*: none of the outside world; each has its code. *Cancellation*: the call may have
         arrived."""
-        gone = False
-
-        async def trace(event: str, _info: object) -> None:
-            nonlocal gone
-            gone = gone or event.endswith("send_request_headers.started")
-
         answer = Answer(code=NO_ANSWER)
-        with trio.move_on_after(self._timeout_s) as scope:
-            answer = await self._exchange(call, {"trace": trace})
-        if (scope.cancelled_caught or answer.code == NO_ANSWER) and not gone:
+        async with _traced() as trace:
+            with trio.move_on_after(self._timeout_s) as scope:
+                answer = await self._exchange(call, {"trace": trace})
+        if (scope.cancelled_caught or answer.code == NO_ANSWER) and not trace.gone:
             return Answer(code=NO_CONNECTION)
         return answer
 
     async def warm(self, url: str) -> bool:
         """Open a connection before the first action; True if the provider answered."""
-        with trio.move_on_after(self._timeout_s):
-            try:
-                await self._client.head(url)
-            except httpx.HTTPError:
-                return False
-            return True
+        async with _traced() as trace:
+            with trio.move_on_after(self._timeout_s):
+                try:
+                    await self._client.head(url, extensions={"trace": trace})
+                except httpx.HTTPError:
+                    return False
+                return True
         return False
 
     async def aclose(self) -> None:
@@ -99,6 +99,32 @@ class HttpCaller:
                 return Answer(code=response.status_code, headers=dict(response.headers), body=bytes(body))
         except (httpx.TransportError, httpx.StreamClosed, trio.ClosedResourceError) as error:
             return Answer(code=GARBAGE if endless else _code(error))
+
+
+class _Trace:
+    """How far a call got. `gone`: its first byte may be out. `shaking`: a connected stream still without its TLS."""
+
+    def __init__(self) -> None:
+        self.gone = False
+        self.shaking: trio.abc.AsyncResource | None = None
+
+    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
+        if event == "connection.connect_tcp.complete":
+            self.shaking = info["return_value"]
+        elif event == "connection.start_tls.complete":
+            self.shaking = None
+        elif event.endswith("send_request_headers.started"):
+            self.gone, self.shaking = True, None
+
+
+@asynccontextmanager
+async def _traced() -> AsyncIterator[_Trace]:
+    trace = _Trace()
+    try:
+        yield trace
+    finally:
+        if trace.shaking is not None:
+            await trio.aclose_forcefully(trace.shaking)
 
 
 def _code(error: Exception) -> int:

@@ -152,6 +152,25 @@ async def test_who_finds_no_place_in_time_was_not_heard(certificates: tls.Files)
     assert sum(server.arrived.values()) == 1
 
 
+@pytest.mark.parametrize("ends", ["its time", "its owner"])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_handshake_that_is_given_up_leaves_no_socket(kind: str, ends: str, certificates: tls.Files) -> None:
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    url = f"https://127.0.0.1:{listener.socket.getsockname()[1]}/"
+    caller = caller_of(kind, certificates.ca, timeout_s=0.3 if ends == "its time" else 20)
+    async with listener, trio.open_nursery() as nursery:
+        call = Call(method="POST", url=url, headers={}, body=b"", index=np.zeros(0, np.intp))
+        nursery.start_soon(caller.call, call)
+        with trio.CancelScope(shield=True), trio.fail_after(10):
+            async with await listener.accept() as silent:
+                assert await silent.receive_some(), "the handshake begins"
+                if ends == "its owner":
+                    nursery.cancel_scope.cancel()
+                while await silent.receive_some():
+                    pass
+    await caller.aclose()
+
+
 async def test_a_header_with_a_line_in_it_goes_nowhere(certificates: tls.Files) -> None:
     caller = caller_of(PLAIN, certificates.ca)
     headers = {"x-key": "a\r\nx-other: b"}
