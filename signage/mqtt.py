@@ -419,14 +419,15 @@ class Link:
         self._stats.connected = False
         if self._up.is_set():  # whoever waits, waits on
             self._up = trio.Event()
-        if was_up and not wire.closed:
-            client.disconnect()
-            client.loop_write()
-            try:
+        try:
+            if was_up and not wire.closed:
+                client.disconnect()
+                client.loop_write()
                 wire.flush()
-            except OSError:
-                _log.debug("the broker was gone before goodbye")
-        wire.sock.close()
+        except OSError:
+            _log.debug("the broker was gone before goodbye")
+        finally:
+            wire.sock.close()
         lost = list(self._flight.values())
         self._flight.clear()
         if lost:

@@ -134,20 +134,20 @@ async def open_wire(host: str, port: int, context: ssl.SSLContext | None) -> Wir
     """A connected wire; TLS done, name checked. *Errors*: `OSError`, `ssl.SSLError`."""
     stream = await trio.open_tcp_stream(host, port)
     sock = socket.socket(fileno=stream.socket.detach())
-    sock.setblocking(False)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if context is None:
-        return Wire(sock)
-    secure = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
     try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if context is None:
+            return Wire(sock)
+        sock = context.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
         while True:
             try:
-                secure.do_handshake()
-                return Wire(secure)
+                sock.do_handshake()
+                return Wire(sock)
             except ssl.SSLWantReadError:
-                await trio.lowlevel.wait_readable(secure)
+                await trio.lowlevel.wait_readable(sock)
             except ssl.SSLWantWriteError:
-                await trio.lowlevel.wait_writable(secure)
+                await trio.lowlevel.wait_writable(sock)
     except BaseException:
-        secure.close()
+        sock.close()
         raise
