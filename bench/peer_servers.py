@@ -7,8 +7,8 @@ asked and how its answers may differ is said in `peers`; here is how to run it i
   order of the Hilbert curve, GiST on geography for metres and on geometry for polygons, loaded by COPY, vacuumed and
   analysed, no parallel workers (they cost more than they bring at these sizes), durability off. Statements are
   prepared, and rows come as one string of bytes, since a Python object a row would measure the driver.
-* **Redis**: no persistence. Filled in the order of its own index by commands packed here: 40 % of what `execute_command`
-  takes in an order of chance. It finds the nearest within a radius only, so it is told the distance
+* **Redis**: no persistence. Filled in the order of its own index by commands packed here: 40 % of what
+  `execute_command` takes in an order of chance. It finds the nearest within a radius only, so it is told the distance
   of the k-th beforehand, which a caller does not know. **Tile38**: no append-only file.
 """
 

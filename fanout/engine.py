@@ -287,12 +287,8 @@ class Engine:
         section = getattr(self._settings.providers, provider, None)
         lower = {name.lower(): value for name, value in headers.items()}
         read = receipts.read(provider, lower, body, secret=getattr(section, "receipt_secret", ""))
-        changed = 0
-        for group in read.receipts:
-            changed += await self._writer.run(
-                self._store.apply_receipts, group.action, group.phase, group.channel, group.rows, group.delivered
-            )
-        return wire.ReceiptsAccepted(reports=read.reports, changed=changed, ignored=read.ignored)
+        changed = await self._writer.share(self._store.apply_receipts, read.receipts) if read.receipts else []
+        return wire.ReceiptsAccepted(reports=read.reports, changed=sum(changed), ignored=read.ignored)
 
     # --- upkeep -----------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ they change is `Ledger.apply_receipts`, which is idempotent, so here nothing is 
 4. Of several receipts for one row in a body the good one counts: late news is good news (`store/states.py`).
 
 Both suppliers of SMS send the same form, each to an address of its own (`sms`, `sms_second`) and under its own secret.
-Grouped by (action, phase, channel), a body of thousands is a handful of calls to the ledger.
+Grouped by (action, phase, channel), a body of thousands is one call to the ledger, and so are a hundred bodies of one.
 """
 
 from __future__ import annotations
@@ -26,11 +26,10 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from fanout.channels.answers import decoded, each, number_of
 from fanout.errors import Refused
-from fanout.store.protocol import Rows
+from fanout.store.protocol import Receipts
 from fanout.wire import CHANNELS
 
 SIGNATURES: Final = {"whatsapp": "x-hub-signature-256"}
@@ -46,18 +45,9 @@ Told: TypeAlias = tuple[list[Report], int]
 """The reports of a body, and how many of its entries make no sense."""
 
 
-class Receipts(NamedTuple):
-    """Receipts of one (action, phase, channel): `rows` uint32[n], each once, and `delivered` bool[n]."""
-
-    action: int
-    phase: int
-    channel: int
-    rows: Rows
-    delivered: NDArray[np.bool_]
-
-
 class Read(NamedTuple):
-    """What a body held. `ignored`: reports that settle nothing, are not ours, or make no sense."""
+    """What a body held: `receipts`, in each a row once. `ignored`: reports that settle nothing, are not ours, or make no
+    sense."""
 
     receipts: list[Receipts]
     reports: int

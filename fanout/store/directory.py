@@ -33,41 +33,18 @@ class Directory(msgspec.Struct, frozen=True):
     place: NDArray[np.uint32]
     batches: int
 
-    def find(
-        self, rows: NDArray[np.uint32], delivered: NDArray[np.bool_]
-    ) -> list[tuple[int, NDArray[np.intp], NDArray[np.bool_]]]:
-        """By batch, ascending: its number, places, and what their receipts say. Rows not in here are left out."""
-        if not len(self.rows) or not len(rows):
-            return []
-        if len(rows) == 1:  # what most bodies hold: a tenth of the way below
-            at = self._at(rows)
-            if at is None:
-                return []
-            return [(int(self.batch[at]), self.place[at : at + 1].astype(np.intp), delivered)]
+    def find(self, rows: NDArray[np.uint32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Which of these are in here, intp[n], and where in `self.rows`, intp[n]."""
+        if not len(self.rows):
+            return np.empty(0, np.intp), np.empty(0, np.intp)
         spot = np.searchsorted(self.rows, rows)
         spot[spot == len(self.rows)] = 0
-        known = self.rows[spot] == rows
-        spot, delivered = spot[known], delivered[known]
-        order = np.argsort(self.batch[spot], kind="stable")
-        spot, delivered = spot[order], delivered[order]
-        numbers, begins = np.unique(self.batch[spot], return_index=True)
-        ends = np.append(begins, len(spot))[1:].tolist()
-        return [
-            (number, self.place[spot[begin:end]].astype(np.intp), delivered[begin:end])
-            for number, begin, end in zip(numbers.tolist(), begins.tolist(), ends, strict=True)
-        ]
+        known = np.flatnonzero(self.rows[spot] == rows)
+        return known, spot[known]
 
     def has(self, rows: NDArray[np.uint32]) -> bool:
         """Whether all of these are in here."""
-        if len(rows) == 1:
-            return self._at(rows) is not None
-        spot = np.searchsorted(self.rows, rows)
-        return not len(rows) or (int(spot.max()) < len(self.rows) and bool((self.rows[spot] == rows).all()))
-
-    def _at(self, rows: NDArray[np.uint32]) -> int | None:
-        """Where the first of these is."""
-        at = int(self.rows.searchsorted(rows[0]))
-        return at if at < len(self.rows) and self.rows[at] == rows[0] else None
+        return len(self.find(rows)[0]) == len(rows)
 
 
 def directory_of(parts: Sequence[Part]) -> Directory:
@@ -88,19 +65,16 @@ class Directories:
         self._known: OrderedDict[Key, Directory] = OrderedDict()
         self._lock = threading.Lock()
 
-    def known(self, key: Key) -> Directory | None:
-        """The directory that is held of a key, which may lack rows of batches that came since."""
-        with self._lock:
-            found = self._known.get(key)
-            if found is not None:
-                self._known.move_to_end(key)
-            return found
+    def current(
+        self, key: Key, rows: NDArray[np.uint32], count: Callable[[], int], read: Callable[[], Sequence[Part]]
+    ) -> Directory:
+        """A directory in which `rows` are, if they are anywhere: the one that is known, or one read now.
 
-    def current(self, key: Key, batches: int, read: Callable[[], Sequence[Part]]) -> Directory:
-        """A directory of `batches` batches: the one that is known, or one read now."""
+        `count()`: how many batches there are, asked only when a row is missing from the directory that is known.
+        """
         with self._lock:
             found = self._known.pop(key, None)
-        if found is None or found.batches != batches:
+        if found is None or (not found.has(rows) and found.batches != count()):
             found = directory_of(read())
         with self._lock:
             self._known[key] = found

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -144,6 +144,16 @@ class BatchCounts(msgspec.Struct, frozen=True, kw_only=True):
     last_ms: int | None
 
 
+class Receipts(NamedTuple):
+    """Receipts of one (action, phase, channel): `rows` uint32[n], and `delivered` bool[n]."""
+
+    action: int
+    phase: int
+    channel: int
+    rows: Rows
+    delivered: NDArray[np.bool_]
+
+
 class Ledger(Protocol):
     """Actions and deliveries."""
 
@@ -231,8 +241,11 @@ class Ledger(Protocol):
     def release(self, owner: str) -> int:
         """End all leases of an owner that is known to be dead, and resolve its rows (rule 7); returns how many."""
 
-    def apply_receipts(self, action: int, phase: int, channel: int, rows: Rows, delivered: NDArray[np.bool_]) -> int:
-        """Record receipts for rows of one (action, phase, channel); returns how many rows changed."""
+    def apply_receipts(self, receipts: Sequence[Receipts]) -> list[int]:
+        """Record receipts, as many at once as there are; returns for each how many rows changed by it.
+
+        A row that several of them change counts with the first that names it. Rows that are nobody's are passed over.
+        """
 
     def counts(self, action: int) -> list[BatchCounts]: ...
 

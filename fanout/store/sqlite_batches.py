@@ -10,15 +10,17 @@ A batch moves between the stages of `schema`: ready → leased → ready … →
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from fanout.store import gathering
 from fanout.store import rows as row_logic
-from fanout.store.directory import Directory, Key, Part
-from fanout.store.protocol import BatchCounts, BatchView, Bytes8, Lease, NewBatch
+from fanout.store.directory import Directories, Directory, Key, Part
+from fanout.store.protocol import BatchCounts, BatchView, Bytes8, Lease, NewBatch, Receipts
 from fanout.store.schema import DONE, HELD, LEASED, READY
 from fanout.store.states import Event, Reason, State
 
@@ -351,34 +353,34 @@ def views(db: Connection, action: int) -> list[BatchView]:
 # --- receipts -------------------------------------------------------------------------------------------------------
 
 
-def count_batches(db: Connection, key: Key) -> int:
-    """How many batches an (action, phase, channel) has: a directory of fewer is out of date."""
-    (found,) = db.execute("SELECT count(*) FROM batches WHERE action = ? AND phase = ? AND channel = ?", key).fetchone()
-    return int(found)
+def directory(db: Connection, known: Directories, key: Key, rows: NDArray[np.uint32]) -> Directory:
+    """Where rows of an (action, phase, channel) are."""
+
+    def count() -> int:
+        where = "WHERE action = ? AND phase = ? AND channel = ?"
+        return int(db.execute(f"SELECT count(*) FROM batches {where}", key).fetchone()[0])
+
+    def parts() -> list[Part]:
+        found: list[Part] = db.execute(
+            "SELECT b.id, c.rows FROM batches b JOIN contents c ON c.batch = b.id "
+            "WHERE b.action = ? AND b.phase = ? AND b.channel = ? ORDER BY b.id",
+            key,
+        ).fetchall()
+        return found
+
+    return known.current(key, rows, count, parts)
 
 
-def parts(db: Connection, key: Key) -> list[Part]:
-    """The rows of all batches of an (action, phase, channel)."""
-    found = db.execute(
-        "SELECT b.id, c.rows FROM batches b JOIN contents c ON c.batch = b.id "
-        "WHERE b.action = ? AND b.phase = ? AND b.channel = ? ORDER BY b.id",
-        key,
-    ).fetchall()
-    return [(number, rows) for number, rows in found]
-
-
-def receive(db: Connection, where: Directory, rows: NDArray[np.uint32], delivered: NDArray[np.bool_]) -> int:
-    """Apply receipts; rows that are not in the directory are passed over."""
-    changed = 0
-    for number, place, good in where.find(rows, delivered):
-        marks = db.execute("SELECT status, reason FROM marks WHERE batch = ?", (number,)).fetchone()
+def receive(db: Connection, receipts: Sequence[Receipts], known: Directories) -> list[int]:
+    """Apply receipts; how many rows changed by each."""
+    changed = np.zeros(len(receipts), np.int64)
+    for one in gathering.news(receipts, partial(directory, db, known)):
+        marks = db.execute("SELECT status, reason FROM marks WHERE batch = ?", (one.batch,)).fetchone()
         before, why = (np.frombuffer(column, np.uint8) for column in marks)
-        status, reason = row_logic.received((before, why), place, good)
-        moved = int(np.count_nonzero(status != before))
-        if moved:
-            db.execute(
-                "UPDATE marks SET status = ?, reason = ? WHERE batch = ?", (status.tobytes(), reason.tobytes(), number)
-            )
-            db.execute("UPDATE batches SET tally = ? WHERE id = ?", (row_logic.tally(status, reason).tobytes(), number))
-            changed += moved
-    return changed
+        status, reason = row_logic.received((before, why), one.place, one.delivered)
+        if gathering.count_changes(one, before, status, changed):
+            values = (status.tobytes(), reason.tobytes(), one.batch)
+            db.execute("UPDATE marks SET status = ?, reason = ? WHERE batch = ?", values)
+            tally = row_logic.tally(status, reason).tobytes()
+            db.execute("UPDATE batches SET tally = ? WHERE id = ?", (tally, one.batch))
+    return changed.tolist()

@@ -47,6 +47,7 @@ from fanout.store.protocol import (
     Lease,
     NewBatch,
     PhaseRecord,
+    Receipts,
     Rows,
 )
 from fanout.store.schema import APPLICATION_ID, DONE, HELD, LEASED, READY, TABLES, VERSION
@@ -444,15 +445,10 @@ class SqliteStore:
                 batch_sql.let_go(db, batch, (batch.status, batch.reason), batch.stop)
             return len(leased)
 
-    def apply_receipts(self, action: int, phase: int, channel: int, rows: Rows, delivered: NDArray[np.bool_]) -> int:
+    def apply_receipts(self, receipts: Sequence[Receipts]) -> list[int]:
         """See `Ledger.apply_receipts`."""
-        key = (action, phase, channel)
         with self._writing() as db:
-            where = self._directories.known(key)
-            if where is None or not where.has(rows):
-                batches = batch_sql.count_batches(db, key)
-                where = self._directories.current(key, batches, lambda: batch_sql.parts(db, key))
-            return batch_sql.receive(db, where, rows, delivered)
+            return batch_sql.receive(db, receipts, self._directories)
 
     def counts(self, action: int) -> list[BatchCounts]:
         """See `Ledger.counts`."""

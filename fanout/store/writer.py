@@ -9,7 +9,9 @@ Rules:
 1. What `run` returns is durable.
 2. A call that fails fails alone: it raises in its caller, and the others of its group are committed.
 3. If the commit itself fails, every caller of the group gets that error, and nothing of the group was written.
-4. At most `STORE_CALLS_QUEUED_MAX` calls wait; further callers wait for room, first come first served.
+4. What is shared (`share`) is one call for all that wait: what they bring is put together, so that a hundred receipts
+   in a hundred requests cost what they do in one. If that call fails, each of them is tried alone: rule 2 holds.
+5. At most `STORE_CALLS_QUEUED_MAX` calls wait; further callers wait for room, first come first served.
 
 Why a task and trio's threads, not a thread and a queue of our own: cancellation, errors and the end of the program are
 then those of a nursery, and a crash in here cannot go unseen.
@@ -18,9 +20,8 @@ then those of a nursery, and a crash in here cannot go unseen.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -30,6 +31,7 @@ from fanout import limits
 from fanout.store.protocol import Store
 
 T = TypeVar("T")
+Item = TypeVar("Item")
 
 
 class WriterStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,10 +44,12 @@ class WriterStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Call:
-    """One call on its way: waiting, then taken into a group, then done."""
+    """One call on its way: waiting, then taken into a group, then done. `shared`: with others that call the same."""
 
-    def __init__(self, call: Callable[[], Any]) -> None:
+    def __init__(self, call: Callable[..., Any], given: tuple[Any, ...], *, shared: bool = False) -> None:
         self.call = call
+        self.given = given
+        self.shared = shared
         self.done = trio.Event()
         self.result: Any = None
         self.error: Exception | None = None
@@ -53,7 +57,7 @@ class _Call:
     def attempt(self) -> None:
         """Run it in the writer's thread; what it raises is its caller's."""
         try:
-            self.result = self.call()
+            self.result = self.call(*self.given)
         except Exception as error:
             self.error = error
 
@@ -99,8 +103,19 @@ class Writer:
         Cancellation: while it waits, the call is withdrawn and nothing of it is written. Once its commit has begun it
         cannot be stopped: then this returns what it wrote, and the cancellation is delivered at the next checkpoint.
         """
+        result: T = await self._done(_Call(call, args))
+        return result
+
+    async def share(self, call: Callable[[Sequence[Item]], list[T]], items: Sequence[Item]) -> list[T]:
+        """Run `call(items)` together with all others that wait to have the same called with theirs; a result an item.
+
+        Errors and cancellation: as of `run`.
+        """
+        result: list[T] = await self._done(_Call(call, (items,), shared=True))
+        return result
+
+    async def _done(self, mine: _Call) -> Any:
         await self._room.acquire()
-        mine = _Call(partial(call, *args))
         try:
             if self._closed:
                 raise trio.ClosedResourceError("the writer is closed")
@@ -114,8 +129,7 @@ class Writer:
                     raise
                 with trio.CancelScope(shield=True):
                     await mine.done.wait()
-            result: T = mine.unwrap()
-            return result
+            return mine.unwrap()
         finally:
             self._room.release()
 
@@ -152,7 +166,11 @@ class Writer:
         try:
             with self._store.group():
                 for call in group:
-                    call.attempt()
+                    if not call.shared:
+                        call.attempt()
+                shared = [call for call in group if call.shared]
+                for what in dict.fromkeys(call.call for call in shared):
+                    _attempt_together(what, [call for call in shared if call.call == what])
         except Exception as error:
             for call in group:
                 call.error = call.error or error
@@ -161,6 +179,21 @@ class Writer:
         """Take no more calls; `work` ends when those that wait are committed."""
         self._closed = True
         self._bell.set()
+
+
+def _attempt_together(what: Callable[[list[Any]], list[Any]], calls: list[_Call]) -> None:
+    """One call for all of them, in the writer's thread; if it fails, one for each."""
+    items = [item for call in calls for item in call.given[0]]
+    try:
+        results = what(items)
+    except Exception:
+        for call in calls:
+            call.attempt()
+        return
+    end = 0
+    for call in calls:
+        begin, end = end, end + len(call.given[0])
+        call.result = results[begin:end]
 
 
 @asynccontextmanager

@@ -146,10 +146,7 @@ def test_receipts_settle_rows_in_any_order_and_twice(tmp_path: Path) -> None:
     assert store.intend(lease, np.arange(3), now_ms=clock_ms())
 
     def apply(*reports: tuple[str, int]) -> int:
-        return sum(
-            store.apply_receipts(one.action, one.phase, one.channel, one.rows, one.delivered)
-            for one in take("sms", cm(*reports)).receipts
-        )
+        return sum(store.apply_receipts(take("sms", cm(*reports)).receipts))
 
     assert apply((f"{action}-0-41", 2)) == 1, "before the provider's own answer is recorded"
     unknown = np.full(3, State.UNKNOWN, np.uint8)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fanout.store.protocol import Lease, NewBatch, Store
+from fanout.store.protocol import Lease, NewBatch, Receipts, Store
 from fanout.store.states import OPEN, Reason, State
 from tests.store import kit
 from tests.store.naive_ledger import NaiveLedger
@@ -199,8 +199,8 @@ class History:
         row, delivered = self.random.choice(batch.rows).row, self.random.random() < 0.6
         before = [other.state for other in batch.rows]
         self.tell(f"receipt for row {row} on channel {batch.channel}: {delivered}")
-        changed = self.store().apply_receipts(
-            batch.action, batch.phase, batch.channel, np.array([row], np.uint32), np.array([delivered])
+        (changed,) = self.store().apply_receipts(
+            [Receipts(batch.action, batch.phase, batch.channel, np.array([row], np.uint32), np.array([delivered]))]
         )
         self.naive.receipt(batch.action, batch.phase, batch.channel, row, delivered)
         assert changed == sum(a is not b.state for a, b in zip(before, batch.rows, strict=True))

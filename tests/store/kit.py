@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
-from fanout.store.protocol import Store
+from fanout.store.protocol import Receipts, Store
 from fanout.store.states import Reason
 from tests.store.kit_logs import (
     a_claim_that_finds_nothing_writes_nothing,
@@ -446,6 +447,12 @@ def an_expired_action_says_so_of_its_rows(place: Place) -> None:
 # --- receipts, open rows --------------------------------------------------------------------------------------------
 
 
+def received(store: Store, action: int, rows: Sequence[int], delivered: Sequence[bool], *, channel: int = SMS) -> int:
+    """How many rows changed by receipts for rows of a phase 0."""
+    told = Receipts(action, 0, channel, np.array(rows, np.uint32), np.array(delivered, np.bool_))
+    return sum(store.apply_receipts([told]))
+
+
 def receipts_come_doubled_late_and_out_of_order(place: Place) -> None:
     store = place()
     number = opened(store, batch((10, 11, 12), channel=SMS), batch((20, 21), channel=SMS, seq=1))
@@ -453,9 +460,7 @@ def receipts_come_doubled_late_and_out_of_order(place: Place) -> None:
         assert store.intend(lease, everything(lease), now_ms=11)
         report(store, lease, *([AC] * len(lease.rows)))
 
-    def receipts(rows: Sequence[int], delivered: Sequence[bool]) -> int:
-        return store.apply_receipts(number, 0, SMS, np.array(rows, np.uint32), np.array(delivered, np.bool_))
-
+    receipts = partial(received, store, number)
     assert receipts([20, 10, 99], [True, True, True]) == 2
     assert receipts([20, 10], [True, True]) == 0
     assert receipts([20, 11], [False, False]) == 1
@@ -463,8 +468,33 @@ def receipts_come_doubled_late_and_out_of_order(place: Place) -> None:
     assert store.counts(number)[0].reasons[Reason.UNDELIVERED] == 1
     assert receipts([11, 12, 12], [True, False, True]) == 2
     assert states(store, number) == [[D, D, D], [D, AC]]
-    assert store.apply_receipts(99, 0, SMS, np.array([10], np.uint32), np.array([True])) == 0
+    assert received(store, 99, [10], [True]) == 0
     assert receipts([], []) == 0
+
+
+def receipts_that_come_together_are_as_one_after_the_other(place: Place) -> None:
+    store = place()
+    both = [batch((10, 11, 12), channel=SMS), batch((20, 21), channel=SMS, seq=1), batch((10, 11), channel=APNS)]
+    number = opened(store, *both)
+    other = opened(store, batch((10,), channel=SMS), reference="other")
+    for lease in claim(store, most=9):
+        assert store.intend(lease, everything(lease), now_ms=11)
+        report(store, lease, *([AC] * len(lease.rows)))
+
+    def one(action: int, channel: int, *told: tuple[int, bool]) -> Receipts:
+        rows, delivered = zip(*told, strict=True)
+        return Receipts(action, 0, channel, np.array(rows, np.uint32), np.array(delivered))
+
+    together = [
+        one(number, SMS, (10, True)), one(other, SMS, (10, False)), one(number, SMS, (11, False), (20, True)),
+        one(99, SMS, (10, True)), one(number, APNS, (10, False)),
+        one(number, SMS, (11, True), (10, False), (21, False)), one(number, SMS, (10, True), (77, True)),
+    ]  # fmt: skip
+    assert store.apply_receipts(together) == [1, 1, 2, 0, 1, 1, 0]
+    assert sorted(states(store, number)) == [[D, D, AC], [D, F], [F, AC]]
+    assert states(store, other) == [[F]]
+    assert store.apply_receipts(together) == [0] * 7
+    assert store.apply_receipts([]) == []
 
 
 def a_receipt_overtakes_its_result(place: Place) -> None:
@@ -472,7 +502,7 @@ def a_receipt_overtakes_its_result(place: Place) -> None:
     number = opened(store, batch((1, 2), channel=SMS))
     (lease,) = claim(store)
     assert store.intend(lease, everything(lease), now_ms=11)
-    assert store.apply_receipts(number, 0, SMS, np.array([1, 2], np.uint32), np.array([True, False])) == 2
+    assert received(store, number, [1, 2], [True, False]) == 2
     report(store, lease, AC, AC)
     assert states(store, number) == [[D, F]]
 
@@ -480,8 +510,7 @@ def a_receipt_overtakes_its_result(place: Place) -> None:
 def receipts_find_batches_that_came_later(place: Place) -> None:
     store = place()
     number = opened(store, batch((1,)))
-    one = np.array([True])
-    assert store.apply_receipts(number, 0, SMS, np.array([1], np.uint32), one) == 0
+    assert received(store, number, [1], [True]) == 0
     (lease,) = claim(store)
     assert store.intend(lease, everything(lease), now_ms=11)
     store.settle(
@@ -491,7 +520,7 @@ def receipts_find_batches_that_came_later(place: Place) -> None:
     (lease,) = claim(store)
     assert store.intend(lease, everything(lease), now_ms=12)
     report(store, lease, AC)
-    assert store.apply_receipts(number, 0, SMS, np.array([1], np.uint32), one) == 1
+    assert received(store, number, [1], [True]) == 1
 
 
 def open_rows_are_those_of_actions_not_over(place: Place) -> None:
@@ -535,6 +564,7 @@ CHECKS: tuple[Check, ...] = (
     an_end_expires_what_is_unsent,
     an_expired_action_says_so_of_its_rows,
     receipts_come_doubled_late_and_out_of_order,
+    receipts_that_come_together_are_as_one_after_the_other,
     a_receipt_overtakes_its_result,
     receipts_find_batches_that_came_later,
     open_rows_are_those_of_actions_not_over,

@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import redis
 
@@ -49,7 +48,7 @@ def test_a_ledger_without_tallies_counts_and_takes_receipts_after_an_upgrade(add
         assert client.get(FORMAT) == b"2"
     for lease in kit.claim(store, most=2):
         store.intend(lease, kit.everything(lease), now_ms=11)
-    assert store.apply_receipts(number, 0, channel, np.array([3, 120], np.uint32), np.array([True, True])) == 2
+    assert kit.received(store, number, (3, 120), (True, True), channel=channel) == 2
     store.close_store()
 
 

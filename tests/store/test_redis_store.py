@@ -7,7 +7,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from fanout.errors import Refused
-from fanout.store.protocol import Store
+from fanout.store.protocol import Receipts, Store
 from fanout.store.redis_store import RedisStore
 from tests.store import kit
 from tests.store.history import History
@@ -127,23 +127,22 @@ def made_since(client: redis.Redis, before: dict[str, int]) -> dict[str, int]:
 def test_receipts_and_counts_read_what_they_are_about(place: kit.Place, address: str) -> None:
     store = place()
     number = kit.opened(store, *(kit.batch(range(10 * n, 10 * n + 10), channel=kit.SMS, seq=n) for n in range(100)))
-    apply = partial(store.apply_receipts, number, 0, kit.SMS)
-    good = np.ones(2, np.bool_)
+    apply = partial(kit.received, store, number)
     for lease in kit.claim(store, most=100):
         store.intend(lease, kit.everything(lease), now_ms=10)
     with redis.Redis.from_url(address) as client:
-        assert apply(np.array([5, 6], np.uint32), good) == 2
+        assert apply((5, 6), (True, True)) == 2
         before = calls(client)
-        assert apply(np.array([17, 999], np.uint32), good) == 2
+        assert apply((17, 999), (True, True)) == 2
         made = made_since(client, before)
         assert (made["hmget"], made["exec"], made.get("hget", 0)) == (2, 1, 0), "two batches, one transaction, no rows"
         before = calls(client)
-        with store.group():
-            told = [apply(np.array([row], np.uint32), good[:1]) for row in (20, 21, 20, 30, 5)]
-        assert told == [1, 1, 0, 1, 0]
+        one, sms = np.ones(1, np.bool_), kit.SMS
+        told = [Receipts(number, 0, sms, np.array([row], np.uint32), one) for row in (20, 21, 20, 30, 5)]
+        assert store.apply_receipts(told) == [1, 1, 0, 1, 0]
         made = made_since(client, before)
-        assert made["exec"] == 1, "one commit for all bodies of a group"
-        assert made["hmget"] <= 5, "each batch is read when it is met, and once for the commit"
+        assert made["exec"] == 1, "one commit for all that come together"
+        assert (made["hmget"], made["watch"], made.get("llen", 0)) == (3, 1, 0), "each batch is read once"
         before, sent = calls(client), client.info("stats")["total_net_output_bytes"]
         counts = store.counts(number)
         made = made_since(client, before)
@@ -152,15 +151,3 @@ def test_receipts_and_counts_read_what_they_are_about(place: kit.Place, address:
     assert sum(one.states[kit.D] for one in counts) == 7
     assert [sum(batch) for batch in zip(*(one.states for one in counts), strict=True)][kit.IN] == 993
     assert kit.states(store, number)[2] == [kit.D, kit.D] + [kit.IN] * 8
-
-
-def test_a_group_that_fails_half_way_forgets_its_receipts(place: kit.Place) -> None:
-    store = place()
-    number = kit.opened(store, kit.batch((1, 2), channel=kit.SMS))
-    (lease,) = kit.claim(store)
-    store.intend(lease, kit.everything(lease), now_ms=10)
-    with suppress(KeyError), store.group():
-        store.apply_receipts(number, 0, kit.SMS, np.array([1], np.uint32), np.ones(1, np.bool_))
-        raise KeyError
-    assert kit.states(store, number) == [[kit.IN, kit.IN]]
-    assert store.apply_receipts(number, 0, kit.SMS, np.array([1], np.uint32), np.ones(1, np.bool_)) == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -73,6 +73,37 @@ async def test_a_call_that_fails_fails_alone(store: SqliteStore) -> None:
         gate.opened.set()
     assert [error.code for error in failed] == ["reference_conflict"]
     assert store.last("changes") == 2
+
+
+async def test_what_is_shared_is_one_call_and_each_gets_its_own(store: SqliteStore) -> None:
+    gate, asked, told = Gate(), list[list[int]](), dict[int, object]()
+
+    def tenfold(items: Sequence[int]) -> list[int]:
+        asked.append(list(items))
+        if 3 in items:
+            raise ValueError(f"{len(items)} items and a three among them")
+        return [10 * item for item in items]
+
+    async def share(*items: int) -> None:
+        try:
+            told[items[0]] = await writer.share(tenfold, items)
+        except ValueError as error:
+            told[items[0]] = str(error)
+
+    async with open_writer(store) as writer:
+        for bodies in (((1, 2), (4,), (5, 6)), ((7,), (3,), (8, 9))):
+            gate = Gate()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(writer.run, gate)
+                await gate.entered.wait()
+                for body in bodies:
+                    nursery.start_soon(share, *body)
+                await trio.testing.wait_all_tasks_blocked()
+                gate.opened.set()
+    assert sorted(asked[0]) == [1, 2, 4, 5, 6], "all in one"
+    assert sorted(map(len, asked[1:])) == [1, 1, 2, 4], "all in one, and then each alone"
+    alone = "1 items and a three among them"
+    assert told == {1: [10, 20], 4: [40], 5: [50, 60], 7: [70], 3: alone, 8: [80, 90]}
 
 
 async def test_a_commit_that_fails_is_told_to_all_of_its_group(store: SqliteStore) -> None:
