@@ -501,7 +501,7 @@ class FrameLane:
 
     def _judge(self, link: _Link, now_s: float) -> None:
         """Whether a connection that ended had come to nothing."""
-        if link.http.answered or now_s >= link.opened_s + PAUSE_MOST_S:
+        if not link.http.stuck and (link.http.answered or now_s >= link.opened_s + PAUSE_MOST_S):
             return
         if link.http.pongs and not link.used:
             self._open_at_s = max(self._open_at_s, link.opened_s + IDLE_S)

@@ -18,6 +18,7 @@ import trio
 from hypercorn.config import Config
 
 from fanout.channels.protocol import NO_CONNECTION, Requests, Template, column
+from fanout.dispatch import frame_lane
 from fanout.dispatch.bucket import Bucket
 from fanout.dispatch.frame_lane import FrameLane
 from fanout.dispatch.lanes import Sent
@@ -183,7 +184,9 @@ async def test_a_dead_provider_is_not_hammered(monkeypatch: pytest.MonkeyPatch, 
 
 
 class Curt:
-    """A provider's front end that ends connections young: `goodbye` with its first words, `idle` once it answered."""
+    """A provider's front end that ends connections young: `goodbye` with its first words, `idle` once it answered.
+    `still` ends none and takes no byte of any message.
+    """
 
     def __init__(self, files: tls.Files, mood: str) -> None:
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -202,11 +205,15 @@ class Curt:
         with suppress(trio.BrokenResourceError):
             await stream.do_handshake()
             self.connections += 1
-            await stream.send_all(frame(4, 0) + (frame(7, 0, bytes(8)) if self.mood == "goodbye" else b""))
+            window = b"\0\4" + bytes(4) if self.mood == "still" else b""
+            await stream.send_all(frame(4, 0, window) + (frame(7, 0, bytes(8)) if self.mood == "goodbye" else b""))
             if self.mood == "idle":
                 await stream.receive_some()
                 await stream.send_all(frame(4, 1) + frame(6, 1, bytes(8)))
                 await trio.sleep(0.1)
+            elif self.mood == "still":
+                while await stream.receive_some():
+                    pass
         await trio.aclose_forcefully(stream)
 
 
@@ -229,6 +236,21 @@ async def test_who_ends_connections_young_is_not_hammered(mood: str, at_least: i
             if mood == "idle":
                 assert await lane.warm(url), "closed for silence is no failure"
         nursery.cancel_scope.cancel()
+
+
+async def test_who_takes_no_byte_is_given_one_time_out(
+    monkeypatch: pytest.MonkeyPatch, certificates: tls.Files
+) -> None:
+    """Also if that is longer than what is young: rows went out five times, each for as long as a time-out."""
+    monkeypatch.setattr(frame_lane, "PAUSE_MOST_S", 0.05)
+    server = Curt(certificates, "still")
+    async with trio.open_nursery() as nursery:
+        url = f"https://127.0.0.1:{await nursery.start(server.serve)}"
+        async with running(url, certificates.ca, timeout_s=0.5) as lane:
+            sent = await send(lane, posts(url, 50))
+            assert server.connections == 2
+        nursery.cancel_scope.cancel()
+    assert sent.codes.tolist() == [NO_CONNECTION] * 50
 
 
 async def test_a_connection_that_ends_is_replaced(certificates: tls.Files) -> None:

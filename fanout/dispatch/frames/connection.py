@@ -3,9 +3,10 @@
 The plain traffic runs in `kernels.py`; this is what holds the arrays for it and deals with everything unusual, by
 RFC 9113. What it promises for every row written to it:
 
-1. It ends once, by `take`, with a status, `NO_ANSWER`, `GARBAGE`, or `NOT_SENT`. `NOT_SENT` means that the peer
-   certainly did not take it, so that it may go again: its last byte never left (`sent`), the peer refused the stream
-   unprocessed (REFUSED_STREAM), or it stands above the last stream that a GOAWAY names.
+1. It ends once, by `take`, with a status, `NO_ANSWER`, `GARBAGE`, or one of two that say that the peer certainly did
+   not take it. `NOT_SENT`: it may go again at once, since its last byte never left (`sent`), the peer refused the
+   stream unprocessed (REFUSED_STREAM), or it stands above the last stream that a GOAWAY names. `NO_CONNECTION`: all
+   its time went by and the peer did not let it through; from one that lets nobody through, the connection is `stuck`.
 2. A request is whole on the wire or it is not sent: TLS delivers whole records only, so a row whose last byte the
    socket never took cannot have been read by the peer.
 3. The peer's limits hold from the moment they arrive: streams, windows, frame size, header table. Nothing is sent
@@ -23,12 +24,12 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-import hpack
 import numpy as np
 from numpy.typing import NDArray
 
-from fanout.channels.protocol import GARBAGE, NO_ANSWER, NOT_SENT
+from fanout.channels.protocol import GARBAGE, NO_ANSWER, NO_CONNECTION, NOT_SENT
 from fanout.dispatch.frames import kernels as k
+from fanout.dispatch.frames.heads import head_of
 from fanout.dispatch.frames.outbox import Outbox
 from fanout.dispatch.frames.plans import Blocks, Columns, Encoder, Text
 from fanout.dispatch.frames.uploads import Uploads
@@ -107,8 +108,6 @@ class Connection:
         self._rows: list[tuple[int, int, int]] = []
         self._notes: list[Note] = []
         self._encoder = Encoder(authority)
-        self._decoder = hpack.Decoder()
-        self._decoder.max_allowed_table_size = self._decoder.header_table_size = 0
         self._answers: dict[int, _Answer] = {}
         self._uploads = Uploads(self._state, self._slots, self._out)
         self._block: tuple[int, bool, bytearray] | None = None
@@ -116,6 +115,7 @@ class Connection:
         self.ready = False
         self.draining = False
         self.broken = ""
+        self.stuck = False
         self.answered = 0
         self.pongs = 0
         self._gave_garbage = False
@@ -143,7 +143,7 @@ class Connection:
     @property
     def room(self) -> int:
         """Rows that may be written now."""
-        if self.draining or self.broken or self._choked or self.unsent > UNSENT_BYTES_MAX:
+        if self.draining or self.broken or self._choked or self.unsent > UNSENT_BYTES_MAX or self._uploads.full:
             return 0
         return max(0, self.streams - self.open)
 
@@ -177,6 +177,8 @@ class Connection:
             if why == k.TOO_BIG or (why == k.NO_WINDOW and not self.open):
                 self._slowly(job, text, blocks, columns, int(rows[done]), int(places[done]), due_ms)
                 done += 1
+                if self._uploads.full:
+                    break
             elif why != k.ALL:
                 self._choked = why == k.NO_WINDOW
                 break
@@ -335,7 +337,7 @@ class Connection:
             case k.HEADERS:
                 self._on_headers(stream, flags, payload)
             case k.CONTINUATION:
-                self._on_continuation(stream, flags, payload)
+                self._on_continuation(flags, payload)
             case k.RST_STREAM:
                 self._on_reset(stream, payload)
             case k.SETTINGS:
@@ -372,19 +374,25 @@ class Connection:
         payload = _unpadded(flags, payload)
         if flags & k.PRIORITIZED:
             payload = payload[5:]
-        self._block = (stream, bool(flags & k.END_STREAM), bytearray())
-        self._on_continuation(stream, flags, payload)
+        self._block = (stream, bool(flags & k.END_STREAM), bytearray(payload))
+        if flags & k.END_HEADERS:
+            self._end_block()
 
-    def _on_continuation(self, stream: int, flags: int, payload: bytes) -> None:
+    def _on_continuation(self, flags: int, payload: bytes) -> None:
         if self._block is None:
             raise _Broken(PROTOCOL_ERROR, "continues no header block")
-        _, ends, block = self._block
+        block = self._block[2]
         block += payload
         if len(block) > HEADER_BYTES_MAX or not (payload or flags & k.END_HEADERS):
             raise _Broken(PROTOCOL_ERROR, "headers without an end")
         if flags & k.END_HEADERS:
-            self._block = None
-            self._on_block(stream, bytes(block), ends)
+            self._end_block()
+
+    def _end_block(self) -> None:
+        assert self._block is not None
+        stream, ends, block = self._block
+        self._block = None
+        self._on_block(stream, bytes(block), ends)
 
     def _on_block(self, stream: int, block: bytes, ends: bool) -> None:
         slot = self._slot(stream)
@@ -392,11 +400,10 @@ class Connection:
             self._check_known(stream)
             return
         try:
-            headers = dict(reversed([(name, value) for name, value in self._decoder.decode(block, raw=True)]))
-        except (hpack.HPACKError, UnicodeDecodeError) as error:
+            status, retry_after = head_of(block)
+        except ValueError as error:
             raise _Broken(COMPRESSION_ERROR, "a header block that cannot be read") from error
         began = self._slots[slot, k.STATUS] > 0 or stream in self._answers
-        status = headers.get(b":status", b"")
         if began:  # trailers
             if ends:
                 self._finish(stream, slot)
@@ -407,7 +414,7 @@ class Connection:
         elif status < b"200":  # more is to come
             self._slots[slot, k.STATUS] = k.ODD if stream in self._uploads else 0
         else:
-            self._answers[stream] = _Answer(int(status), headers.get(b"retry-after", b"").decode("latin-1"))
+            self._answers[stream] = _Answer(int(status), retry_after.decode("latin-1"))
             self._slots[slot, k.STATUS] = k.ODD
             if ends:
                 self._finish(stream, slot)
@@ -527,22 +534,23 @@ class Connection:
         return Ended(rows, notes)
 
     def expire(self, now_ms: int) -> int:
-        """Give up requests that are due; returns how many. One that could not be written: the connection is stuck."""
+        """Give up requests that are due; returns how many. Some that could not be written: perhaps it is `stuck`."""
         late = np.flatnonzero((self._slots[:, k.STREAM] != 0) & (self._slots[:, k.DUE] <= now_ms)).tolist()
         for slot in late:
-            written = self._is_written(slot)
-            if not written and int(self._slots[slot, k.STREAM]) not in self._uploads:
-                self.broken = self.broken or "takes no bytes"
-                return len(late)
-            self._give_up(int(self._slots[slot, k.STREAM]), slot, NO_ANSWER if written else NOT_SENT)
+            stream, written = int(self._slots[slot, k.STREAM]), self._is_written(slot)
+            if not written and self._uploads.stands_still(stream):
+                self.stuck, self.broken = True, self.broken or "takes no bytes"
+                break
+            self._give_up(stream, slot, NO_ANSWER if written else NO_CONNECTION)
         return len(late)
 
     def lose(self) -> None:
         """The connection is no more."""
         lost = GARBAGE if self.broken and self._gave_garbage else NO_ANSWER
         self.broken = self.broken or "ended"
+        unsent = NO_CONNECTION if self.stuck else NOT_SENT
         for slot in np.flatnonzero(self._slots[:, k.STREAM]).tolist():
-            self._end(int(self._slots[slot, k.STREAM]), slot, lost if self._is_written(slot) else NOT_SENT)
+            self._end(int(self._slots[slot, k.STREAM]), slot, lost if self._is_written(slot) else unsent)
 
     def _is_written(self, slot: int) -> bool:
         return bool(self._slots[slot, k.END] <= self._out.written)

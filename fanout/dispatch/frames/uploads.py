@@ -2,9 +2,14 @@
 
 The rare way out, in Python: a peer with a tiny window, or a message longer than a frame. Windows are the peer's word
 (RFC 9113, 6.9): a change of its initial window moves those of all open streams, which may make them negative.
+
+No more than `UPLOADS_MAX` are under way at once: a peer that takes a byte at a time would otherwise get a little of
+every message and, when their time is over, none of them whole.
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +17,14 @@ from numpy.typing import NDArray
 from fanout.dispatch.frames import kernels as k
 from fanout.dispatch.frames.outbox import Outbox
 
+UPLOADS_MAX: Final = 16
+
 
 class _Upload:
-    """What is left of one body, and what its stream may send."""
+    """What is left of one body, what its stream may send, and how many had gone out whole before it."""
 
-    def __init__(self, slot: int, body: bytes, window: int) -> None:
-        self.slot, self.rest, self.window = slot, memoryview(body), window
+    def __init__(self, slot: int, body: bytes, window: int, before: int) -> None:
+        self.slot, self.rest, self.window, self.before = slot, memoryview(body), window, before
 
 
 class Uploads:
@@ -26,6 +33,7 @@ class Uploads:
     def __init__(self, state: NDArray[np.int64], slots: NDArray[np.int64], out: Outbox) -> None:
         self._state, self._slots, self._out = state, slots, out
         self._by_stream: dict[int, _Upload] = {}
+        self._whole = 0
 
     def __contains__(self, stream: int) -> bool:
         return stream in self._by_stream
@@ -33,9 +41,19 @@ class Uploads:
     def __bool__(self) -> bool:
         return bool(self._by_stream)
 
+    @property
+    def full(self) -> bool:
+        """Whether no more may begin."""
+        return len(self._by_stream) >= UPLOADS_MAX
+
+    def stands_still(self, stream: int) -> bool:
+        """Whether none has gone out whole since this one began, or it is none of these: all wait for the socket."""
+        upload = self._by_stream.get(stream)
+        return upload is None or upload.before == self._whole
+
     def add(self, stream: int, slot: int, body: bytes) -> None:
         """Begin with a body; its stream's headers are in the outbox."""
-        self._by_stream[stream] = _Upload(slot, body, int(self._state[k.STREAM_WINDOW]))
+        self._by_stream[stream] = _Upload(slot, body, int(self._state[k.STREAM_WINDOW]), self._whole)
         self.pump()
 
     def drop(self, stream: int) -> None:
@@ -58,6 +76,7 @@ class Uploads:
                 state[k.WINDOW] -= size
             if not upload.rest:
                 del self._by_stream[stream]
+                self._whole += 1
                 self._slots[upload.slot, k.END] = state[k.POSITION]
 
     def shift(self, more: int) -> None:

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fanout.channels.protocol import GARBAGE, NO_ANSWER, NOT_SENT, Requests, Template
+from fanout.channels.protocol import GARBAGE, NO_ANSWER, NO_CONNECTION, NOT_SENT, Requests, Template
 from fanout.dispatch.frames import connection as module
 from fanout.dispatch.frames.connection import Connection
+from fanout.dispatch.frames.uploads import UPLOADS_MAX
 from tests.dispatch.frames.peer import AUTHORITY, ORIGIN, SETTINGS, Peer, frame, numbered, rendered
 
 SEEDS = st.integers(0, 2**32)
@@ -253,6 +254,7 @@ ODDITIES: dict[str, tuple[bytes, int]] = {
     "a success after a table update": (frame(1, 5, 1, b"\x20\x88"), 200),
     "a success in Huffman's code": (frame(1, 5, 1, b"\x48\x82\x10\x01"), 200),
     "another in Huffman's code": (frame(1, 5, 1, b"\x48\x82\x10\x03"), 201),
+    "headers that begin with nothing": (frame(1, 1, 1) + frame(9, 0, 1, b"\x88") + frame(9, 4, 1), 200),
     "a notice, then a success": (frame(1, 4, 1, b"\x08\x03103") + frame(1, 4, 1, b"\x88") + frame(0, 1, 1, b"x"), 200),
 }
 
@@ -295,6 +297,49 @@ def test_late_rows_are_given_up_one_by_one() -> None:
     assert client.open == 2
     peer.exchange()
     assert {type(event).__name__ for event in peer.events[-4:]} == {"StreamReset"}
+
+
+def slow_reader(rows: int) -> tuple[Peer, Requests]:
+    """A server that lets a byte of each message in until it says more, and what waits: messages of 100 bytes."""
+    peer = Peer(4, streams=200, settings={SETTINGS.INITIAL_WINDOW_SIZE: 1})
+    peer.server.acknowledge_received_data = lambda *_: None  # type: ignore[method-assign]
+    peer.exchange()
+    return peer, numbered(rows, bodies=[b"x" * 100] * rows)
+
+
+def test_who_takes_a_byte_at_a_time_gets_few_messages_at_once_and_these_whole() -> None:
+    peer, requests = slow_reader(50)
+    left = list(range(50))
+    while left or peer.client.open:
+        left = peer.write(requests, left)
+        assert len(peer.requests) - len(peer.whole) <= UPLOADS_MAX
+        peer.exchange()
+        for stream in [stream for stream in peer.requests if peer.row_of(stream) not in peer.codes]:
+            if stream in peer.whole:
+                peer.server.send_headers(stream, [(":status", "200")], end_stream=True)
+            else:
+                peer.server.increment_flow_control_window(1, stream)
+        peer.exchange()
+    assert peer.codes == dict.fromkeys(range(50), 200)
+
+
+@pytest.mark.parametrize("one_goes_through", [True, False])
+def test_messages_that_do_not_get_through_in_their_time(one_goes_through: bool) -> None:
+    """They were not taken; a connection that carries others goes on."""
+    peer, requests = slow_reader(8)
+    peer.write(requests, list(range(8)), due_ms=1_000)
+    peer.exchange()
+    if one_goes_through:
+        peer.server.increment_flow_control_window(200, 1)
+        peer.exchange()
+    client = peer.client
+    client.expire(1_001)
+    peer.exchange()
+    assert bool(client.broken) == client.stuck == (not one_goes_through)
+    if not one_goes_through:
+        client.lose()
+    peer.take()
+    assert peer.codes == dict.fromkeys(range(8), NO_CONNECTION) | ({0: NO_ANSWER} if one_goes_through else {})
 
 
 def test_ids_are_used_up() -> None:
