@@ -202,13 +202,14 @@ def _is_engine(process: psutil.Process) -> bool:
 
 
 def _is_sender(process: psutil.Process) -> bool:
-    return "fanout.sender" in process.cmdline()
+    name: str = process.name()
+    return name.startswith("sender-")
 
 
 def _kind(process: psutil.Process) -> str:
     if not _is_sender(process):
         return "api"
-    return "push" if any("sender-push" in word for word in process.cmdline()) else "calls"
+    return "push" if process.name().startswith("sender-push") else "calls"
 
 
 def _cpu_s(processes: list[psutil.Process]) -> float:

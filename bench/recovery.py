@@ -82,7 +82,7 @@ def _kill_engine(stage: Stage) -> float:
 
 def _kill_sender(stage: Stage) -> float:
     """SIGKILL to one sender; nothing else is done."""
-    os.kill(stage.crew.children("engine", "fcm")[0], signal.SIGKILL)
+    os.kill(stage.crew.children("engine", "sender-push-0")[0], signal.SIGKILL)
     return 0.0
 
 

@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import trio
@@ -23,31 +23,15 @@ GRACE_S: Final = 15.0
 """Seconds a child may take to finish what it has in flight, after its parent is gone, before it ends itself hard."""
 
 
-async def start_child(arguments: Sequence[str], first_line: str) -> trio.Process:
-    """Start `python -m ARGUMENTS…` and hand it its settings. Its standard output is a pipe, its errors go to ours."""
-    process = await trio.lowlevel.open_process(
+async def start_child(arguments: Sequence[str], pipe: int, environment: Mapping[str, str]) -> trio.Process:
+    """Start `python -m ARGUMENTS…` with a standard input that its parent keeps open, and has its settings on."""
+    return await trio.lowlevel.open_process(
         [sys.executable, "-m", *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        stdin=pipe,
+        stdout=subprocess.DEVNULL,
         start_new_session=True,
+        env=environment,
     )
-    assert process.stdin is not None
-    await process.stdin.send_all(first_line.encode() + b"\n")
-    return process
-
-
-async def end_child(process: trio.Process, grace_s: float) -> None:
-    """Let a child finish: close its pipe, wait, then kill. Safe to call for one that is dead."""
-    with trio.CancelScope(shield=True):
-        if process.stdin is not None:
-            await process.stdin.aclose()
-        with trio.move_on_after(grace_s):
-            await process.wait()
-        if process.poll() is None:
-            process.kill()
-            await process.wait()
-        if process.stdout is not None:
-            await process.stdout.aclose()
 
 
 def read_first_line() -> str:

@@ -20,9 +20,9 @@ from typing import Final
 
 import trio
 
-from fanout.children import end_child, start_child
 from fanout.dispatch.terms import PUSH, ends_within_s
 from fanout.errors import Refused
+from fanout.forkserver import Fork, ForkServer, open_forkserver
 from fanout.settings import Settings, dump
 from fanout.store.protocol import Store
 from fanout.wire import CHANNELS
@@ -31,6 +31,10 @@ log = logging.getLogger("fanout.app")
 
 AGAIN_S: Final = 1.0
 """Pause before a ledger that refused is asked again to release the batches of a dead sender."""
+
+
+STEADY_S: Final = 10.0
+"""A sender that lived so long is started again at once; one that did not, after `senders.restart_pause_s`."""
 
 
 class Senders:
@@ -43,11 +47,15 @@ class Senders:
 
     async def run(self, settings: Settings, store: Store) -> None:
         """Keep them alive until `end`; they get warm side by side."""
+        wanted = crews(settings)
         with self._scope:
-            async with trio.open_nursery() as nursery:
+            if not wanted:
+                self.warm.set()
+                await trio.sleep_forever()
+            async with open_forkserver("fanout.sender", dump(settings)) as server, trio.open_nursery() as nursery:
                 async with trio.open_nursery() as starting:
-                    for name, channels in crews(settings):
-                        starting.start_soon(nursery.start, _supervise, settings, store, name, channels)
+                    for name, channels in wanted:
+                        starting.start_soon(nursery.start, _supervise, server, settings, store, name, channels)
                 self.warm.set()
         self._ended.set()
 
@@ -83,6 +91,7 @@ def crews(settings: Settings) -> list[tuple[str, tuple[str, ...]]]:
 
 
 async def _supervise(
+    server: ForkServer,
     settings: Settings,
     store: Store,
     name: str,
@@ -92,16 +101,16 @@ async def _supervise(
 ) -> None:
     starts = 0
     while True:
-        owner = f"sender-{name}.{os.getpid()}.{starts}"
-        async with _sender(settings, owner, channels) as process:
-            assert process.stdout is not None
-            await process.stdout.receive_some(64)
+        owner, since_s = f"sender-{name}.{os.getpid()}.{starts}", trio.current_time()
+        async with _sender(server, settings, owner, channels) as process:
+            await process.line()
             if not starts:
                 task_status.started()
-            await process.wait()
-        log.warning("%s ended with %s; %d batches released", owner, process.returncode, await _release(store, owner))
+            end = await process.wait()
+        log.warning("%s: %s; %d batches released", owner, end or "was not started", await _release(store, owner))
         starts += 1
-        await trio.sleep(settings.senders.restart_pause_s)
+        if trio.current_time() - since_s < STEADY_S:
+            await trio.sleep(settings.senders.restart_pause_s)
 
 
 async def _release(store: Store, owner: str) -> int:
@@ -115,9 +124,9 @@ async def _release(store: Store, owner: str) -> int:
 
 
 @asynccontextmanager
-async def _sender(settings: Settings, owner: str, channels: Sequence[str]) -> AsyncIterator[trio.Process]:
-    process = await start_child(["fanout.sender", owner, *channels], dump(settings))
+async def _sender(server: ForkServer, settings: Settings, owner: str, channels: Sequence[str]) -> AsyncIterator[Fork]:
+    process = await server.fork([owner, *channels])
     try:
         yield process
     finally:
-        await end_child(process, max(settings.api.drain_s, ends_within_s(settings)))
+        await process.end(max(settings.api.drain_s, ends_within_s(settings)))

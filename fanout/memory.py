@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import sys
 
 
 def give_back() -> None:
@@ -26,3 +27,11 @@ def settle() -> None:
     the process for 0.3 s on a slow core, in the middle of an action.
     """
     gc.freeze()
+
+
+def spare_scipy() -> None:
+    """numba looks for scipy's BLAS when the first kernel is loaded, and where it finds it loads half of scipy.
+
+    No kernel of ours calls it; it took 0.3 s of each process. To be called by a program, before its first kernel.
+    """
+    sys.modules.setdefault("scipy", None)  # type: ignore[arg-type]

@@ -1,13 +1,12 @@
-"""What a sender process is: `python -m fanout.sender OWNER CHANNEL …`, started by `app`, which hands it its settings.
+"""What senders are: `python -m fanout.sender`, started by `crews`, which hands it its settings and asks for forks.
 
-It is a program of its own, and imports no more than it needs: no API, no boards, no registry but its replica. So it
-starts in half the time of the engine and holds half the memory, and there may be one for each core.
+It loads once what every sender needs, and each sender is a fork of that (`forkserver.py`), with an owner's name and
+channels. It is a program of its own, and imports no more than it needs: no API, no boards, no registry but its replica.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 
 import numpy as np
 import trio
@@ -15,8 +14,10 @@ import trio
 from fanout import logs, memory
 from fanout.children import read_first_line, watch_parent
 from fanout.clock import clock_ms
+from fanout.dispatch.frames import kernels as frames
 from fanout.dispatch.sender import run_sender
 from fanout.dispatch.terms import ends_within_s
+from fanout.forkserver import call_process, serve_forks
 from fanout.registry.replica import Replica
 from fanout.settings import Settings, parse
 from fanout.stores import open_store
@@ -51,9 +52,15 @@ def _say_ready() -> None:
 
 def main() -> None:
     """Run as the module says."""
+    memory.spare_scipy()
+    call_process("sender-forks")
     settings = parse(read_first_line())
     logs.set_up(settings)
-    trio.run(send, settings, sys.argv[1], sys.argv[2:])
+    frames.warm()
+    if arguments := serve_forks():
+        owner, *channels = arguments
+        call_process(owner.partition(".")[0])
+        trio.run(send, settings, owner, channels)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 import trio
 
+from fanout import memory
 from fanout.crews import open_senders
 from fanout.errors import Refused
 from fanout.settings import Settings
@@ -49,6 +50,7 @@ async def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
     """Run the engine until SIGTERM or SIGINT. `on_ready(address)` is called when everything runs."""
     lock = lock_folder(settings)
     sys.setswitchinterval(SWITCH_S)
+    memory.spare_scipy()
     try:
         stop = trio.Event()
         async with trio.open_nursery() as nursery:

@@ -106,14 +106,17 @@ class Crew:
                 raise CrewError(f"{name} ended with status {process.returncode}\n{self._last_lines(name)}")
 
     def children(self, name: str, command: str) -> list[int]:
-        """Process ids of the children of a process whose command line has this word; all if it is empty."""
+        """Process ids of what descends from a process and has this word in its command line or as its name.
+
+        All of them if it is empty.
+        """
         pid = next(process.pid for member, process in self._members if member == name)
-        return [each for each in _children(pid) if not command or command in _words(each)]
+        return [each for each in _descendants(pid) if not command or command in (*_words(each), _name(each))]
 
     def memory_mb(self, name: str) -> list[tuple[str, float]]:
         """(name, resident MB not backed by files) of a process and of its children."""
         pid = next(process.pid for member, process in self._members if member == name)
-        return [(_command(each), _anonymous_mb(each)) for each in (pid, *_children(pid))]
+        return [(_command(each), _anonymous_mb(each)) for each in (pid, *_descendants(pid))]
 
     def _last_lines(self, only: str | None = None) -> str:
         parts = []
@@ -138,6 +141,18 @@ def _children(pid: int) -> list[int]:
     return sorted({int(child) for task in tasks for child in task})
 
 
+def _descendants(pid: int) -> list[int]:
+    found = _children(pid)
+    return [*found, *(further for child in found for further in _descendants(child))]
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
 def _anonymous_mb(pid: int) -> float:
     try:
         status = Path(f"/proc/{pid}/status").read_text()
@@ -160,5 +175,5 @@ def _command(pid: int) -> str:
     if "fanout.cli" in names:
         return "fanout " + " ".join(names[names.index("fanout.cli") + 1 :][:1])
     if "fanout.sender" in names:
-        return "sender " + ", ".join(names[names.index("fanout.sender") + 2 :])
+        return _name(pid)
     return " ".join(Path(name).name for name in names[:3] if not name.startswith("-"))

@@ -30,7 +30,7 @@ def test_an_action_on_redis_survives_its_processes(tmp_path: Path, people: int) 
     ):
         accepted = stage.engine.start(stage.request(wire.Everyone(), "all"))
         stage.wait_waiting(accepted.id, people * 3 // 4)
-        os.kill(stage.crew.children("engine", "fanout.sender")[0], signal.SIGKILL)
+        os.kill(stage.crew.children("engine", "sender-push-0")[0], signal.SIGKILL)
         stage.wait_waiting(accepted.id, people // 2)
         stage.stop_engine(hard=True)
         stage.start_engine()
