@@ -182,11 +182,13 @@ class Drafter:
     def check_texts(
         self, texts: dict[str, str], titles: dict[str, str], opened: Sequence[str], photo: str | None = None
     ) -> None:
-        """Errors: `Refused("text_control_character" | "text_too_long")`, naming language and channel."""
+        """Errors: `Refused("text_missing" | "text_control_character" | "text_too_long")`, naming where."""
         image = self._settings.media.link(photo)
         for name, words, allowed in (("texts", texts, "\n\t"), ("titles", titles, "")):
             for language, text in words.items():
                 bad = next((i for i, char in enumerate(text) if char < " " and char not in allowed), None)
+                if not text.strip():
+                    raise Refused("text_missing", f"{name}.{language}")
                 if bad is not None:
                     raise Refused("text_control_character", f"{name}.{language}", character=text[bad], position=bad)
         for name in opened:

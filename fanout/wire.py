@@ -14,6 +14,7 @@ kind exist) is checked by the stage that has it, with an error of the catalogue.
 
 from __future__ import annotations
 
+import re
 import threading
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
@@ -115,6 +116,8 @@ Outcome: TypeAlias = Literal["direct", "indirect", "none"]
 Ident = Annotated[str, Meta(min_length=1, max_length=limits.PARTICIPANT_ID_CHARS_MAX, pattern=r"^[A-Za-z0-9._:@-]+$")]
 Reference = Annotated[str, Meta(min_length=1, max_length=limits.REFERENCE_CHARS_MAX)]
 AgeGroup: TypeAlias = Literal["unknown", "youth", "adult", "senior"]
+Millis = Annotated[int, Meta(ge=0, le=limits.NUMBER_MAX)]
+"""Milliseconds since 1970, UTC."""
 Language = Annotated[str, Meta(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})?$")]
 Text = Annotated[str, Meta(min_length=1, max_length=limits.TEXT_CHARS_MAX)]
 Texts = Annotated[dict[Language, Text], Meta(min_length=1, max_length=limits.LANGUAGES_MAX)]
@@ -194,7 +197,7 @@ class LivePosition(Input, frozen=True, kw_only=True):
     id: Ident
     lon: Annotated[float, Meta(ge=-180, le=180)]
     lat: Annotated[float, Meta(ge=-90, le=90)]
-    at_ms: int
+    at_ms: Millis
 
 
 class PositionsRequest(Input, frozen=True, kw_only=True):
@@ -269,7 +272,7 @@ class Action(Input, frozen=True, kw_only=True):
     area: Area
     texts: Texts
     titles: dict[Language, Annotated[str, Meta(min_length=1, max_length=100)]] = {}
-    end_ms: int
+    end_ms: Millis
     lane: Lane | None = None
     channels: list[ActionChannel] | None = None
     languages: Annotated[list[Language], Meta(min_length=1, max_length=limits.LANGUAGES_MAX)] | None = None
@@ -295,7 +298,7 @@ class PreviewRequest(Action, frozen=True, kw_only=True):
     `grid`: columns and rows of the density grid in the answer; 0: none.
     """
 
-    end_ms: int = 0
+    end_ms: Millis = 0
     grid: Annotated[int, Meta(ge=0, le=256)] = 0
 
 
@@ -517,6 +520,7 @@ encode_json = _JSON.encode
 
 
 _DECODERS: Final[dict[type[Any], tuple[msgspec.msgpack.Decoder[Any], msgspec.json.Decoder[Any]]]] = {}
+_FIELD: Final = re.compile(r"Object (?:missing required|contains unknown) field `([^`]*)`")
 _FIRST: Final = threading.Lock()
 """msgspec works out what a struct looks like when it is first decoded, and a second thread that decodes it meanwhile
 crashes the interpreter: so one at a time does."""
@@ -547,7 +551,10 @@ def decode_json(body: bytes, kind: type[Any]) -> Any:
 
 
 def _refusal(error: Exception, form: str) -> Refused:
-    if isinstance(error, msgspec.ValidationError):
-        sentence, _, where = str(error).partition(" - at `")
-        return Refused("field_invalid", where.rstrip("`").removeprefix("$").removeprefix("."), detail=sentence + ".")
-    return Refused("body_malformed", "body", format=form, detail=str(error).rstrip("."))
+    if not isinstance(error, msgspec.ValidationError):
+        return Refused("body_malformed", "body", format=form, detail=str(error).rstrip("."))
+    sentence, _, place = str(error).partition(" - at `")
+    where = place.replace("`", "").replace("key in $", "$").removeprefix("$")
+    if (field := _FIELD.fullmatch(sentence)) is not None:
+        where += f".{field[1]}"
+    return Refused("field_invalid", where.removeprefix(".") or "body", detail=sentence + ".")

@@ -64,6 +64,8 @@ def write_error(request: Request, error: Refused) -> Response:
     response = write(request, body, error.status)
     if error.code == "key_invalid":
         response.headers["WWW-Authenticate"] = "Bearer"
+    if error.code == "too_many_requests":
+        response.headers["Retry-After"] = "1"
     return response
 
 

@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from fanout import limits
 from fanout.api import bodies
 from fanout.api.auth import NOBODY, KeyRecord, Keys, Scope
 from fanout.errors import Refused
@@ -66,7 +67,8 @@ def build(rows: list[Row], open_routes: list[Route], keys: Keys, *, in_flight_ma
     for row in rows:
         by_path.setdefault(row.path, {})[row.method] = row
     routes = [*open_routes, *(Route(path, _Endpoint(methods, keys, room)) for path, methods in by_path.items())]
-    routes.append(Route("/{rest:path}", _Endpoint({}, keys, room)))
+    open_paths = frozenset(route.path for route in open_routes)
+    routes.append(Route("/{rest:path}", _Endpoint({}, keys, room, open_paths)))
     return Starlette(routes=routes, exception_handlers={HTTPException: _http_error})
 
 
@@ -81,10 +83,15 @@ class _Room:
 class _Endpoint:
     """One path with its methods, as an ASGI application: Starlette passes these through untouched."""
 
-    def __init__(self, methods: dict[str, Row], keys: Keys, room: _Room) -> None:
-        self._methods = methods
+    def __init__(
+        self, methods: dict[str, Row], keys: Keys, room: _Room, only_read: frozenset[str] = frozenset()
+    ) -> None:
+        self._methods = dict(methods)
+        if (row := methods.get("GET")) is not None and not row.streams:
+            self._methods["HEAD"] = row  # the server leaves the body out
         self._keys = keys
         self._room = room
+        self._only_read = only_read  # paths that are somebody else's, and there take nothing but GET
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         request = Request(scope, receive, send)
@@ -99,7 +106,10 @@ class _Endpoint:
         try:
             return await self._checked(request, row)
         except Refused as error:
-            return bodies.write_error(request, error)
+            response = bodies.write_error(request, error)
+            if error.code == "method_not_allowed":
+                response.headers["Allow"] = ", ".join(sorted(self._methods or ("GET", "HEAD")))
+            return response
         except Exception:
             incident = secrets.token_hex(6)
             log.exception("incident %s: %s %s", incident, request.method, request.url.path)
@@ -111,13 +121,21 @@ class _Endpoint:
         any_row = row or next(iter(self._methods.values()), None)
         scope = any_row.scope if any_row else "actions"
         key = NOBODY if scope is None else await self._keys.check(request.headers.get("authorization"), scope)
-        if row is None and self._methods:
+        if row is None and (self._methods or request.url.path in self._only_read):
             raise Refused("method_not_allowed", request.url.path, method=request.method)
         if row is None:
             raise Refused("not_found", request.url.path, what="address")
         body = None if row.takes is None else await bodies.read(request, row.takes, row.quick)
-        answer = await row.handler(Call(key, dict(request.path_params), body, request))
+        answer = await row.handler(Call(key, _path(request), body, request))
         return answer if isinstance(answer, Response) else bodies.write(request, answer, row.status)
+
+
+def _path(request: Request) -> dict[str, Any]:
+    """The path's parameters. Errors: `Refused("not_found")` for a number that nothing can have."""
+    for name, value in request.path_params.items():
+        if isinstance(value, int) and value > limits.NUMBER_MAX:
+            raise Refused("not_found", name, what="action")
+    return dict(request.path_params)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

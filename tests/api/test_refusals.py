@@ -47,8 +47,10 @@ LINE = [[5.0, 52.0], [5.1, 52.0], [5.0, 52.0]]
 NORTH = [[5.0, 99.0], *SQUARE[1:-1], [5.0, 99.0]]
 
 REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
-    ("field not known", action(colour="red"), "field_invalid", ""),
-    ("field missing", action(texts=None), "field_invalid", ""),
+    ("field not known", action(colour="red"), "field_invalid", "colour"),
+    ("field not known, deeper", action(waves={"people": 1, "free": 1, "size": 2}), "field_invalid", "waves.size"),
+    ("field missing", action(texts=None), "field_invalid", "texts"),
+    ("a name that is none", action(texts={"NL": "x"}), "field_invalid", "texts"),
     ("type wrong", action(area={**CIRCLE, "lon": "5"}), "field_invalid", "area.lon"),
     ("area type wrong", action(area={"type": "Square"}), "field_invalid", "area"),
     ("nobody there", action(area={**CIRCLE, "lon": -30.0}), "selection_empty", "area"),
@@ -60,11 +62,15 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("latitude", action(area=polygon(NORTH)), "area_coordinate_range", "area.coordinates[0][0]"),
     ("radius", action(area={**CIRCLE, "radius_m": 0.0}), "area_radius_range", "area"),
     ("end past", action(end_ms=1_000), "end_in_the_past", "end_ms"),
+    ("end before all time", action(end_ms=-1), "field_invalid", "end_ms"),
+    ("end beyond numbers", action(end_ms=2**64 - 1), "field_invalid", "end_ms"),
     ("end far", action(end_ms=SOON_MS + 10**10), "end_too_far", "end_ms"),
     ("kind", action(kind="party"), "kind_unknown", "kind"),
     ("text long", action(texts={"nl": "x" * 2_001}), "field_invalid", "texts"),
     ("text for no sms", action(texts={"nl": "x" * 1_900}, channels=["sms"]), "text_too_long", "texts.nl"),
     ("text control", action(texts={"nl": "a\x00b"}), "text_control_character", "texts.nl"),
+    ("text blank", action(texts={"nl": "Vermist.", "en": " \n\u00a0"}), "text_missing", "texts.en"),
+    ("title blank", action(titles={"nl": " "}), "text_missing", "titles.nl"),
     ("no texts", action(texts={}), "field_invalid", "texts"),
 ]  # fmt: skip
 
@@ -102,6 +108,40 @@ def test_a_bad_body_is_refused(http: httpx.Client, content: bytes, headers: dict
     assert (answer.json()["code"], answer.status_code) == (code, CATALOGUE[code].status)
 
 
+def test_a_number_beyond_all_numbers(http: httpx.Client) -> None:
+    body = msgspec.json.encode(action()).replace(b"%d" % SOON_MS, b"%d" % 2**70)
+    answer = http.post("/v1/actions", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.json()["code"], answer.json()["where"]) == ("field_invalid", "end_ms")
+
+
+def test_a_body_of_another_shape_says_that_it_is_the_body(http: httpx.Client) -> None:
+    answer = http.post("/v1/actions", content=b"[]", headers={"Content-Type": "application/json"})
+    assert (answer.json()["code"], answer.json()["where"]) == ("field_invalid", "body")
+    answer = http.post(
+        "/v1/actions",
+        content=b"\x81\x01\x02",
+        headers={"Content-Type": "application/msgpack", "Accept": "application/json"},
+    )
+    assert (answer.json()["code"], answer.json()["where"]) == ("field_invalid", "body")
+
+
+IDS = ["9223372036854775807", "9223372036854775808", "9" * 40]
+
+
+@pytest.mark.parametrize("number", IDS, ids=["largest", "too large", "huge"])
+def test_no_action_has_a_number_so_large(http: httpx.Client, number: str) -> None:
+    reason, free = {"reference": "r"}, {"free": 1}
+    for answer in (
+        http.get(f"/v1/actions/{number}"),
+        http.get(f"/v1/actions/{number}/boards"),
+        http.get(f"/v1/actions/{number}/events"),
+        http.post(f"/v1/actions/{number}/cancel", json=reason),
+        http.post(f"/v1/actions/{number}/operators", json=free),
+        http.delete(f"/v1/actions/{number}/posts"),
+    ):
+        assert (answer.status_code, answer.json()["code"], answer.json()["where"]) == (404, "not_found", "id")
+
+
 @pytest.mark.parametrize("path", ["/v1/actions/1", "/v1/actions", "/v1/boards", "/v1/nothing", "/anything"])
 @pytest.mark.parametrize("key", [None, "", "Bearer", "Bearer fk_wrong", "Basic fk_x", "Bearer \u00e9".encode()])
 def test_without_a_valid_key_there_is_401_and_no_hint(running: Running, path: str, key: str | bytes | None) -> None:
@@ -123,6 +163,20 @@ def test_addresses_and_methods_that_are_not_there(http: httpx.Client) -> None:
     assert http.delete("/v1/actions").json()["code"] == "method_not_allowed"
     assert http.get("/v1/boards/none").json()["code"] == "not_found"
     assert http.get("/v1/keys/boards").json()["where"] == "signage.signing_key", "documents are not signed here"
+
+
+def test_a_method_that_is_not_taken_is_answered_with_those_that_are(http: httpx.Client) -> None:
+    for path, allowed in (("/v1/actions", "POST"), ("/v1/boards", "GET, HEAD"), ("/healthz", "GET, HEAD")):
+        answer = http.request("OPTIONS", path)
+        assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed"), path
+        assert answer.headers["Allow"] == allowed
+
+
+def test_what_can_be_read_can_be_asked_for_without_its_body(http: httpx.Client) -> None:
+    for path in ("/v1/boards", "/v1/boards/none", "/healthz", "/v1/media/none"):
+        asked, read = http.head(path), http.get(path)
+        assert (asked.status_code, asked.content) == (read.status_code, b"")
+        assert asked.headers["content-type"] == read.headers["content-type"]
 
 
 def test_refused_actions_left_nothing_behind(http: httpx.Client) -> None:
