@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final, Protocol
 
 import httpx
@@ -87,9 +87,12 @@ class HttpCaller:
     async def _exchange(self, call: Call, extensions: dict[str, object]) -> Answer:
         endless = False
         try:
-            async with self._client.stream(
-                call.method, call.url, headers=dict(call.headers), content=call.body, extensions=extensions
-            ) as response:
+            request = self._client.build_request(
+                call.method, call.url, headers={**call.headers, **_length(call)}, extensions=extensions
+            )
+            request.stream = _Body(call.body)
+            response = await self._client.send(request, stream=True)
+            async with aclosing(response):
                 body = bytearray()
                 async for chunk in response.aiter_raw():
                     body += chunk
@@ -99,6 +102,26 @@ class HttpCaller:
                 return Answer(code=response.status_code, headers=dict(response.headers), body=bytes(body))
         except (httpx.TransportError, httpx.StreamClosed, trio.ClosedResourceError) as error:
             return Answer(code=GARBAGE if endless else _code(error))
+
+
+def _length(call: Call) -> dict[str, str]:
+    return {"content-length": str(len(call.body))} if call.body else {}
+
+
+class _Body(httpx.AsyncByteStream):
+    """A body in one piece. The one of httpx is an async generator, and one whose call is cancelled while it is sent
+    is left half way for the garbage collector."""
+
+    def __init__(self, body: bytes) -> None:
+        self._pieces = [body]
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if not self._pieces:
+            raise StopAsyncIteration
+        return self._pieces.pop()
 
 
 class _Trace:
