@@ -6,7 +6,8 @@ Rules:
    (which end a JSON reader's recursion, not its patience) are all one thing: an answer that makes no sense, `None`.
 2. Of a list with one line for each recipient every line is read by itself (`each`), so that one that makes no sense
    takes nothing from its neighbours.
-3. A number is a number however it is spelt (`number_of`): suppliers send `2` and `"2"` for the same status.
+3. Letters are letters however they are written: after the mark that some libraries put before UTF-8, or in Latin-1.
+4. A number is a number however it is spelt (`number_of`): suppliers send `2` and `"2"` for the same status.
 
 Why not one `try` in every channel: each listed other errors, and the one that was missing everywhere ended processes.
 """
@@ -20,15 +21,28 @@ import msgspec
 
 DIGITS_MAX: Final = 18  # of a number in words: what fits 64 bits
 
+_MARK: Final = b"\xef\xbb\xbf"
+
 T = TypeVar("T")
 
 
 def decoded(decoder: msgspec.json.Decoder[T], body: bytes | msgspec.Raw) -> T | None:
     """The body, None where it makes no sense. `decoder` must not run code of ours (`dec_hook`)."""
+    if isinstance(body, bytes):
+        body = _in_utf8(body)
     try:
         return decoder.decode(body)
     except (msgspec.DecodeError, ValueError, RecursionError):  # `ValueError`: what is no UTF-8
         return None
+
+
+def _in_utf8(body: bytes) -> bytes:
+    """A whole body without a mark, and in the one spelling of letters that a reader of JSON takes."""
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return body.decode("latin-1").encode()
+    return body.removeprefix(_MARK)
 
 
 def each(decoder: msgspec.json.Decoder[T], lines: Sequence[msgspec.Raw]) -> tuple[list[T], int]:

@@ -21,6 +21,21 @@ def test_no_body_raises(body: bytes) -> None:
     assert decoded(ONE, body) is None
 
 
+@pytest.mark.parametrize(
+    "body",
+    [b'\xef\xbb\xbf{"id":7}', '{"id":7,"naam":"café"}'.encode(), '{"id":7,"naam":"café"}'.encode("latin-1")],
+    ids=["with a mark", "UTF-8", "Latin-1"],
+)
+def test_letters_in_other_spellings(body: bytes) -> None:
+    class Named(msgspec.Struct):
+        id: int
+        naam: str = ""
+
+    said = decoded(msgspec.json.Decoder(Named), body)
+    assert said is not None
+    assert (said.id, said.naam) in ((7, ""), (7, "café"))
+
+
 def test_every_line_is_read_by_itself() -> None:
     lines = [msgspec.Raw(line) for line in (b'{"id":1}', b"null", b'{"id":"x"}', b'{"z":' + b"[" * 60_000, b'{"id":2}')]
     assert each(ONE, lines) == ([_One(1), _One(2)], 3)
