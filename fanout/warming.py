@@ -2,30 +2,51 @@
 
 Kernels are compiled for the kinds of arrays they meet, and a mapped file is another kind than an array in memory. So
 what can be lived is lived here, on two people in a folder that goes away: registered, written down, mapped by a sender,
-changed, looked up again.
+changed, looked up again. Before that the kernels are compiled in two processes, a core each.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import tempfile
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
-from fanout import geo, selection, wire
+from fanout import selection, wire
 from fanout.dispatch.frames import kernels as frames
 from fanout.registry import bodies
 from fanout.registry.registry import Registry
 from fanout.registry.replica import Replica
 from fanout.store.sqlite_store import SqliteStore
 
+HALVES: Final = ((selection.warm,), (bodies.warm, frames.warm))
+"""Neither needs kernels of the other; selection's bring those of `fanout.geo`."""
+
+
+def compile_all() -> None:
+    """Fill the cache, in two processes. Blocking. *Errors*: `RuntimeError` if one of them failed; it said why."""
+    spawn = multiprocessing.get_context("spawn")
+    workers = [spawn.Process(target=_warm_half, args=(half,)) for half in range(len(HALVES))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if any(worker.exitcode for worker in workers):
+        raise RuntimeError("kernels could not be compiled")
+    warm_all()
+
+
+def _warm_half(half: int) -> None:
+    for warm in HALVES[half]:
+        warm()
+
 
 def warm_all() -> None:
     """Compile or load all kernels of the engine and of a sender. Blocking: a minute the first time, then a second."""
-    geo.warm()
-    selection.warm()
-    bodies.warm()
-    frames.warm()
+    for half in range(len(HALVES)):
+        _warm_half(half)
     with tempfile.TemporaryDirectory() as folder:
         store = SqliteStore.open(Path(folder) / "ledger.db")
         registry = Registry.open(Path(folder) / "registry", store, kinds=("any",), tenants=("any",))
@@ -53,4 +74,4 @@ def _person(name: str) -> wire.Participant:
 
 
 if __name__ == "__main__":
-    warm_all()
+    compile_all()
