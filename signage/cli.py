@@ -77,6 +77,7 @@ def simulate(
     beside = f", {passengers} displays of RTIG T047" if passengers else ""
     typer.echo(f"{len(placed)} boards behind {count} connections{beside} at {broker}")
     gc.freeze()  # boards stay: the collector need not walk thousands of them in the middle of a measurement
+    gc.set_threshold(100_000, 50, 100)  # nor every few hundred objects what they were told: its count alone frees it
     trio.run(_until_signal, fleet.run)
 
 

@@ -174,6 +174,7 @@ class Link:
         self._flight: dict[int, Packet] = {}
         self._properties: dict[tuple[int | None, str | None], bytes] = {}
         self._packet_id = 0
+        self._five = True  # what this connection speaks
         self._window = options.window
         self._more_to_take = False
         self._work = trio.Event()
@@ -261,6 +262,7 @@ class Link:
         client.on_disconnect = self._on_disconnect
         client.on_socket_register_write = self._on_register_write
         self._stats.protocol = "3.1.1" if old else "5"
+        self._five = not old
         return client
 
     # --- the three tasks of a connection ------------------------------------------------------------------------------
@@ -301,33 +303,28 @@ class Link:
         logged.
         """
         data = wire.incoming
-        size = int.from_bytes(data[at : at + 2], "big")
-        name = bytes(data[at + 2 : at + 2 + size])
-        at += 2 + size
+        if end < at + 2:
+            raise Down("the broker sent a broken message")
+        named = at + 2 + (data[at] << 8 | data[at + 1])
+        name = data[at + 2 : named]
+        at = named
         if first & 0x06:
-            wire.outgoing += b"\x40\x02" + data[at : at + 2]
             at += 2
-        if self._stats.protocol == "5":
-            length = shift = 0
-            while at < end:
-                digit = data[at]
-                length |= (digit & 0x7F) << shift
-                shift += 7
-                at += 1
-                if not digit & 0x80:
-                    break
-            at += length
-        self._stats.received += 1
+        if self._five:
+            at = _past_properties(data, at, end)
         if at > end:
             raise Down("the broker sent a broken message")
+        if first & 0x06:
+            wire.outgoing += b"\x40\x02" + data[named : named + 2]
+        self._stats.received += 1
         try:
-            self._source.received(name.decode(), bytes(data[at:end]), bool(first & 1))
+            self._source.received(name.decode(), data[at:end], bool(first & 1))
         except UnicodeDecodeError:
             _log.warning("a topic that is not UTF-8: %r", name[:100])
         except Exception:
             _log.exception("a message on %r tripped us; it was passed over", name[:100])
 
-    def _take_puback(self, data: bytearray, at: int, end: int) -> None:
+    def _take_puback(self, data: bytes, at: int, end: int) -> None:
         packet = self._flight.pop(data[at] << 8 | data[at + 1], None)
         if packet is None:
             return
@@ -378,20 +375,19 @@ class Link:
 
     def _put(self, outgoing: bytearray, packet: Packet) -> None:
         """One PUBLISH at QoS 1, under an id that is free."""
+        number = self._packet_id
         while True:
-            self._packet_id = self._packet_id + 1 if PACKET_ID_FIRST <= self._packet_id < 0xFFFF else PACKET_ID_FIRST
-            if self._packet_id not in self._flight:
+            number = number + 1 if PACKET_ID_FIRST <= number < 0xFFFF else PACKET_ID_FIRST
+            if number not in self._flight:
                 break
-        topic = packet.topic.encode()
-        properties = self._props(packet) if self._stats.protocol == "5" else b""
-        outgoing.append(0x32 | packet.retain)
-        outgoing += varint(4 + len(topic) + len(properties) + len(packet.payload))
-        outgoing += len(topic).to_bytes(2, "big")
-        outgoing += topic
-        outgoing += self._packet_id.to_bytes(2, "big")
-        outgoing += properties
-        outgoing += packet.payload
-        self._flight[self._packet_id] = packet
+        self._packet_id = number
+        topic, payload = packet.topic.encode(), packet.payload
+        properties = self._props(packet) if self._five else b""
+        length = varint(4 + len(topic) + len(properties) + len(payload))
+        head = b"\x33" if packet.retain else b"\x32"
+        size, name = len(topic).to_bytes(2, "big"), number.to_bytes(2, "big")
+        outgoing += b"".join((head, length, size, topic, name, properties, payload))
+        self._flight[number] = packet
         self._stats.published += 1
 
     def _props(self, packet: Packet) -> bytes:
@@ -459,6 +455,19 @@ class Link:
 
     def _on_register_write(self, client: Any, userdata: Any, sock: Any) -> None:
         self._work.set()
+
+
+def _past_properties(data: bytes, at: int, end: int) -> int:
+    """Where the payload of a PUBLISH of MQTT 5 begins; past `end` when it is broken."""
+    length = shift = 0
+    while at < end:
+        digit = data[at]
+        at += 1
+        if digit < 0x80:
+            return at + (length | digit << shift)
+        length |= (digit & 0x7F) << shift
+        shift += 7
+    return end + 1
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -34,6 +34,7 @@ from signage.showing import Showing
 _Wish: TypeAlias = tuple[int, int, native.Form, tuple[int, ...]]  # identity of the model, most items, form, actions
 _TOGETHER: Final = frozenset({Event.DESIRE, Event.CUT})  # what may be answered for many boards at once
 _GONE: Final = frozenset({State.CLEAR, State.FORGETTING})
+_DUE, _FORGETTING, _TAKEN, _STORED = State.DUE, State.FORGETTING, Event.TAKEN, Event.STORED
 
 
 class ToBoard(NamedTuple):
@@ -106,7 +107,7 @@ class Outbox:
         """The board's document is to be published because of `event`, or to be forgotten."""
         self._drop(board)
         (self._first if board.presence == "ready" else self._later)[board] = None
-        if event in _TOGETHER and board.state is State.DUE and self._areas.of(board):
+        if event in _TOGETHER and board.state is _DUE and self._areas.of(board):
             self._together.add(board)
             self._areas.stir(board)
 
@@ -144,12 +145,12 @@ class Outbox:
         while self._first or self._later:
             board = next(iter(self._first or self._later))
             self._drop(board)
-            if board.state is State.DUE:
+            if board.state is _DUE:
                 return self._document(board, now_ms)
-            if board.state is State.FORGETTING:
+            if board.state is _FORGETTING:
                 if board.own_held:
                     return self._forget(board)
-                self._step(board, Event.STORED)
+                self._step(board, _STORED)
         while self._clears:
             one = next(iter(self._clears))
             del self._clears[one]
@@ -168,8 +169,8 @@ class Outbox:
         """The broker has it; the boards whose document of this version it is."""
         boards = _addressed(packet.token)
         for board in boards:
-            if packet.payload or board.state is State.FORGETTING:
-                self._step(board, Event.STORED)
+            if packet.payload or board.state is _FORGETTING:
+                self._step(board, _STORED)
         return boards if packet.payload else ()
 
     def refused(self, packet: Packet) -> Sequence[Board]:
@@ -255,7 +256,7 @@ class Outbox:
         self._stale.discard(board)
         (board.items, board.item_bytes), board.version = composed, area.version
         board.via, board.sent_ms = area, now_ms
-        self._step(board, Event.TAKEN)
+        self._step(board, _TAKEN)
         if board.own_held:
             self._clears[board] = None
 
@@ -278,7 +279,7 @@ class Outbox:
         board.own_held, board.via, board.sent_ms = True, None, now_ms
         self._clears.pop(board, None)
         self._orphans.pop(packet.topic, None)  # it was retired, and is back
-        self._step(board, Event.TAKEN)
+        self._step(board, _TAKEN)
         return packet
 
     def _forget(self, board: Board) -> Packet:

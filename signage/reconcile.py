@@ -55,6 +55,7 @@ RETIRED_MAX: Final = 1_000  # boards that are gone, whose pages still say so
 CAPS, DISPLAYS, ACTIONS, PROOF, COUNTS = SPACES = (
     "boards.caps", "boards.displays", "boards.actions", "boards.proof", "boards.counts"
 )  # fmt: skip
+_DESIRE, _CLEAR, _RAISE, _NOTE = Event.DESIRE, State.CLEAR, Effect.RAISE, Effect.NOTE
 
 
 class Reconciler:
@@ -500,12 +501,12 @@ class Reconciler:
             return
         before = board.state
         board.state, effects = shadow.step(before, event)
-        if event is Event.DESIRE:
+        if event is _DESIRE:
             self.outbox.spoil(board)
         for effect in effects:
-            if effect is Effect.RAISE:
+            if effect is _RAISE:
                 self.outbox.spoil(board)
-            if effect is Effect.NOTE:
+            if effect is _NOTE:
                 continue
             if board.dialect == native.DIALECT:
                 self.outbox.add(board, event)
@@ -520,7 +521,7 @@ class Reconciler:
             board.tries = 0
         if before not in shadow.OPEN and board.state in shadow.OPEN:
             board.lag_since_ms = self._clock_ms()
-        if board.state is State.CLEAR:
+        if board.state is _CLEAR:
             self._held.pop(board, None)
             board.items, board.last_end_ms = (), 0
             self.outbox.cleared(board)

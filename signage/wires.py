@@ -35,7 +35,7 @@ class Wire:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.incoming = bytearray()
+        self.incoming = b""
         self.position = 0
         self.limit = 0
         self.outgoing = bytearray()
@@ -43,7 +43,7 @@ class Wire:
 
     def recv(self, size: int) -> bytes:
         """What paho reads: never past the packet it was given."""
-        piece = bytes(self.incoming[self.position : min(self.position + size, self.limit)])
+        piece = self.incoming[self.position : min(self.position + size, self.limit)]
         if not piece:
             if self.closed:
                 return b""
@@ -60,28 +60,29 @@ class Wire:
         data = self.sock.recv(READ_BYTES)
         if not data:
             raise Down("the broker closed the connection")
-        del self.incoming[: self.position]
+        self.incoming = self.incoming[self.position :] + data  # bytes: a piece of them is one copy, of an array two
         self.position = 0
-        self.incoming += data
 
     def packet(self) -> tuple[int, int, int] | None:
         """The next packet when it is whole: its first byte, where its body begins, where it ends."""
         data, at = self.incoming, self.position + 1
+        size = len(data)
         length = shift = 0
-        while at < len(data):
+        while at < size:
             digit = data[at]
+            at += 1
+            if digit < 0x80:
+                length |= digit << shift
+                break
             length |= (digit & 0x7F) << shift
             shift += 7
-            at += 1
-            if not digit & 0x80:
-                break
             if shift > 21:
                 raise Down("the broker sent a packet whose length makes no sense")
         else:
             return None
         if length > PACKET_BYTES_MAX:
             raise Down(f"the broker sent a packet of {length} bytes")
-        return (data[self.position], at, at + length) if at + length <= len(data) else None
+        return (data[self.position], at, at + length) if at + length <= size else None
 
     def flush(self) -> None:
         while self.outgoing:
@@ -100,6 +101,10 @@ class Wire:
 
 def varint(value: int) -> bytes:
     """A length as MQTT writes it: seven bits a byte, the lowest first."""
+    if value <= 0x7F:
+        return bytes((value,))
+    if value <= 0x3FFF:  # a document of a board
+        return bytes((value & 0x7F | 0x80, value >> 7))
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

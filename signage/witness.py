@@ -31,6 +31,7 @@ from signage.showing import Showing
 
 SAME_ID_BOOTS: Final = 4  # so many boot ids within a minute: two boards share an id, or one cannot stay connected
 EXPECTED_REASONS: Final = frozenset({"", "desired", "ended"})  # of an end that nobody needs to be told of
+_AGREES, _DIFFERS, _CLEAR, _FORGETTING = Event.AGREES, Event.DIFFERS, State.CLEAR, State.FORGETTING
 
 
 class Core(Protocol):
@@ -72,6 +73,7 @@ class Witness:
     def acknowledged(self, board: Board, acks: list[Ack]) -> None:
         now_ms = self._clock_ms()
         self._alive(board, now_ms)
+        received = False
         for ack in acks:
             current = ack.version == board.version
             if ack.what == "rejected":
@@ -80,8 +82,10 @@ class Witness:
             elif ack.what == "ended":
                 self._ended(board, ack, now_ms)
             elif current:
-                for action in board.showings:
-                    self._core.proofs[action].mark("received", board.id, now_ms)
+                received = True  # one that speaks of an item has the whole document
+        if received:
+            for action in board.showings:
+                self._core.proofs[action].mark("received", board.id, now_ms)
 
     def _rejected(self, board: Board, ack: Ack) -> None:
         reason = ack.reason or "no reason given"
@@ -128,10 +132,10 @@ class Witness:
         event = self.compare(board, now_ms)
         if event is None:
             return
-        current = event in (Event.AGREES, Event.DIFFERS) and not core.outbox.stale(board)
+        current = (event is _AGREES or event is _DIFFERS) and not core.outbox.stale(board)
         core.step(board, event)
         on_board = {entry.action for entry in report.shown if entry.stage != "result"}
-        missed = current and event is Event.DIFFERS  # who agrees shows all that is expected
+        missed = current and event is _DIFFERS  # who agrees shows all that is expected
         expected = {item.action for item in on_now(board.items, now_ms)} if missed else set()
         other = missed and expected <= on_board  # all is said to be on, and the lines are others
         why = report.why if report.why != "desired" else ""
@@ -140,7 +144,8 @@ class Witness:
             if not record.live:
                 if action not in on_board and current:
                     self._mark("ended", action, board, now_ms)
-                    proof.say(board.id, why, anew=False)
+                    if why:
+                        proof.say(board.id, why, anew=False)
             elif action in on_board and not missed:
                 self._mark("shown", action, board, now_ms)
                 if record.stage == "update" and current:
@@ -156,8 +161,8 @@ class Witness:
         report = board.report
         if report is None:
             return None
-        if board.state in (State.CLEAR, State.FORGETTING):
-            return Event.DIFFERS if report.shown else None
+        if board.state is _CLEAR or board.state is _FORGETTING:
+            return _DIFFERS if report.shown else None
         model = board.model if board.dialect == DIALECT else None
         return shadow.compare(board.version, board.items, report, now_ms, model)
 

@@ -247,10 +247,11 @@ def board_topic(board: str, leaf: str) -> str:
 
 def read_topic(topic: str) -> Heard | None:
     """The board and leaf of an incoming topic; None when it is not of this contract or the id cannot be one."""
-    if not topic.startswith(_BOARDS):
+    levels = topic.split("/")
+    if len(levels) != 5 or not topic.startswith(_BOARDS):
         return None
-    board, _, leaf = topic[len(_BOARDS) :].partition("/")
-    if not leaf or "/" in leaf or not 0 < len(board) <= limits.BOARD_ID_CHARS_MAX or not board.isprintable():
+    board, leaf = levels[3], levels[4]
+    if not leaf or not 0 < len(board) <= limits.BOARD_ID_CHARS_MAX or not board.isprintable():
         return None
     return Heard(board, leaf)
 

@@ -249,6 +249,8 @@ class Display:
             return (), "comm_loss"
         local = now_ms + self.clock_error_ms
         live = [item for item in document.items if item.start_ms <= local and local < item.end_ms]
+        if len(live) < 2:  # nothing to choose from
+            return tuple(live), "desired" if live else "local"
         live.sort(key=lambda item: (item.priority, item.received_ms, item.action))
         emergencies = [item for item in live if item.priority == native.EMERGENCY]
         full = [item for item in live if item.target == "full"]

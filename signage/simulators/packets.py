@@ -29,6 +29,8 @@ class Publish(NamedTuple):
 
 
 def _length(value: int) -> bytes:
+    if value < 0x80:
+        return bytes((value,))
     out = bytearray()
     while True:
         value, digit = divmod(value, 128)
@@ -100,29 +102,31 @@ class Parser:
     """Bytes in, packets out: `(kind, flags, body)`."""
 
     def __init__(self) -> None:
-        self._data = bytearray()
+        self._rest = b""
 
     def feed(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
         """Whole packets of what has come so far; the rest is kept."""
-        self._data += data
-        buffer, position, size = self._data, 0, len(self._data)
-        while size - position >= 2:
-            length = shift = 0
-            at = position + 1
-            while at < size:
-                digit = buffer[at]
-                length |= (digit & 0x7F) << shift
-                shift += 7
-                at += 1
-                if not digit & 0x80:
+        buffer = self._rest + data if self._rest else data
+        position, size = 0, len(buffer)
+        try:
+            while size - position >= 2:
+                length = shift = 0
+                at = position + 1
+                while at < size:
+                    digit = buffer[at]
+                    length |= (digit & 0x7F) << shift
+                    shift += 7
+                    at += 1
+                    if not digit & 0x80:
+                        break
+                else:
                     break
-            else:
-                break
-            if size - at < length:
-                break
-            yield buffer[position] >> 4, buffer[position] & 0x0F, bytes(buffer[at : at + length])
-            position = at + length
-        del self._data[:position]
+                if size - at < length:
+                    break
+                first, position = buffer[position], at + length
+                yield first >> 4, first & 0x0F, buffer[at:position]
+        finally:  # also when whoever reads has had enough
+            self._rest = buffer[position:]
 
 
 def read_publish(flags: int, body: bytes, version: int) -> Publish:
