@@ -92,8 +92,8 @@ class Hand:
     # --- what is known ------------------------------------------------------------------------------------------------
 
     def actions(self) -> set[int]:
-        """The actions in hand."""
-        return {lease.action for lease in self.leases.values()}
+        """The actions in hand. May be asked from any thread: the leases are copied at once."""
+        return {lease.action for lease in tuple(self.leases.values())}
 
     def read_actions(self, actions: set[int]) -> dict[int, ActionRecord | None]:
         """The actions' records, in one go. Blocking."""

@@ -7,7 +7,9 @@ gets into the ledger. Rules:
 2. Capacity is kept free for the more urgent: each lane has room for `batches_in_hand` batches and one, whatever the
    less urgent ones have in hand, and its rows go first.
 3. A close or an end is noticed twice: by `intend`, and by the watch that looks at the ledger when it changed and makes
-   what waits give up. What was stopped is not claimed again before the next look, which may know better.
+   what waits give up. What was stopped is not claimed again before the next look, which may know better. A look is one
+   call for all there is to see, since a thread's turn costs more than what it reads: a nation's ledger changes a
+   hundred times a second, for each sender.
 4. On `stop` nothing more is claimed, nobody waits for a place any more, and what is on the wire is finished and settled
    within the time of one request. A cancelled sender does the same; what it could not settle by then is resolved by the
    ledger as after a crash.
@@ -34,7 +36,7 @@ from fanout.channels import catalogue
 from fanout.dispatch.budget import Budgets
 from fanout.dispatch.counters import Counters
 from fanout.dispatch.hand import Addresses, Hand
-from fanout.dispatch.handling import STOPPED_S, Desk, Handling
+from fanout.dispatch.handling import Desk, Handling
 from fanout.dispatch.opening import open_routes
 from fanout.dispatch.routes import Route
 from fanout.dispatch.terms import GRACE_S
@@ -43,14 +45,13 @@ from fanout.errors import Refused
 from fanout.logs import what_failed
 from fanout.plan.batches import sizes
 from fanout.settings import Settings
-from fanout.store.protocol import Lease, Store
+from fanout.store.protocol import ActionRecord, Lease, Store
 from fanout.store.writer import Writer, open_writer
 
 log = logging.getLogger("fanout.dispatch")
 
 CLAIM_EVERY_S: Final = 0.25  # without news: for retries whose time has come and leases that ran out
-WAKE_EVERY_S: Final = 0.005  # how often, at most, channels look for new batches: what a first message may wait here
-LOOK_EVERY_S: Final = STOPPED_S  # how often, at most, the ledger is asked whether actions in hand were closed
+WAKE_EVERY_S: Final = 0.005  # how often, at most, the ledger is looked at: what a first message may wait here
 SWITCH_S: Final = 0.0005  # Python's default of 5 ms would make every step of a thread wait that long for a busy lane
 
 
@@ -111,6 +112,13 @@ class _Wish(NamedTuple):
     most: int
 
 
+class _Seen(NamedTuple):
+    """What a look at the ledger found: whether a claim may find work, and the records of the actions in hand."""
+
+    work: bool
+    actions: dict[int, ActionRecord | None]
+
+
 class _Sender:
     """One sender, and what all its channels share."""
 
@@ -135,7 +143,8 @@ class _Sender:
         self.cancelled = False
         self.refusal: Refused | None = None  # of the last claim
         self.news = trio.Event()
-        self.changed = trio.Event()
+        self.wishes: Sequence[_Wish] = ()  # as they were last counted
+        self.unseen = False  # the ledger changed, and could not be looked at
         self.desk = Desk(
             store=store,
             hand=self.hand,
@@ -153,7 +162,6 @@ class _Sender:
         """Serve all channels until `stop`."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.watch)
-            nursery.start_soon(self.follow)
             nursery.start_soon(self.keep_leases)
             nursery.start_soon(self.hurry)
             await self.serve(list(routes.values()))
@@ -169,25 +177,30 @@ class _Sender:
     # --- what all channels share --------------------------------------------------------------------------------
 
     async def watch(self) -> None:
-        """Say so when the ledger changed."""
+        """Whenever the ledger changed: learn which actions in hand may not go on, and say so if a claim may succeed."""
         while True:
-            await self.try_to(self.writing.ask, self.store.wait, CLAIM_EVERY_S)
-            self.news.set()
-            self.changed.set()
+            seen: _Seen | None = await self.try_to(self.writing.ask, self.look, CLAIM_EVERY_S)
+            if seen is not None:
+                self.hand.learn(seen.actions)
+                if seen.work:
+                    self.news.set()
             await trio.sleep(WAKE_EVERY_S)
 
-    async def follow(self) -> None:
-        """Learn which actions in hand may not go on, whenever the ledger changed."""
-        while True:
-            await self.changed.wait()
-            self.changed = trio.Event()
-            records = await self.try_to(self.writing.ask, self.hand.read_actions, self.hand.actions())
-            if records is None:
-                self.changed.set()
-                await trio.sleep(CLAIM_EVERY_S)
-            else:
-                self.hand.learn(records)
-            await trio.sleep(LOOK_EVERY_S)
+    def look(self, timeout_s: float) -> _Seen | None:
+        """What there is to see once the ledger has changed; None if it does not within the time. Blocking.
+
+        A change that could not be looked at since the ledger refused is looked at the next time, without waiting.
+        """
+        self.unseen = self.store.wait(0.0 if self.unseen else timeout_s) or self.unseen
+        if not self.unseen:
+            return None
+        actions = self.hand.read_actions(self.hand.actions())
+        now_ms = self.clock_ms()
+        work = any(
+            self.store.ready(channels=(wish.route.number,), lanes=wish.lanes, now_ms=now_ms) for wish in self.wishes
+        )
+        self.unseen = False
+        return _Seen(work, actions)
 
     async def keep_leases(self) -> None:
         """Renew what is in hand, three times as often as needed."""
@@ -226,7 +239,7 @@ class _Sender:
                 self.news = news = trio.Event()
                 now_s = trio.current_time()
                 wishes = [] if self.writing.stuck else [self.wish(route, now_s) for route in routes]
-                wishes = [wish for wish in wishes if wish.most > 0]
+                self.wishes = wishes = [wish for wish in wishes if wish.most > 0]
                 claimed = await self.writing.ask(self.claim, wishes) if wishes else ()
                 if self.refusal is not None:
                     self.writing.complaints.say("nothing is claimed", self.refusal)

@@ -197,6 +197,9 @@ class Ledger(Protocol):
 
     def phases(self, action: int) -> list[PhaseRecord]: ...
 
+    def ready(self, *, channels: Sequence[int], lanes: Sequence[int], now_ms: int) -> bool:
+        """Whether a claim might find anything to do. Only reads; a store may say yes where a claim finds nothing."""
+
     def claim(
         self, owner: str, *, channels: Sequence[int], lanes: Sequence[int], now_ms: int, lease_ms: int, most: int
     ) -> list[Lease]:

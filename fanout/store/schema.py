@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Final
 
-VERSION: Final = 2
+VERSION: Final = 3
 """In `PRAGMA user_version`; a file of another version is refused."""
 
 APPLICATION_ID: Final = 0x66616E6F
@@ -41,7 +41,7 @@ TABLES: Final = (
         channel INTEGER NOT NULL, language TEXT NOT NULL, seq INTEGER NOT NULL, stage INTEGER NOT NULL,
         due_ms INTEGER NOT NULL, token INTEGER NOT NULL, owner TEXT, attempt INTEGER NOT NULL,
         first_ms INTEGER, last_ms INTEGER, tally BLOB NOT NULL)""",
-    "CREATE INDEX batches_by_turn ON batches (lane, seq, id, channel, due_ms) WHERE stage < 2",
+    "CREATE INDEX batches_by_turn ON batches (channel, lane, seq, id, due_ms) WHERE stage < 2",
     "CREATE INDEX batches_by_owner ON batches (owner) WHERE stage = 1",
     "CREATE INDEX batches_by_action ON batches (action, phase, seq, channel)",
     "CREATE TABLE contents (batch INTEGER PRIMARY KEY, rows BLOB NOT NULL, generations BLOB NOT NULL)",

@@ -178,21 +178,23 @@ def has_work(db: Connection, channels: Sequence[int], lanes: Sequence[int], now_
     """Whether a claim could find anything to do: looks into small indexes, no lock, so that idle claims cost nobody."""
     if db.execute("SELECT 1 FROM phases WHERE live = 1 AND stop_ms <= ? LIMIT 1", (now_ms,)).fetchone() is not None:
         return True
-    return any(_due(db, channels, lane, now_ms, 1) for lane in set(lanes))
+    return any(_due(db, (channel,), lane, now_ms, 1) for lane in set(lanes) for channel in channels)
 
 
 def _due(db: Connection, channels: Sequence[int], lane: int, now_ms: int, most: int) -> list[int]:
     """Batches of one lane that may be taken, in their order.
 
-    One lane at a time and LIMIT: walks `batches_by_turn` in its order and stops early, no sort.
+    One channel and lane at a time and LIMIT: walks `batches_by_turn` in its order and stops early, no sort. A channel
+    that nothing waits for is known at once, however much does for others.
     """
-    holes = ", ".join("?" * len(channels))
-    found = db.execute(
-        f"SELECT id FROM batches WHERE stage < 2 AND lane = ? AND due_ms <= ? AND +channel IN ({holes}) "
-        "ORDER BY seq, id LIMIT ?",
-        (lane, now_ms, *channels, most),
-    ).fetchall()
-    return [number for (number,) in found]
+    found: list[tuple[int, int]] = []
+    for channel in channels:
+        found += db.execute(
+            "SELECT seq, id FROM batches WHERE stage < 2 AND channel = ? AND lane = ? AND due_ms <= ? "
+            "ORDER BY seq, id LIMIT ?",
+            (channel, lane, now_ms, most),
+        ).fetchall()
+    return [number for _, number in sorted(found)[:most]]
 
 
 def sweep(db: Connection, now_ms: int) -> None:

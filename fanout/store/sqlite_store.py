@@ -395,13 +395,17 @@ class SqliteStore:
 
     # --- deliveries -------------------------------------------------------------------------------------------------
 
+    def ready(self, *, channels: Sequence[int], lanes: Sequence[int], now_ms: int) -> bool:
+        """See `Ledger.ready`."""
+        with self._reading() as db:
+            return batch_sql.has_work(db, channels, lanes, now_ms)
+
     def claim(
         self, owner: str, *, channels: Sequence[int], lanes: Sequence[int], now_ms: int, lease_ms: int, most: int
     ) -> list[Lease]:
         """See `Ledger.claim`."""
-        with self._reading() as db:
-            if not batch_sql.has_work(db, channels, lanes, now_ms):
-                return []
+        if not self.ready(channels=channels, lanes=lanes, now_ms=now_ms):
+            return []
         with self._writing(flushed=False) as db:
             batch_sql.sweep(db, now_ms)
             return batch_sql.claim(db, owner, channels, lanes, now_ms, lease_ms, most)

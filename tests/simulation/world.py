@@ -80,7 +80,7 @@ async def run_here(call: Callable[..., Any], *args: Any, **_options: Any) -> Any
     await trio.lowlevel.checkpoint()
     if process is not None:
         process.step()
-    if getattr(getattr(call, "func", call), "__name__", "") == "wait":
+    if getattr(getattr(call, "func", call), "__name__", "") in ("wait", "look"):
         result = await _wait(call, *args)
     else:
         result = call(*args)
@@ -89,18 +89,18 @@ async def run_here(call: Callable[..., Any], *args: Any, **_options: Any) -> Any
     return result
 
 
-async def _wait(call: Any, *args: float) -> bool:
-    """`Store.wait`, in virtual time."""
+async def _wait(call: Any, *args: float) -> Any:
+    """`Store.wait`, or a look that waits by it, in virtual time."""
     (timeout_s,) = args or call.args
     look = partial(getattr(call, "func", call), 0.0)
     end_s = trio.current_time() + timeout_s
-    while not look():
+    while not (seen := look()):
         if trio.current_time() >= end_s:
-            return False
+            return seen
         await trio.sleep(LOOK_S)
         if (process := PROCESS.get()) is not None:
             process.step()
-    return True
+    return seen
 
 
 # --- phones ---------------------------------------------------------------------------------------------------------

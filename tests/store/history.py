@@ -123,12 +123,14 @@ class History:
         owner, most, lease_ms = self.random.choice("ab"), self.random.randint(1, 2), self.random.choice((20, 100))
         channels = self.random.choice((ALL_CHANNELS, ALL_CHANNELS, (0, 1), (3, 5)))
         lanes = self.random.choice(((0, 1, 2), (0, 1, 2), (0,), (2, 1)))
+        could = self.store().ready(channels=channels, lanes=lanes, now_ms=self.now_ms)
         got = self.store().claim(
             owner, channels=channels, lanes=lanes, now_ms=self.now_ms, lease_ms=lease_ms, most=most
         )
         expected = self.naive.claim(owner, channels, lanes, self.now_ms, lease_ms, most)
         self.tell(f"claim by {owner} {channels} {lanes}: {[lease.batch for lease in got]}")
         assert [self.numbers[lease.batch] for lease in got] == [lease.batch for lease in expected]
+        assert could or not got, "a store that says that nothing is ready is not asked to claim"
         for mine, other in zip(got, expected, strict=True):
             assert (mine.token, mine.attempt) == (other.token, other.attempt)
             assert mine.status.tolist() == other.states

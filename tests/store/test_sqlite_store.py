@@ -149,6 +149,21 @@ def test_a_full_database_fails_the_whole_group_and_says_so(tmp_path: Path) -> No
     store.close_store()
 
 
+def test_ready_says_no_where_a_claim_finds_nothing(tmp_path: Path) -> None:
+    store = SqliteStore.open(tmp_path / "ledger.db")
+    kit.opened(store, kit.batch(range(3), channel=kit.FCM), kit.batch(range(3), channel=kit.SMS, not_before_ms=50))
+
+    def ready(channel: int, lane: int, now_ms: int) -> bool:
+        return store.ready(channels=(channel,), lanes=(lane,), now_ms=now_ms)
+
+    assert [ready(kit.FCM, lane, 10) for lane in (0, 1, 2)] == [True, False, False]
+    assert [ready(kit.SMS, 0, now_ms) for now_ms in (49, 50)] == [False, True]
+    kit.claim(store, now_ms=10, lease_ms=100)
+    assert [ready(kit.FCM, 0, now_ms) for now_ms in (109, 110)] == [False, True], "when its lease runs out"
+    assert ready(kit.SMS, 2, kit.END_MS), "what is over is settled by whoever claims anything"
+    store.close_store()
+
+
 def test_only_a_claim_does_not_wait_for_the_disk(tmp_path: Path) -> None:
     store = SqliteStore.open(tmp_path / "ledger.db")
     level, commits = 2, []
