@@ -14,6 +14,8 @@ Not thread-safe; one a sender.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -126,8 +128,9 @@ class Replica:
                 self._changed[row] = _Now(-1, {})
             return
         if isinstance(entry, entries.Dropped):
+            mapped = self._mapped(sorted({row for row in rows if row not in self._changed}))
             for row, channel in zip(rows, entries.channels_of(entry).tolist(), strict=True):
-                now = self._changed[row] if row in self._changed else self._mapped(row)
+                now = self._changed[row] if row in self._changed else mapped[row]
                 kept = {other: address for other, address in now.addresses.items() if other != channel}
                 self._changed[row] = _Now(now.generation, kept)
             return
@@ -135,9 +138,18 @@ class Replica:
             contacts = {wire.CHANNELS.index(a.channel): a.value.encode() for a in one.addresses}
             self._changed[row] = _Now(generation, contacts)
 
-    def _mapped(self, row: int) -> _Now:
-        """A row as the snapshot has it."""
-        person = self._people[row]
-        at = np.array([row])
-        choices = choices_of(int(person["preference"]))
-        return _Now(int(person["generation"]), {c: self._contacts[c].take(at).data.tobytes() for c in choices})
+    def _mapped(self, rows: list[int]) -> dict[int, _Now]:
+        """Rows as the snapshot has them, ascending. One reading a channel for all: a nation finds thousands dead."""
+        at = np.array(rows, np.int64)
+        people = self._people[at]
+        choices = [choices_of(preference) for preference in people["preference"].tolist()]
+        values: dict[int, Iterator[bytes]] = {}
+        for channel in {channel for one in choices for channel in one}:
+            having = at[[channel in one for one in choices]]
+            found = self._contacts[channel].take(having)
+            data, offsets = found.data.tobytes(), found.offsets.tolist()
+            values[channel] = iter([data[begin:end] for begin, end in pairwise(offsets)])
+        return {
+            row: _Now(generation, {channel: next(values[channel]) for channel in one})
+            for row, generation, one in zip(rows, people["generation"].tolist(), choices, strict=True)
+        }
