@@ -33,7 +33,7 @@ import trio
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from bench.harness import Options, Row, measure, note
-from fanout import geo, settings, wire
+from fanout import geo, memory, settings, wire
 from fanout.geo import EVERYONE
 from signage import layout
 from signage.broker import Broker, find_mosquitto, start_broker
@@ -300,6 +300,7 @@ async def _end_to_end(options: Options, folder: Path, way: Way) -> list[Row]:
             _simulate(running, folder, signage, way, "main", BOARDS, CONNECTIONS, options.seed)
             await _until(lambda: signage.presence()["ready"] == BOARDS)
             await _quiet(signage)
+            memory.settle()  # as an engine does that is ready
             for number in range(1, 2 if options.quick else 4):
                 note(f"{way.name}: action {number}")
                 rows += await _once(signage, number, way)

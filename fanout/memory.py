@@ -11,6 +11,13 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
+from typing import Final
+
+COLLECT_EVERY: Final = (
+    20_000,
+    20,
+    20,
+)  # objects more than freed, and collections of the younger; Python has 700, 10, 10
 
 
 def give_back() -> None:
@@ -24,9 +31,12 @@ def settle() -> None:
     """What lives now stays, and the collector looks at it no more: to be called when a process is ready.
 
     An engine has 170,000 objects by then, nearly all of them modules'; a full collection of these held every thread of
-    the process for 0.3 s on a slow core, in the middle of an action.
+    the process for 0.3 s on a slow core, in the middle of an action. What comes after is looked at in larger heaps:
+    reports of boards and outcomes are freed by their count alone, and looking for rings among them every 700 objects
+    was a twentieth of what ten thousand boards cost.
     """
     gc.freeze()
+    gc.set_threshold(*COLLECT_EVERY)
 
 
 def spare_scipy() -> None:
