@@ -33,9 +33,9 @@ DEFAULT_FILE: Final = Path(__file__).resolve().parent.parent / "config" / "defau
 ENVIRONMENT_PREFIX: Final = "FANOUT__"
 
 _FENCED: Final = {"fenced": True}
-Url = Annotated[str, Meta(pattern=r"^(https?|mqtts?|rediss?|smtps?|smtp)://[^\s]+$", extra=_FENCED)]
+Url = Annotated[str, Meta(pattern=r"^(https?|mqtts?|rediss?|smtps?|smtp)://[^\s]+$(?!\n)", extra=_FENCED)]
 """An address with its scheme; inside the fence it must be loopback."""
-HostPort = Annotated[str, Meta(pattern=r"^\S+:\d{1,5}$", extra=_FENCED)]
+HostPort = Annotated[str, Meta(pattern=r"^\S+:\d{1,5}$(?!\n)", extra=_FENCED)]
 """`host:port`; inside the fence it must be loopback."""
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 """0: any free port, written to the log and to `run/` in the data folder."""
@@ -125,7 +125,7 @@ class SmsSettings(Section, frozen=True, kw_only=True):
     url: Url
     ca: str
     product_token: str
-    sender: Annotated[str, Meta(pattern=r"^([A-Za-z0-9 ]{1,11}|\+?[0-9]{1,16})$")]
+    sender: Annotated[str, Meta(pattern=r"^([A-Za-z0-9 ]{1,11}|\+?[0-9]{1,16})$(?!\n)")]
     parts_max: Annotated[int, Meta(ge=1, le=8)]
     price_per_part: Annotated[float, Meta(ge=0)]
     receipt_secret: str
@@ -140,7 +140,7 @@ class WebPushSettings(Section, frozen=True, kw_only=True):
 
     enabled: bool
     url: Url
-    hosts: list[Annotated[str, Meta(pattern=r"^(\*\.)?[A-Za-z0-9.:-]+$")]]
+    hosts: list[Annotated[str, Meta(pattern=r"^(\*\.)?[A-Za-z0-9.:-]+$(?!\n)")]]
     ca: str
     key_file: str
     subject: str
@@ -155,7 +155,7 @@ class VoiceSettings(Section, frozen=True, kw_only=True):
     url: Url
     ca: str
     key: str
-    caller: Annotated[str, Meta(pattern=r"^\+?[0-9]{3,16}$")]
+    caller: Annotated[str, Meta(pattern=r"^\+?[0-9]{3,16}$(?!\n)")]
     callback_url: str
     receipt_secret: str
     rate_per_s: Annotated[float, Meta(gt=0)]
@@ -171,8 +171,8 @@ class EmailSettings(Section, frozen=True, kw_only=True):
     ca: str
     user: str
     password: str
-    sender: Annotated[str, Meta(pattern=r"^[^@\s]+@[^@\s]+$")]
-    unsubscribe: Annotated[str, Meta(pattern=r"^((mailto:|https://)[^\s<>]+)?$")]
+    sender: Annotated[str, Meta(pattern=r"^[^@\s]+@[^@\s]+$(?!\n)")]
+    unsubscribe: Annotated[str, Meta(pattern=r"^((mailto:|https://)[^\s<>]+)?$(?!\n)")]
     rate_per_s: Annotated[float, Meta(gt=0)]
     burst: Count
     calls_at_once: AtOnce
@@ -185,8 +185,8 @@ class WhatsAppSettings(Section, frozen=True, kw_only=True):
     url: Url
     ca: str
     token: str
-    phone: Annotated[str, Meta(pattern=r"^[0-9]{3,20}$")]
-    template: Annotated[str, Meta(pattern=r"^[a-z0-9_]{1,512}$")]
+    phone: Annotated[str, Meta(pattern=r"^[0-9]{3,20}$(?!\n)")]
+    template: Annotated[str, Meta(pattern=r"^[a-z0-9_]{1,512}$(?!\n)")]
     receipt_secret: str
     rate_per_s: Annotated[float, Meta(gt=0)]
     burst: Count
@@ -209,7 +209,7 @@ class ProvidersSettings(Section, frozen=True, kw_only=True):
 class MediaSettings(Section, frozen=True, kw_only=True):
     """[media]"""
 
-    public_url: Annotated[str, Meta(pattern=r"^(https?://[^\s]+)?$")]
+    public_url: Annotated[str, Meta(pattern=r"^(https?://[^\s]+)?$(?!\n)")]
     keep_h: Annotated[int, Meta(ge=1, le=24 * 366)]
 
     def link(self, photo: str | None) -> str:
@@ -225,7 +225,7 @@ class AccountSettings(Section, frozen=True, kw_only=True):
     ca: str = ""
     credential: str
     target: str = ""
-    language: Annotated[str, Meta(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})?$")] = "nl"
+    language: Annotated[str, Meta(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})?$(?!\n)")] = "nl"
     area_kind: str = ""
     area_name: str = ""
     kinds: list[str] = []

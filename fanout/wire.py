@@ -1,4 +1,4 @@
-"""Structs of all that crosses a process border: the API's bodies, in msgpack or JSON from the same definition.
+r"""Structs of all that crosses a process border: the API's bodies, in msgpack or JSON from the same definition.
 
 Rules:
 
@@ -7,6 +7,7 @@ Rules:
    are.
 3. Coordinates are longitude, latitude, in degrees (WGS 84). Times ending in `_ms` are milliseconds since 1970, UTC.
 4. No trio, no numpy, no clock: load tests and upstream systems import this module alone.
+5. Patterns end in `$(?!\n)`: in Python `$` alone also stands before a last line break, in the schema's readers not.
 
 Shape only is checked here (types, lengths, ranges of single fields). What needs knowledge (is the ring closed, does the
 kind exist) is checked by the stage that has it, with an error of the catalogue.
@@ -113,15 +114,17 @@ LANES: Final[tuple[Lane, ...]] = ("life", "search", "information")
 
 Outcome: TypeAlias = Literal["direct", "indirect", "none"]
 
-Ident = Annotated[str, Meta(min_length=1, max_length=limits.PARTICIPANT_ID_CHARS_MAX, pattern=r"^[A-Za-z0-9._:@-]+$")]
+Ident = Annotated[
+    str, Meta(min_length=1, max_length=limits.PARTICIPANT_ID_CHARS_MAX, pattern=r"^[A-Za-z0-9._:@-]+$(?!\n)")
+]
 Reference = Annotated[str, Meta(min_length=1, max_length=limits.REFERENCE_CHARS_MAX)]
 AgeGroup: TypeAlias = Literal["unknown", "youth", "adult", "senior"]
 Millis = Annotated[int, Meta(ge=0, le=limits.NUMBER_MAX)]
 """Milliseconds since 1970, UTC."""
-Language = Annotated[str, Meta(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})?$")]
+Language = Annotated[str, Meta(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})?$(?!\n)")]
 Text = Annotated[str, Meta(min_length=1, max_length=limits.TEXT_CHARS_MAX)]
 Texts = Annotated[dict[Language, Text], Meta(min_length=1, max_length=limits.LANGUAGES_MAX)]
-PhotoHash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+PhotoHash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 
 
 class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -141,9 +144,9 @@ class Window(Input, frozen=True, kw_only=True):
     `days` are ISO weekdays (`"12345"` is Monday to Friday); `end` at or before `start` runs past midnight.
     """
 
-    days: Annotated[str, Meta(pattern=r"^[1-7]{1,7}$")] = "1234567"
-    start: Annotated[str, Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")] = "00:00"
-    end: Annotated[str, Meta(pattern=r"^(([01]\d|2[0-3]):[0-5]\d|24:00)$")] = "24:00"
+    days: Annotated[str, Meta(pattern=r"^[1-7]{1,7}$(?!\n)")] = "1234567"
+    start: Annotated[str, Meta(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$(?!\n)")] = "00:00"
+    end: Annotated[str, Meta(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$(?!\n)")] = "24:00"
 
 
 class Place(Input, frozen=True, kw_only=True):

@@ -112,7 +112,7 @@ class ServiceAccount(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Granted(msgspec.Struct):
-    access_token: Annotated[str, Meta(min_length=1, max_length=4_096, pattern=r"^[\x21-\x7e]+$")]
+    access_token: Annotated[str, Meta(min_length=1, max_length=4_096, pattern=r"^[\x21-\x7e]+$(?!\n)")]
     expires_in: Annotated[int, Meta(ge=1, le=86_400)]
 
 

@@ -24,7 +24,9 @@ from fanout import wire
 ALWAYS: Final = ""
 DAY_MINUTES: Final = 1440
 WEEK_MINUTES: Final = 7 * DAY_MINUTES
-_WINDOW: Final = re.compile(r"^(?:([1-7]{1,7}) )?([01]\d|2[0-3]):([0-5]\d)-(?:([01]\d|2[0-3]):([0-5]\d)|(24):(00))$")
+_WINDOW: Final = re.compile(
+    r"^(?:([1-7]{1,7}) )?([01]\d|2[0-3]):([0-5]\d)-(?:([01]\d|2[0-3]):([0-5]\d)|(24):(00))\Z", re.ASCII
+)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
