@@ -87,7 +87,7 @@ async def test_what_was_taken_and_not_answered_is_unknown(ports: tuple[Providers
 
 async def test_the_answers_of_the_first_port_are_those_of_the_second(ports: tuple[Providers, Providers]) -> None:
     _, rough = ports
-    rough.moods(fcm={"quota_per_s": 50.0, "goaway": 0.01})
+    rough.moods(fcm={"quota_per_s": 5.0, "goaway": 0.01})
     codes, seen, _ = await sent(rough, timeout_s=25.0)
     assert set(codes) == {200, 429}
     assert len(seen) == codes.count(200)
