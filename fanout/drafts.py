@@ -186,11 +186,7 @@ class Drafter:
         image = self._settings.media.link(photo)
         for name, words, allowed in (("texts", texts, "\n\t"), ("titles", titles, "")):
             for language, text in words.items():
-                bad = next((i for i, char in enumerate(text) if char < " " and char not in allowed), None)
-                if not text.strip():
-                    raise Refused("text_missing", f"{name}.{language}")
-                if bad is not None:
-                    raise Refused("text_control_character", f"{name}.{language}", character=text[bad], position=bad)
+                check_words(text, f"{name}.{language}", allowed)
         for name in opened:
             for language, text in texts.items():
                 why = channels.unfit(name, text, titles.get(language, ""), image)
@@ -242,6 +238,7 @@ class Drafter:
         if not opened and "social" not in (action.channels or ()):
             raise Refused("text_unfit", "channels", detail="none of the channels asked for is switched on")
         self.check_texts(action.texts, action.titles, opened, action.photo)
+        check_board_texts(action.boards.texts, "boards.texts")
         photo = None if action.photo is None else await self.blocking(self._photos.photo, action.photo)
         return _Checked(kind, opened, tuple(action.texts), rights, photo)
 
@@ -384,6 +381,22 @@ def _check_ground(shape: Shape, area_km2_max: float) -> None:
 def _check_people(people: int, rights: TenantSettings) -> None:
     if rights.people_max and people > rights.people_max:
         raise Refused("selection_too_large", "area", people=people, limit=rights.people_max)
+
+
+def check_words(text: str, where: str, allowed: str = "\n\t") -> None:
+    """Errors: `Refused("text_missing" | "text_control_character")`; `allowed`: control characters that may be in it."""
+    bad = next((i for i, char in enumerate(text) if char < " " and char not in allowed), None)
+    if bad is not None:
+        raise Refused("text_control_character", where, character=text[bad], position=bad)
+    if not text.strip():
+        raise Refused("text_missing", where)
+
+
+def check_board_texts(texts: dict[str, list[str]], where: str) -> None:
+    """Short forms for boards, by language. Errors: as `check_words`."""
+    for language, forms in texts.items():
+        for number, text in enumerate(forms):
+            check_words(text, f"{where}.{language}[{number}]")
 
 
 def _check_times(end_ms: int, now_ms: int) -> None:

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fanout import wire
-from fanout.drafts import Drafter
+from fanout.drafts import Drafter, check_board_texts, check_words
 from fanout.errors import Refused
 from fanout.geo.areas import NamedAreas, Shape
 from fanout.inbound import receipts
@@ -210,6 +210,7 @@ class Engine:
                 _need_state(record, "open", "paused")
                 opened = self._drafter.open_channels(action)
                 self._drafter.check_texts(request.texts, action.titles, opened, action.photo)
+                check_board_texts(request.board_texts, "board_texts")
                 await self._posts.check(record.id, request.texts, action.titles)
                 batches = await self._blocking(self._further_batches, record, tuple(request.texts), _told_or_waiting)
                 number, now_ms, end_ms = len(phases), self._clock_ms(), record.end_ms
@@ -248,6 +249,8 @@ class Engine:
         _need_state(record, "open", "paused")
         action = _request_of(record)
         self._drafter.check_texts(request.texts, action.titles, self._drafter.open_channels(action))
+        for language, text in request.board_texts.items():
+            check_words(text, f"board_texts.{language}")
         await self._posts.check(record.id, request.texts, action.titles)
         now_ms = self._clock_ms()
         await self._close(record, "closing", now_ms, outcome=request.outcome, result_body=body)

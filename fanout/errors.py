@@ -29,6 +29,7 @@ CATALOGUE: Final[dict[str, Entry]] = {
     # --- the request ------------------------------------------------------------------------------------------------
     "body_malformed": Entry(400, "The body is not valid {format}: {detail}."),
     "body_too_large": Entry(413, "The body has more than {limit} bytes."),
+    "body_too_slow": Entry(408, "The body did not arrive whole within {limit_s} s."),
     "media_type_unknown": Entry(415, "Send application/msgpack or application/json, not {given!r}."),
     "field_invalid": Entry(422, "{detail}"),
     "key_invalid": Entry(401, "A valid key is needed."),

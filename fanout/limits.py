@@ -10,6 +10,7 @@ from typing import Final
 
 # --- requests -------------------------------------------------------------------------------------------------------
 BODY_BYTES_MAX: Final = 16 * 1024 * 1024  # a batch of 20,000 participants with two tokens each is 8 MB
+BODY_S_MAX: Final = 30.0  # for all of it to arrive: whoever sends half of one holds one of the places in the API
 NUMBER_MAX: Final = 2**63 - 1  # ids and times, as ledgers and msgpack hold them
 REFERENCE_CHARS_MAX: Final = 128  # a caller's idempotency key: a UUID, a case number
 PARTICIPANTS_PER_REQUEST_MAX: Final = 20_000  # one request is one commit and ~0.2 s of one core

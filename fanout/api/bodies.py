@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any, Final
 
+import trio
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -24,7 +25,7 @@ _MSGPACK_NAMES: Final = (MSGPACK, "application/x-msgpack", "application/vnd.msgp
 async def read(request: Request, kind: type[Any], quick: Callable[[bytes], Any] | None = None) -> Any:
     """The body as a `kind`; `quick` reads msgpack first, and what it answers but None is taken instead.
 
-    Errors: `Refused("media_type_unknown" | "body_too_large" | "body_malformed" | "field_invalid")`.
+    Errors: `Refused("media_type_unknown" | "field_invalid")`, and those of `read_bytes`.
     """
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if given not in (*_MSGPACK_NAMES, JSON):
@@ -36,18 +37,24 @@ async def read(request: Request, kind: type[Any], quick: Callable[[bytes], Any] 
 
 
 async def read_bytes(request: Request) -> bytes:
-    """The body, at most `limits.BODY_BYTES_MAX` bytes; more is refused without being read."""
+    """The body, at most `limits.BODY_BYTES_MAX` bytes within `limits.BODY_S_MAX`.
+
+    Errors: `Refused("body_too_large")`, before the rest is read; `Refused("body_too_slow" | "body_malformed")`.
+    """
     chunks: list[bytes] = []
     size = 0
     try:
-        async with aclosing(request.stream()) as stream:
-            async for chunk in stream:
-                size += len(chunk)
-                if size > limits.BODY_BYTES_MAX:
-                    raise Refused("body_too_large", "body", limit=limits.BODY_BYTES_MAX)
-                chunks.append(chunk)
+        with trio.fail_after(limits.BODY_S_MAX):
+            async with aclosing(request.stream()) as stream:
+                async for chunk in stream:
+                    size += len(chunk)
+                    if size > limits.BODY_BYTES_MAX:
+                        raise Refused("body_too_large", "body", limit=limits.BODY_BYTES_MAX)
+                    chunks.append(chunk)
     except ClientDisconnect:
         raise Refused("body_malformed", "body", format="HTTP", detail="the connection ended inside it") from None
+    except trio.TooSlowError:
+        raise Refused("body_too_slow", "body", limit_s=int(limits.BODY_S_MAX)) from None
     return b"".join(chunks)
 
 

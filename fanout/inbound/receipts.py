@@ -46,8 +46,8 @@ Told: TypeAlias = tuple[list[Report], int]
 
 
 class Read(NamedTuple):
-    """What a body held: `receipts`, in each a row once. `ignored`: reports that settle nothing, are not ours, or make no
-    sense."""
+    """What a body held: `receipts`, in each a row once. `ignored`: reports that settle nothing, are not ours, or make
+    no sense."""
 
     receipts: list[Receipts]
     reports: int
@@ -67,7 +67,7 @@ def read(provider: str, headers: Mapping[str, str], body: bytes, *, secret: str)
     """
     form = _FORMS.get(provider)
     if form is None:
-        raise Refused("not_found", what=f"provider {provider!r} that sends receipts")
+        raise Refused("not_found", "provider", what=f"provider {provider!r} that sends receipts")
     given = headers.get(SIGNATURES.get(provider, SIGNATURE), "")
     if not secret or not hmac.compare_digest(given.encode(), sign(body, secret).encode()):
         raise Refused("key_invalid")

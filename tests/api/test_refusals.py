@@ -71,6 +71,8 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("text control", action(texts={"nl": "a\x00b"}), "text_control_character", "texts.nl"),
     ("text blank", action(texts={"nl": "Vermist.", "en": " \n\u00a0"}), "text_missing", "texts.en"),
     ("title blank", action(titles={"nl": " "}), "text_missing", "titles.nl"),
+    ("board text blank", action(boards={"texts": {"nl": ["Kind vermist", " "]}}), "text_missing", "boards.texts.nl[1]"),
+    ("board text esc", action(boards={"texts": {"nl": ["a\x1bb"]}}), "text_control_character", "boards.texts.nl[0]"),
     ("no texts", action(texts={}), "field_invalid", "texts"),
 ]  # fmt: skip
 
@@ -106,6 +108,27 @@ def test_a_bad_action_is_refused_with_its_place(
 def test_a_bad_body_is_refused(http: httpx.Client, content: bytes, headers: dict[str, str], code: str) -> None:
     answer = http.post("/v1/actions", content=content, headers={**headers, "Accept": "application/json"})
     assert (answer.json()["code"], answer.status_code) == (code, CATALOGUE[code].status)
+
+
+def test_news_and_results_have_words_too(http: httpx.Client) -> None:
+    started = http.post("/v1/actions", json=action(reference="words", area={**CIRCLE, "radius_m": 30_000.0})).json()
+    update, result = f"/v1/actions/{started['id']}/update", f"/v1/actions/{started['id']}/result"
+    news: dict[str, Any] = {"reference": "words-2", "texts": {"nl": "Rode jas."}}
+    end = news | {"outcome": "none"}
+    for path, body, where in (
+        (update, news | {"texts": {"nl": " "}}, "texts.nl"),
+        (update, news | {"board_texts": {"nl": ["Rode jas", " "]}}, "board_texts.nl[1]"),
+        (result, end | {"texts": {"nl": "\n"}}, "texts.nl"),
+        (result, end | {"board_texts": {"nl": " "}}, "board_texts.nl"),
+    ):
+        answer = http.post(path, json=body)
+        assert (answer.status_code, answer.json()["code"], answer.json()["where"]) == (422, "text_missing", where)
+    assert len(http.get(f"/v1/actions/{started['id']}").json()["tallies"]) == 1, "nothing was told"
+
+
+def test_receipts_of_nobody_we_know(http: httpx.Client) -> None:
+    answer = http.post("/v1/receipts/nobody", content=b"{}")
+    assert (answer.status_code, answer.json()["where"]) == (404, "provider")
 
 
 def test_a_number_beyond_all_numbers(http: httpx.Client) -> None:
