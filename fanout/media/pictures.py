@@ -23,7 +23,7 @@ import io
 import logging
 from typing import Final, NamedTuple
 
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from fanout import limits
 from fanout.errors import Refused
@@ -63,6 +63,8 @@ def normalised(file: bytes) -> Picture:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise Refused("picture_too_large", "body", detail=str(error)) from None
+    except UnidentifiedImageError:  # whose words are an address in our memory
+        raise Refused("picture_unreadable", "body", detail="it is none of these, or has no pixels") from None
     except Exception as error:
         raise Refused("picture_unreadable", "body", detail=str(error)[:200] or type(error).__name__) from None
 
