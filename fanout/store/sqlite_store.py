@@ -3,17 +3,16 @@
 Rules:
 
 1. A writing call is one `BEGIN IMMEDIATE` transaction on the one writing connection of this process, or one savepoint
-   of the group its thread has open. WAL with `synchronous = FULL`: `COMMIT` returns after the log is on the disk. But
-   for a claim, which waits for no disk: of what is claimed nothing goes out before an intent, whose commit puts the
-   claim on the disk too; and what a power cut takes of one is claimed again. So a first message waits a flush less.
+   of the group its thread has open. WAL with `synchronous = FULL`: `COMMIT` returns after the log is on the disk. Not
+   so a claim: an intent comes before anything goes out, and flushes both; what a power cut takes is claimed again.
 2. Writers of all processes take turns. SQLite's own busy handler sleeps longer and longer, so a process that commits
    without pause can starve the others. Here the next in turn holds a file lock (`ledger.db-turn`) while it waits, so
    it alone contends with the writer, and gets in within one `PAUSE_S` of its commit. Both locks die with their holder.
 3. Reading calls are one statement each, on a connection out of a pool: a consistent snapshot, and no writer waits.
 4. What the disk or the file does to us is `Refused("store_unavailable")` with what to do; a statement that is wrong is
    our bug and stays an `sqlite3.Error`.
-5. `wait` polls `PRAGMA data_version`: no notification crosses processes without a channel of its own to keep alive. The
-   question takes 3 µs, but a thread that wakes for it up to 100: a look every `POLL_S` costs 1 % of a core.
+5. `wait` looks at `PRAGMA data_version`: at once when new work was committed, which rings (`bells.py`), else every
+   `POLL_S`. The question takes 3 µs, but a thread that wakes for it up to 100.
 
 Why not one connection per thread: trio's threads come and go, and each connection has a page cache of its own.
 """
@@ -38,6 +37,7 @@ from numpy.typing import NDArray
 from fanout import limits
 from fanout.errors import Refused
 from fanout.store import sqlite_batches as batch_sql
+from fanout.store.bells import Bell, ring
 from fanout.store.directory import Directories
 from fanout.store.protocol import (
     ActionRecord,
@@ -53,7 +53,7 @@ from fanout.store.protocol import (
 from fanout.store.schema import APPLICATION_ID, DONE, HELD, LEASED, READY, TABLES, VERSION
 from fanout.store.states import OPEN, Event
 
-POLL_S: Final = 0.008
+POLL_S: Final = 0.02
 PAUSE_S: Final = 0.0003
 CHECKPOINT_PAGES: Final = 1_000  # 4 MB of log: beside other writers a pause of 75 ms at worst, where 16 MB took 380
 
@@ -86,7 +86,7 @@ class SqliteStore:
         self._group_broken = ""
         self._readers: deque[sqlite3.Connection] = deque()
         self._wait_lock = threading.Lock()  # around the waiting connection
-        self._closing = threading.Event()
+        self._rings = False  # what is being written
         self._directories = Directories()
         self._level: str = synchronous  # of the writing connection, now
         with self._in_turn():
@@ -95,6 +95,7 @@ class SqliteStore:
         self._writer.execute("PRAGMA busy_timeout = 0")  # rule 2: the waiting is ours
         self._waiter = self._connect()
         self._seen = self._data_version()
+        self._bell = Bell(path)
 
     def __repr__(self) -> str:
         return f"<SqliteStore {self._path.name}, synchronous {self._synchronous}>"
@@ -179,17 +180,20 @@ class SqliteStore:
                 time.sleep(PAUSE_S)
 
     @contextmanager
-    def _transaction(self, *, flushed: bool = True) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, *, flushed: bool = True, rings: bool = False) -> Iterator[sqlite3.Connection]:
         with self._lock, _told_plainly(self._path):
             level = self._synchronous if flushed else "NORMAL"
             if level != self._level:
                 self._writer.execute(f"PRAGMA synchronous = {level}")
                 self._level = level
             self._begin()
+            self._rings = rings
             try:
                 yield self._writer
                 if not self._group_broken:
                     self._writer.execute("COMMIT")
+                    if self._rings:
+                        ring(self._path)
             except BaseException:
                 with suppress(sqlite3.Error):  # SQLite may have rolled back by itself: disk full
                     self._writer.execute("ROLLBACK")
@@ -209,14 +213,15 @@ class SqliteStore:
                 raise Refused("store_unavailable", detail=broken)
 
     @contextmanager
-    def _writing(self, *, flushed: bool = True) -> Iterator[sqlite3.Connection]:
+    def _writing(self, *, flushed: bool = True, rings: bool = False) -> Iterator[sqlite3.Connection]:
         if self._group_thread != threading.get_ident():
-            with self._transaction(flushed=flushed) as db:
+            with self._transaction(flushed=flushed, rings=rings) as db:
                 yield db
             return
         db = self._writer
         if self._group_broken:
             raise Refused("store_unavailable", detail=self._group_broken)
+        self._rings = self._rings or rings
         with _told_plainly(self._path):
             db.execute("SAVEPOINT call")
             try:
@@ -255,7 +260,7 @@ class SqliteStore:
         start = self._seen
         while True:
             with self._wait_lock, _told_plainly(self._path):
-                if self._closing.is_set():
+                if self._bell.closed:
                     return False
                 version = self._data_version()
             if version != start:
@@ -264,11 +269,11 @@ class SqliteStore:
             left_s = end_s - time.monotonic()
             if left_s <= 0:
                 return False
-            self._closing.wait(min(POLL_S, left_s))
+            self._bell.wait(min(POLL_S, left_s))
 
     def close_store(self) -> None:
         """See `Store.close_store`."""
-        self._closing.set()
+        self._bell.close()
         with self._lock, self._wait_lock:
             self._waiter.close()
             while self._readers:
@@ -282,7 +287,7 @@ class SqliteStore:
         self, action: ActionRecord, phase: PhaseRecord, batches: Sequence[NewBatch]
     ) -> tuple[ActionRecord, bool]:
         """See `Ledger.open_action`."""
-        with self._writing() as db:
+        with self._writing(rings=True) as db:
             found = _records(
                 db, "SELECT * FROM actions WHERE tenant = ? AND reference = ?", action.tenant, action.reference
             )
@@ -306,7 +311,7 @@ class SqliteStore:
         self, action: int, phase: PhaseRecord, batches: Sequence[NewBatch], *, state: str, from_states: Sequence[str]
     ) -> bool:
         """See `Ledger.add_phase`."""
-        with self._writing() as db:
+        with self._writing(rings=True) as db:
             record = _record(db, action)
             if record is None or record.state not in from_states:
                 return False
@@ -319,7 +324,7 @@ class SqliteStore:
         self, action: int, *, state: str, now_ms: int, outcome: str | None = None, result_body: bytes | None = None
     ) -> bool:
         """See `Ledger.close`."""
-        with self._writing() as db:
+        with self._writing(rings=True) as db:
             changed = db.execute(
                 "UPDATE actions SET state = ?, closed_ms = ?, outcome = ?, result_body = ? "
                 "WHERE id = ? AND state IN ('open', 'paused')",
@@ -336,7 +341,7 @@ class SqliteStore:
     def set_paused(self, action: int, paused: bool) -> bool:
         """See `Ledger.set_paused`."""
         before, after = ("open", "paused") if paused else ("paused", "open")
-        with self._writing() as db:
+        with self._writing(rings=True) as db:
             changed = db.execute(
                 "UPDATE actions SET state = ? WHERE id = ? AND state = ?", (after, action, before)
             ).rowcount
@@ -349,7 +354,7 @@ class SqliteStore:
 
     def hasten(self, action: int, *, below_seq: int) -> int:
         """See `Ledger.hasten`."""
-        with self._writing() as db:
+        with self._writing(rings=True) as db:
             return batch_sql.hasten(db, action, below_seq)
 
     def action(self, action: int) -> ActionRecord | None:
