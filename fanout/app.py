@@ -47,8 +47,9 @@ log = logging.getLogger("fanout.app")
 COMPACT_EVERY_S = 1.0
 """How often the registry is asked whether a new base or a new snapshot is due."""
 
-DEAD_EVERY_S = 1.0
-"""How often dead addresses that senders told of are taken out of the registry."""
+DEAD_EVERY_S = 5.0
+"""How often dead addresses that senders told of are taken out of the registry. Each time it looks over the places of
+everybody, and every sender reads what changed; an action that starts meanwhile finds the addresses dead once more."""
 
 SWEEP_EVERY_S = 3_600.0
 """How often pictures that nobody needs any more are looked for; they are kept for hours (`media.keep_h`)."""

@@ -206,7 +206,7 @@ class Registry:
     def take_dead(self) -> int:
         """Take in what senders learnt of dead addresses since the last time; returns how many were dropped.
 
-        Durable and in force on return. Call it every second or so; with nothing new it costs one look at the log.
+        Durable and in force on return. Call it every few seconds; with nothing new it costs one look at the log.
         """
         with self._lock:
             found = self._log.read(entries.DEAD_STREAM, after=self._hygiene.upto, most=DEAD_ENTRIES_MOST)
@@ -221,11 +221,12 @@ class Registry:
             made = hygiene.entries_of(dead, version=self._view.version + 1, upto=upto)
             if made:
                 self._sequence = self._log.append(entries.STREAM, [entries.encode(entry) for entry in made])
-            for entry in made:
-                rows, channels = entries.rows_of(entry), entries.channels_of(entry)
-                self._view = views.dropped(self._view, channels, rows, entry.version)
-                self._hygiene = self._hygiene.after(entry)
+                rows = np.concatenate([entries.rows_of(entry) for entry in made])
+                channels = np.concatenate([entries.channels_of(entry) for entry in made])
+                self._view = views.dropped(self._view, channels, rows, made[-1].version)
                 self._changed(np.unique(rows))
+            for entry in made:
+                self._hygiene = self._hygiene.after(entry)
             self._hygiene = self._hygiene._replace(upto=upto)
         self._log.trim(entries.DEAD_STREAM, upto=upto)
         return sum(map(len, dead.values()))

@@ -274,13 +274,16 @@ def dropped(view: View, channels: NDArray[np.uint8], rows: Rows, version: int) -
 
 
 def _places_of(part: Part, numbers: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
-    """Places of people of a part: which of `numbers` (below 0: nobody), longitude, latitude, hours; m of each."""
-    which = np.full(part.size, -1, np.int64)
+    """Places of people of a part: which of `numbers` (ascending; below 0 nobody), longitude, latitude, hours; m each.
+
+    All places are looked over for a few people, every few seconds while a nation is told: so a byte a person is asked.
+    """
     there = np.flatnonzero(numbers >= 0)
-    which[numbers[there]] = there
-    of = which[part.index.rows]
-    at = np.flatnonzero(of >= 0)
-    return of[at].astype(np.uint32), part.index.lon[at], part.index.lat[at], part.hours[at]
+    wanted = np.zeros(part.size, np.bool_)
+    wanted[numbers[there]] = True
+    at = np.flatnonzero(wanted[part.index.rows])
+    of = there[np.searchsorted(numbers[there], part.index.rows[at])]
+    return of.astype(np.uint32), part.index.lon[at], part.index.lat[at], part.hours[at]
 
 
 def _with_delta(view: View, fresh: Part, names: Names, version: int) -> View:
