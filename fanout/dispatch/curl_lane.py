@@ -45,6 +45,7 @@ from fanout.limits import ANSWER_BYTES_MAX
 
 IDLE_S_MAX: Final = 50  # front ends close what is idle for 60 s or more, and what goes into such a one is unknown
 NEVER_S: Final = float("inf")
+GAP_S: Final = 0.004  # between turns of a busy lane, in which answers gather: a turn for each costs more than they do
 STARTS_MAX: Final = 128  # requests begun in one turn, before other tasks have theirs
 
 _GARBAGE_ERRORS: Final = frozenset(
@@ -119,7 +120,7 @@ class CurlLane:
         self._clock_ms = clock_ms
         self._ca = ca
         self._timeout_ms = int(timeout_s * 1000)
-        self._connections = connections
+        self._connections, self._streams = connections, streams
         self._places = connections * streams
         self._scheduler: Scheduler[_Job] = Scheduler(places=self._places, reserve=reserve, bucket=bucket)
         self._epoll = select.epoll()
@@ -130,6 +131,7 @@ class CurlLane:
         self._weed_s = 0.0
         self._life = trio.CancelScope(shield=True)
         self._nap = trio.CancelScope()
+        self._woken = False
         self._multi = pycurl.CurlMulti()
         for option, value in (
             (pycurl.M_PIPELINING, pycurl.PIPE_MULTIPLEX),
@@ -159,12 +161,23 @@ class CurlLane:
         try:
             with self._life:
                 while True:
-                    with trio.CancelScope(deadline=min(self._timer_s, self._again_s)) as self._nap:
-                        await trio.lowlevel.wait_readable(self._epoll.fileno())
+                    if not self._woken:
+                        with trio.CancelScope(deadline=min(self._timer_s, self._again_s)) as self._nap:
+                            await trio.lowlevel.wait_readable(self._epoll.fileno())
                     await trio.lowlevel.checkpoint_if_cancelled()
+                    self._woken = False
                     self._turn()
+                    if self.in_flight >= self._streams:
+                        with trio.CancelScope(deadline=trio.current_time() + GAP_S) as self._nap:
+                            await trio.sleep_forever()
+                        await trio.lowlevel.checkpoint_if_cancelled()
         finally:
             self._end()
+
+    def _wake(self) -> None:
+        """Have the next turn at once."""
+        self._woken = True
+        self._nap.cancel()
 
     def close(self) -> None:
         """End `run`; rows still on the wire come back as `NO_ANSWER`."""
@@ -187,7 +200,7 @@ class CurlLane:
                 answers.append(job)
                 self._start(job, 1, fresh=True)
                 nursery.start_soon(self._finish, job)
-            self._nap.cancel()
+            self._wake()
         return all(job.codes[0] > 0 for job in answers)
 
     async def send(
@@ -203,7 +216,7 @@ class CurlLane:
         job = _Job(requests, index, lane=lane, action=action, may_go=may_go)
         self._busy.add(job)
         self._scheduler.add(job)
-        self._nap.cancel()
+        self._wake()
         return await self._finish(job)
 
     async def _finish(self, job: _Job) -> Sent:

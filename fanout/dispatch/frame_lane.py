@@ -321,11 +321,12 @@ class FrameLane:
                 job.asked_s = max(job.asked_s, seconds_of(answer, self._clock_ms()))
         now_ms = self._clock_ms()
         rows = ended.rows
-        numbers = np.unique(rows[:, 0]).tolist()
+        whose = rows[:, 0]
+        numbers = [int(whose[0])] if (whose == whose[0]).all() else np.unique(whose).tolist()
         for number in numbers:
             if (job := self._jobs.get(number)) is None:
                 continue
-            mine = rows if len(numbers) == 1 else rows[rows[:, 0] == number]
+            mine = rows if len(numbers) == 1 else rows[whose == number]
             places, codes = mine[:, 1], mine[:, 2]
             if (codes == NOT_SENT).any():
                 self._again(job, places[codes == NOT_SENT].tolist())

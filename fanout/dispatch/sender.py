@@ -233,21 +233,22 @@ class _Sender:
     # --- batches --------------------------------------------------------------------------------------------------
 
     async def serve(self, routes: Sequence[Route]) -> None:
-        """Claim and handle batches until `stop`: one look at the ledger, in one thread, for all channels."""
+        """Claim and handle batches until `stop`, one task for all channels."""
         async with trio.open_nursery() as batches:
             while not self.stop.is_set():
                 self.news = news = trio.Event()
                 now_s = trio.current_time()
                 wishes = [] if self.writing.stuck else [self.wish(route, now_s) for route in routes]
                 self.wishes = wishes = [wish for wish in wishes if wish.most > 0]
-                claimed = await self.writing.ask(self.claim, wishes) if wishes else ()
-                if self.refusal is not None:
-                    self.writing.complaints.say("nothing is claimed", self.refusal)
-                for route, leases in claimed:
+                while wishes and not self.stop.is_set():
+                    leases, route, wishes = await self.writing.ask(self.claim, wishes)
                     for lease in leases:
                         self.hand.take(lease)
                         self.counters.in_hand[route.name] += 1
                         batches.start_soon(self.hold, route, lease)
+                        await trio.lowlevel.cancel_shielded_checkpoint()  # the nearest first, also to the ledger
+                if self.refusal is not None:
+                    self.writing.complaints.say("nothing is claimed", self.refusal)
                 with trio.move_on_after(CLAIM_EVERY_S):
                     await news.wait()
 
@@ -256,15 +257,14 @@ class _Sender:
         lanes, room = self.hand.room(route.number)
         return _Wish(route, lanes, min(room, route.allows(now_s)))
 
-    def claim(self, wishes: Sequence[_Wish]) -> list[tuple[Route, list[Lease]]]:
-        """Claim what is wished for, channel by channel; those that got nothing are left out. Blocking.
+    def claim(self, wishes: Sequence[_Wish]) -> tuple[list[Lease], Route, Sequence[_Wish]]:
+        """Claim what is wished for, for the first channel that gets something; and the wishes behind it. Blocking.
 
-        What was claimed before the ledger refused is ours, and is returned.
+        One at a time, since another's claim may have to wait for the ledger. Once that refuses, nothing more is asked.
         """
-        found = []
         self.refusal = None
-        try:
-            for route, lanes, most in wishes:
+        for number, (route, lanes, most) in enumerate(wishes):
+            try:
                 leases = self.store.claim(
                     self.owner,
                     channels=(route.number,),
@@ -273,11 +273,13 @@ class _Sender:
                     lease_ms=self.lease_ms,
                     most=most,
                 )
-                if leases:
-                    found.append((route, leases))
-        except Refused as error:
-            self.refusal = error
-        return found
+            except Refused as error:
+                self.refusal = error
+                break
+            if leases:
+                self.hand.read_ahead(leases)
+                return leases, route, wishes[number + 1 :]
+        return [], wishes[0].route, ()
 
     async def hold(self, route: Route, lease: Lease) -> None:
         """Handle one batch, and have it in hand meanwhile; cancellation waits for it (see `hurry`)."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fanout.channels.protocol import Message
 from fanout.dispatch.hand import SMALL, Hand
 from fanout.settings import load
-from fanout.store.protocol import ActionRecord, Lease
+from fanout.store.protocol import ActionRecord, Lease, PhaseRecord
 from fanout.store.states import Event
 from fanout.wire import LANES
 
@@ -97,3 +97,25 @@ def test_what_keeps_rows_back() -> None:
     mine.learn({})
     mine.take(one)
     assert mine.stopping(one, message()) is None, "what is not in hand is forgotten"
+
+
+class Ledger:
+    """One action, whose phase says something in Dutch alone."""
+
+    def action(self, number: int) -> ActionRecord | None:
+        return record("open") if number == 1 else None
+
+    def phases(self, _action: int) -> list[PhaseRecord]:
+        texts = {"nl": "Vermist."}
+        return [PhaseRecord(action=1, phase=0, name="start", created_ms=0, end_ms=10, texts=texts, titles={})]
+
+
+def test_what_batches_say_is_read_ahead_where_it_can_be() -> None:
+    mine, nothing = hand(), lease(2, action=9)
+    store: Any = Ledger()
+    mine._store = store
+    mine.read_ahead([nothing, lease(1)])
+    found = mine.known(lease(1))
+    assert found is not None
+    assert found.text == "Vermist."
+    assert mine.known(nothing) is None, "whoever handles it says why"
