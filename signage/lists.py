@@ -6,7 +6,8 @@ Rules:
    birth document (`id`, `model`, `kind`, `lines` …), `lon`, `lat`, `place`, `areas`; displays of RTIG T047 have
    `vendor` and `device` instead of `id`, and `localities`, `clusters`, `stops`. Several names in one cell have `;`
    between.
-2. A row that is wrong is one problem, with its number and the reason; the other rows are taken.
+2. A row that is wrong is one problem, with its number and the reason; the other rows are taken. So a line of CSV is a
+   row, whatever it holds: a quotation mark that is never closed, or a letter that is not UTF-8, costs its own row only.
 3. What a board says of itself wins over the list; the list fills in where it stands if it does not say.
 4. A listed board that never announced itself is chosen for actions, and is a laggard by name until it shows them. One
    whose row says nothing of what it can is known, and can be shown nothing.
@@ -121,11 +122,44 @@ def _rows(path: Path) -> list[Any]:
 
             return list(parquet.read_table(path).to_pylist())
         case _:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                return list(csv.DictReader(file))
+            return _csv_rows(path)
+
+
+def _csv_rows(path: Path) -> list[Any]:
+    """A mapping a line, or the error that it is, blank lines passed over. `ValueError`: the first names no columns."""
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+        lines = [line for line in file.read().split("\n") if line.strip()]
+    if not lines:
+        raise ValueError("it is empty")
+    columns = [name.strip() for name in _cells(lines[0])]
+    if len(columns) == 1 and (between := next((each for each in ";\t" if each in columns[0]), None)):
+        raise ValueError(f"between its columns stands {between!r}; it has to be a comma")
+    return [_csv_row(columns, line) for line in lines[1:]]
+
+
+def _csv_row(columns: list[str], line: str) -> Any:
+    try:
+        cells = _cells(line)
+    except ValueError as error:
+        return error
+    row: dict[str | None, Any] = dict(zip(columns, cells, strict=False))
+    if len(cells) > len(columns):
+        row[None] = cells[len(columns) :]
+    return row
+
+
+def _cells(line: str) -> list[str]:
+    if not line.isascii() and any("\udc80" <= character <= "\udcff" for character in line):
+        raise ValueError(f"it is not UTF-8: {line.encode('utf-8', 'surrogateescape')[:100]!r}")
+    try:
+        return next(csv.reader([line], strict=True))
+    except csv.Error as error:
+        raise ValueError(f"its quotation marks or its characters are wrong ({error}): {line[:100]!r}") from None
 
 
 def _board(row: object) -> Listed:
+    if isinstance(row, ValueError):
+        raise row
     if not isinstance(row, Mapping):
         raise ValueError("it is no object")
     if None in row:

@@ -95,12 +95,36 @@ def test_a_wrong_row_is_named_and_the_others_are_taken(row: dict[str, object], w
     assert why in problem
 
 
+DAMAGED = [
+    (b'b,6.0,53.0,"Square', "quotation marks"),
+    (b'b,6.0,53.0,"Square"s"', "quotation marks"),
+    (b"b,6.0,53.0,Caf\xe9", "not UTF-8"),
+    (b"b,6.0,53.0,Square,3", "more cells"),
+]
+
+
+@pytest.mark.parametrize(("row", "why"), DAMAGED)
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_a_damaged_line_costs_itself_only(row: bytes, why: str, end: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "boards.csv"
+    path.write_bytes(
+        end.join([b"id,lon,lat,place", b'a1,6.0,53.0,"Caf\xc3\xa9, left"', row, b"", b"a2,6.1,53.1,", b""])
+    )
+    boards, problems = read_list(path)
+    assert [(board.caps.board, board.caps.place) for board in boards] == [("a1", "Café, left"), ("a2", "")]
+    (problem,) = problems
+    assert problem.startswith("row 2: ")
+    assert why in problem
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [
         ("x.json", b"{}"),
         ("x.json", b"nonsense"),
-        ("x.csv", b"id\n\xff\xfe"),
+        ("x.csv", b"\xff\xfei\x00d\x00\n\x00"),
+        ("x.csv", b""),
+        ("x.csv", b"id;lon;lat\na;5,1;52,1\n"),
         ("x.parquet", b"PAR0"),
         ("none.csv", None),
     ],
