@@ -167,7 +167,7 @@ def _overlay(operation: Callable[..., Any], one: Any, other: Any) -> Any:
 
 def areal(geometry: Any) -> Any:
     """The polygons of a geometry; lines and points in it are no ground."""
-    parts = shapely.get_parts(geometry)
+    parts = shapely.get_parts(shapely.get_parts(geometry))  # GEOS may put several polygons beside a line as one part
     return shapely.multipolygons(parts[shapely.get_dimensions(parts) == 2])
 
 

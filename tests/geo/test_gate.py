@@ -193,6 +193,16 @@ def test_what_rounding_leaves_no_ground_is_left_out() -> None:
     assert shape_of(sliver).area_km2 == shape_of(polygon(SQUARE)).area_km2
 
 
+def test_a_polygon_that_rounding_cuts_in_two_with_a_line_between() -> None:
+    """GEOS answers with a collection of a multipolygon and a line; a caller got an internal error."""
+    ring = [
+        (-156.4139324, -89.775), (-156.3889324, -89.75), (-156.3639324, -89.775), (-156.3389324, -89.7),
+        (-156.3389324, -89.7), (-156.5139324, -89.875), (-156.3889324, -89.825), (-156.4139324, -89.775),
+    ]  # fmt: skip
+    index = PlaceIndex.build([*(lon for lon, _ in ring), -156.5], [*(lat for _, lat in ring), -89.7])
+    assert sorted(index.select(shape_of(polygon(ring))).tolist()) == list(range(len(ring))), "all corners, and no more"
+
+
 def test_altitudes_and_boxes_of_geojson_are_passed_over() -> None:
     ring = b"[[5,52,1],[6,52],[6,53,-2.5],[5,52,1]]"
     for text in (b'{"type":"Polygon","bbox":[5,52,6,53],"coordinates":[%b]}' % ring,
