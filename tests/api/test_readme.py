@@ -7,9 +7,12 @@ import re
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
+
 from fanout.api.handlers import Handlers
 from fanout.api.routes import Row
 from fanout.errors import CATALOGUE
+from tests.api.conftest import Running
 
 README = Path(__file__).resolve().parents[2] / "fanout" / "api" / "README.md"
 
@@ -48,6 +51,19 @@ def renewed() -> str:
 
 def test_the_tables_are_those_of_the_code() -> None:
     assert README.read_text() == renewed(), "run this file to renew the README"
+
+
+def test_each_example_may_be_pasted_after_the_others() -> None:
+    references = re.findall(r'"?reference"?(?:: |=)"([^"]+)"', README.read_text())
+    assert len(references) >= 5
+    assert len(set(references)) == len(references), "the same reference with another body is a conflict"
+
+
+def test_the_example_without_our_client_starts_an_action(running: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = (code for code in re.findall(r"```python\n(.*?)```", README.read_text(), re.S) if "msgpack" in code)
+    wide = example.replace("2000.0", "40000.0")
+    exec(wide.replace("http://127.0.0.1:8080", running.address).replace("fk_…", running.key), {})  # noqa: S102
+    assert "'people':" in capsys.readouterr().out
 
 
 if __name__ == "__main__":
