@@ -7,7 +7,8 @@ Rules:
    the lowest. What stands outside our bands is the board's own and is not looked at.
 2. `over` and `bottom line` items stand together: then each of the two bands must read as one of its own items. All
    others (emergencies, `full`) alternate: one of them must be read.
-3. Blank lines and blanks at either end of a line count for nothing: boards centre, pad and trim.
+3. Blank lines and blanks at either end of a line count for nothing: boards centre, pad and trim. Nor do capitals: many
+   a board has no small letters, and says so.
 4. A running line is seen through a window that comes round: the tail of one turn, a gap or none, the head of the next,
    which may be that of the next language; or nothing for a moment. Any such window will do, since no board can be asked
    what it will show.
@@ -81,12 +82,16 @@ def _end(seen: list[str], target: Target, count: int) -> list[str]:
 
 
 def _seen(lines: Sequence[str]) -> list[str]:
-    return [" ".join(line.split()) for line in lines if line.strip()]
+    return [_bare(line) for line in lines if line.strip()]
+
+
+def _bare(text: str) -> str:
+    return " ".join(text.split()).casefold()
 
 
 def _window(seen: str, running: Sequence[str]) -> bool:
     """Whether a line is a window on running texts that come round, each after itself or after the one before it."""
-    texts = [" ".join(text.split()) for text in running]
+    texts = [_bare(text) for text in running]
     for turn in [[text] for text in texts] + ([texts] if len(texts) > 1 else []):
         for gap in (" ", ""):
             once = "".join(text + gap for text in turn)

@@ -36,6 +36,7 @@ _STATES: Final = {
     State.DEVIANT: "it says it shows something else",
     State.REJECTED: "it refused its document",
 }
+_PLACELESS: Final = "nobody says where it stands: only actions for everyone reach it"
 
 
 def view_of(board: Board, now_ms: int) -> BoardView:
@@ -55,7 +56,7 @@ def view_of(board: Board, now_ms: int) -> BoardView:
         desired=[item.action for item in board.items],
         shown=list(report.lines) if report is not None else [],
         why=report.why if report is not None else "",
-        problems=list(board.problems),
+        problems=[*board.problems, *([_PLACELESS] if board.lon is None and board.presence != "retired" else [])],
     )
 
 

@@ -53,6 +53,10 @@ SHORT = item(["Vermist: kind"], target="over", action=3)
         ([item(["one"])], ["one", "two"], LED, False),
         ([item(["one"]), item(["two"])], ["", "two", ""], LED, True),
         ([item(["one"], target="over", priority=0), BOTTOM], ["one", "", BUSES[2]], LED, True),
+        ([item(["Gevonden:", "straße"])], ["GEVONDEN:", "STRASSE"], LED, True),  # a board without small letters
+        ([OVER, BOTTOM], ["BEL", "112", "BEL 112 BIJ BRAND"], LED, True),
+        ([item(["rode jas"], behaviour="scroll")], ["JAS   RODE J"], TICKER, True),
+        ([item(["Gevonden:", "kind"])], ["GEVONDEN:", "MEISJE"], LED, False),
         ([], [], LED, False),
     ],
 )

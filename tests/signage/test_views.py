@@ -66,6 +66,19 @@ def test_a_page_tells_what_a_board_can_and_why_it_shows_what_it_shows() -> None:
     assert view_of(board, world.now_ms).capability is None, "a list of ten thousand carries the short form"
 
 
+def test_a_board_without_a_place_says_that_no_area_reaches_it() -> None:
+    world = World(["well"])
+    board = world.core.boards.get("b0")
+    assert board is not None
+    assert view_of(board, world.now_ms).problems == []
+    world.core.born(msgspec.structs.replace(caps_for("nowhere", "led-3x26", 5.0, 52.0, ""), lon=None, lat=None))
+    board = world.core.boards.get("nowhere")
+    assert board is not None
+    assert "only actions for everyone" in view_of(board, world.now_ms).problems[0]
+    world.core.boards.move(board, 5.0, 52.0)
+    assert view_of(board, world.now_ms).problems == []
+
+
 def test_lag_counts_from_when_it_began() -> None:
     world = World(["mute"])
     world.show(1, action(end_ms=START_MS + HOUR_MS))
