@@ -21,6 +21,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fanout import limits
 from fanout.geo import shapes
 from fanout.registry.view import Rows, View
 from fanout.selection import kernels
@@ -29,6 +30,7 @@ from fanout.selection.passing import Found, anywhere, parts_of, passing
 from fanout.selection.query import Centre, Filters, Query, filters_of, whole_world
 
 _RADIX_MIN: Final = 1_024  # below, a comparison sort is quicker
+_LEAST_M: Final = 0.01
 
 Keys = NDArray[np.uint64]
 
@@ -131,8 +133,17 @@ class Circles:
         return False
 
 
+def rim_m(furthest_m: float) -> float:
+    """The radius of the circle in which the nearest people are: no one of them is left out by rounding to float32."""
+    return min(limits.RADIUS_M_MAX, furthest_m * (1 + 1e-6) + _LEAST_M)
+
+
 def _nearest(view: View, query: Query, shape: shapes.Nearest, filters: Filters) -> Selection:
-    """The `count` nearest people that pass the filters."""
+    """The `count` nearest people that pass the filters; of their places those among the nearest count in their
+    order.
+
+    Not who is in the circle they were looked for in: its radius is a guess, another one after a rebuild.
+    """
     circles = Circles(view, shape)
     own = filters_of(replace(query, centre=None), view) if query.centre is not None else filters
     while True:
@@ -143,6 +154,7 @@ def _nearest(view: View, query: Query, shape: shapes.Nearest, filters: Filters) 
             break
     if query.centre is None:
         return replace(nearest, furthest_m=furthest_m)
-    keys = _in_order(view, replace(query, shape=circles.circle), filters)
+    around = shapes.Circle(shape.lon, shape.lat, rim_m(furthest_m))
+    keys = _in_order(view, replace(query, shape=around), filters)
     keys = keys[np.isin(keys.view(np.uint32)[::2], nearest.rows)]
     return replace(_of_keys(keys, view.version), furthest_m=furthest_m)

@@ -14,17 +14,15 @@ large it is, is said of the ground. Rules:
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
 
 import msgspec
 
-from fanout import limits, wire
+from fanout import wire
 from fanout.geo import shapes
 from fanout.registry.view import View
+from fanout.selection.choose import rim_m
 from fanout.selection.preview import reach
 from fanout.selection.query import Query
-
-_LEAST_M: Final = 0.01
 
 
 def drawn(view: View, query: Query, area: wire.Area) -> wire.Area:
@@ -45,5 +43,4 @@ def drawn(view: View, query: Query, area: wire.Area) -> wire.Area:
 
 def circle_of(area: wire.Nearest, furthest_m: float) -> wire.Circle:
     """The circle of the nearest people, the furthest of whom is so far from the point."""
-    radius_m = min(limits.RADIUS_M_MAX, furthest_m * (1 + 1e-6) + _LEAST_M)  # distances are float32
-    return wire.Circle(lon=area.lon, lat=area.lat, radius_m=radius_m)
+    return wire.Circle(lon=area.lon, lat=area.lat, radius_m=rim_m(furthest_m))

@@ -218,6 +218,34 @@ def test_the_nearest_may_be_told_in_the_order_of_a_line(tmp_path: Path) -> None:
     registry.close()
 
 
+def test_in_the_order_of_the_nearest_count_places_that_are_among_the_nearest(tmp_path: Path) -> None:
+    """Not those that happen to be in the circle in which they were looked for: after a rebuild it is another one."""
+    registry = Registry.open(tmp_path, MemoryLog())
+    far = wire.Place(lon=5.5, lat=52.0)
+    registry.upsert([person("both", places=[wire.Place(lon=5.0, lat=52.0), far]), person("far", places=[far])])
+    registry.upsert([person("near", places=[wire.Place(lon=5.01, lat=52.0)])])
+    query = Query(shape=shapes.Nearest(50_000_000, 520_000_000, 2), centre=(5.5, 52.0))
+    before = choose(registry.view(), query)
+    registry.rebuild()
+    after = choose(registry.view(), query)
+    assert registry.view().id_of(before.rows) == registry.view().id_of(after.rows) == ["near", "both"]
+    assert before.distance_m.tolist() == after.distance_m.tolist() == pytest.approx([33_544.6, 34_229.2], abs=0.1)
+    registry.close()
+
+
+def test_everybody_of_a_household_is_in_the_order_of_rows(tmp_path: Path) -> None:
+    registry = Registry.open(tmp_path, MemoryLog())
+    sizes = [1, 2, 3, 16, 17, 40] * 30
+    homes = [wire.Place(lon=5.0 + n / 10_000, lat=52.0) for n, size in enumerate(sizes) for _ in range(size)]
+    order = np.random.default_rng(3).permutation(len(homes))
+    registry.upsert([person(f"p{n}", places=[homes[n]]) for n in order])
+    found = choose(registry.view(), Query(shape=circle(5.0, 52.0, 50_000.0)))
+    assert len(found) == len(homes) > 1_024, "enough for the radix sort"
+    keys = list(zip(found.distance_m.tolist(), found.rows.tolist(), strict=True))
+    assert keys == sorted(keys)
+    registry.close()
+
+
 def test_summer_time_is_in_force_at_the_moment_of_the_action(tmp_path: Path) -> None:
     registry = Registry.open(tmp_path, MemoryLog())
     office = [wire.Place(lon=5.0, lat=52.0, hours=[wire.Window(days="1234567", start="09:00", end="10:00")])]

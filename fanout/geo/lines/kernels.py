@@ -8,8 +8,8 @@ inequality of ordinary space and need no arc sine.
   and where it is further away by more than that, none of it is. What is left is halved again, asked only of the arcs
   that come near it, and in the end its few points are measured one by one: those along the rim, whoever lives between.
   So a corridor costs as much as its rim is long, however many people are in it and however many corners it has.
-* **Distance.** Arcs lie in balls, and blocks of neighbouring arcs too; the arc that was nearest to the point before is
-  asked first, as points come in the order of the map: nearly all others are passed over.
+* **Distance.** Arcs lie in balls, and blocks of neighbouring arcs too; the arc that was nearest to the cell of the map
+  before is asked first, as points come in its order. In a cell only the few arcs are asked that may be the nearest.
 
 Exactness: a ball is a little too large and chords are compared with slack; at the rim, where rounding might decide, the
 angle is taken (`line_distance_rad`, cross-track distance clipped to the ends of each arc).
@@ -33,6 +33,13 @@ _SMALL_RAD = 0.05  # below this, sines and cosines are polynomials exact to the 
 _MORE = 1.0 + 1e-9  # balls are a little too large, so that rounding passes nothing over
 _LITTLE = 1e-12
 ARCS_A_BLOCK = 8
+_CELL = 16  # a cell of the map is 2**16 fixed-point units wide and high: 730 m
+_HALF_CELL = 1 << (_CELL - 1)
+_IN_CELL = (1 << _CELL) - 1
+_CELLS = 1 << 10  # so many are kept
+_CELL_REACH = math.sqrt(2.0) * _HALF_CELL * _RAD * _MORE  # from its middle, at the equator
+
+CALLS = "bc4cb45bf5b2"  # of the files whose kernels are compiled into these: tests/test_kernels.py
 
 _jit = njit(cache=True, nogil=True)
 
@@ -87,9 +94,6 @@ def _arc(a, b, out):
 @_jit
 def _arc_chord2(x, y, z, arcs, arc):
     """The square of the shortest chord from a unit vector to an arc: cross-track beside it, else to the nearer end."""
-    ax, ay, az = x - arcs[arc, 4], y - arcs[arc, 5], z - arcs[arc, 6]
-    bx, by, bz = x - arcs[arc, 7], y - arcs[arc, 8], z - arcs[arc, 9]
-    best = min(ax * ax + ay * ay + az * az, bx * bx + by * by + bz * bz)
     if (
         arcs[arc, 19] > 0.0
         and arcs[arc, 13] * x + arcs[arc, 14] * y + arcs[arc, 15] * z >= 0.0
@@ -98,11 +102,13 @@ def _arc_chord2(x, y, z, arcs, arc):
         sine = arcs[arc, 10] * x + arcs[arc, 11] * y + arcs[arc, 12] * z
         square = sine * sine
         if square < 0.5:
-            best = min(best, 2.0 * square / (1.0 + math.sqrt(1.0 - square)))
-        else:  # so far away that a sine has lost its digits
-            cosine = _beside(x, y, z, arcs[arc, 10], arcs[arc, 11], arcs[arc, 12], sine)
-            best = min(best, square + (1.0 - cosine) * (1.0 - cosine))
-    return best
+            return 2.0 * square / (1.0 + math.sqrt(1.0 - square))
+        # so far away that a sine has lost its digits
+        cosine = _beside(x, y, z, arcs[arc, 10], arcs[arc, 11], arcs[arc, 12], sine)
+        return square + (1.0 - cosine) * (1.0 - cosine)
+    ax, ay, az = x - arcs[arc, 4], y - arcs[arc, 5], z - arcs[arc, 6]
+    bx, by, bz = x - arcs[arc, 7], y - arcs[arc, 8], z - arcs[arc, 9]
+    return min(ax * ax + ay * ay + az * az, bx * bx + by * by + bz * bz)
 
 
 @_jit
@@ -124,14 +130,63 @@ def _meets(x, y, z, balls, ball, chord):
 
 
 @_jit
-def line_metres(lon, lat, arcs, blocks, last):
-    """Distance of a point (fixed-point) from a line: chords are compared, and only the shortest becomes metres.
+def line_metres(places, lon, lat, arcs, blocks, out):
+    """Metres of places, uint32[n], from a line, to `out` float32[n]; `lon`, `lat` int32 by place, fixed-point.
 
-    `last` int64[1]: the arc that was nearest to the point before.
+    Arcs are looked for once for each cell of the map: those that may be the nearest to anything in there. Sines and
+    cosines are those of the middle of the cell and a little more. Neither makes a distance depend on who came before.
     """
-    la, lo = lat * _RAD, lon * _RAD
-    x, y, z = math.cos(la) * math.cos(lo), math.cos(la) * math.sin(lo), math.sin(la)
-    best = _arc_chord2(x, y, z, arcs, last[0])
+    keys, counts = np.full(_CELLS, -1, np.int64), np.empty(_CELLS, np.int64)
+    near, middles = np.empty((_CELLS, arcs.shape[0]), np.uint32), np.empty((_CELLS, 4), np.float64)
+    guess = 0
+    for i in range(places.size):
+        lo, la = np.int64(lon[places[i]]) + _LON_MAX, np.int64(lat[places[i]]) + _LAT_MAX
+        column, row = lo >> _CELL, la >> _CELL
+        slot = (column + 151 * row) & (_CELLS - 1)
+        if keys[slot] != column << 32 | row:
+            keys[slot] = column << 32 | row
+            x = ((column << _CELL) + _HALF_CELL - _LON_MAX) * _RAD
+            y = ((row << _CELL) + _HALF_CELL - _LAT_MAX) * _RAD
+            sin_x, cos_x, sin_y, cos_y = math.sin(x), math.cos(x), math.sin(y), math.cos(y)
+            middles[slot, 0], middles[slot, 1], middles[slot, 2], middles[slot, 3] = sin_x, cos_x, sin_y, cos_y
+            counts[slot], guess = _arcs_near(cos_y * cos_x, cos_y * sin_x, sin_y, arcs, blocks, guess, near[slot])
+        sin_x, cos_x, sin_y, cos_y = middles[slot, 0], middles[slot, 1], middles[slot, 2], middles[slot, 3]
+        s, c = _sine_cosine(((lo & _IN_CELL) - _HALF_CELL) * _RAD)
+        sine_lon, cosine_lon = sin_x * c + cos_x * s, cos_x * c - sin_x * s
+        s, c = _sine_cosine(((la & _IN_CELL) - _HALF_CELL) * _RAD)
+        sine_lat, cosine_lat = sin_y * c + cos_y * s, cos_y * c - sin_y * s
+        x, y = cosine_lat * cosine_lon, cosine_lat * sine_lon
+        best = 16.0
+        for k in range(counts[slot]):
+            best = min(best, _arc_chord2(x, y, sine_lat, arcs, near[slot, k]))
+        chord = math.sqrt(best)
+        if chord < _SMALL_RAD:  # the arc sine's series: the first term left out is below 1e-14 of the whole
+            wide = chord * (1.0 + best * (1.0 / 24.0 + best * (3.0 / 640.0 + best * (5.0 / 7168.0))))
+        else:
+            wide = 2.0 * math.asin(min(1.0, 0.5 * chord))
+        out[i] = _EARTH_M * wide
+
+
+@_jit
+def _arcs_near(x, y, z, arcs, blocks, guess, near):
+    """Arcs that may be the nearest to a point of the cell about (x, y, z), to `near` uint32[arcs]; how many, and the
+    nearest to the middle. `guess`: an arc that may be it."""
+    best, nearest = _nearest_arc(x, y, z, arcs, blocks, guess)
+    within, found = math.sqrt(best) + 2.0 * _CELL_REACH, 0
+    for block in range(blocks.shape[0]):
+        if not _meets(x, y, z, blocks, block, within):
+            continue
+        for arc in range(block * ARCS_A_BLOCK, min(arcs.shape[0], (block + 1) * ARCS_A_BLOCK)):
+            if _meets(x, y, z, arcs, arc, within):
+                near[found] = arc
+                found += 1
+    return found, nearest
+
+
+@_jit
+def _nearest_arc(x, y, z, arcs, blocks, guess):
+    """The square of the chord to the nearest arc, and which it is; `guess` is asked first."""
+    best, nearest = _arc_chord2(x, y, z, arcs, guess), guess
     chord = math.sqrt(best)
     for block in range(blocks.shape[0]):
         if not _meets(x, y, z, blocks, block, chord):
@@ -140,10 +195,9 @@ def line_metres(lon, lat, arcs, blocks, last):
             if _meets(x, y, z, arcs, arc, chord):
                 found = _arc_chord2(x, y, z, arcs, arc)
                 if found < best:
-                    best = found
+                    best, nearest = found, arc
                     chord = math.sqrt(best)
-                    last[0] = arc
-    return 2.0 * _EARTH_M * math.asin(min(1.0, 0.5 * chord))
+    return best, nearest
 
 
 @_jit

@@ -15,6 +15,8 @@ from numba import njit
 
 from fanout.geo.kernels import on_the_west
 
+CALLS = "bc4cb45bf5b2"  # of the files whose kernels are compiled into these: tests/test_kernels.py
+
 _jit = njit(cache=True, nogil=True)
 
 NOWHERE = 0xFFFF
