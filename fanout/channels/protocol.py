@@ -201,10 +201,9 @@ def alphabet(characters: bytes) -> NDArray[np.bool_]:
 def well_formed(addresses: Column, letters: NDArray[np.bool_], *, least: int, most: int) -> NDArray[np.bool_]:
     """bool[n]: rows whose length is in range and whose bytes are all in the alphabet."""
     lengths = np.diff(addresses.offsets)
-    bad = np.zeros(len(addresses.data) + 1, np.int64)
-    np.cumsum(~letters[addresses.data], out=bad[1:])
-    clean = bad[addresses.offsets[1:]] == bad[addresses.offsets[:-1]]
-    result: NDArray[np.bool_] = clean & (lengths >= least) & (lengths <= most)
+    result: NDArray[np.bool_] = (lengths >= least) & (lengths <= most)
+    strange = np.flatnonzero(~letters[addresses.data])  # hardly any: what is done for each byte is kept short
+    result[np.searchsorted(addresses.offsets, strange, side="right") - 1] = False
     return result
 
 
