@@ -11,8 +11,8 @@ Lore:
 * `TTL` ends with the action. `Urgency: high` wakes a sleeping phone; a resend is `normal` and marked silent inside.
 * `Topic` (32 characters at most) is the phase's: a resend takes the place of the first while it waits at the service.
   On the screen the notification's `tag`, inside the body, is the action's: an update replaces what is shown.
-* 201 is taken (RFC 8030 section 5), 202 taken with a receipt to come. A plain 200 is what no push service answers: it
-  may have been taken or not. 404 and 410 are gone for good; 413 too large; 429 slow down; 401 and 403 are our key; 500
+* 201 is taken (RFC 8030 section 5), 202 taken with a receipt to come or for a phone that is off. 200 is taken as well:
+  Mozilla's answered it for phones that it reaches by Google's, and others do. 404 and 410 are gone for good; 413 too large; 429 slow down; 401 and 403 are our key; 500
   may have been taken. What may have been taken is sent once more, silently.
 """
 
@@ -53,7 +53,6 @@ ORIGINS_MAX: Final = 1_000  # in one batch; push services are a handful, Microso
 
 _MEANINGS: Final = meanings(
     {
-        200: (Event.TIME_OUT, Reason.GARBAGE),
         403: (Event.RETRY, Reason.CREDENTIALS),
         404: (Event.REJECT, Reason.TOKEN_DEAD),  # RFC 8030 section 7.3: the subscription is gone
         410: (Event.REJECT, Reason.TOKEN_DEAD),
