@@ -89,6 +89,7 @@ class Display:
         "strange",
         "tidy_ms",
         "told",
+        "unable",
         "unproven",
         "version",
         "wanted",
@@ -128,6 +129,7 @@ class Display:
         self.met_ms = 0
         self.capable = False
         self.capable_ask_ms = 0
+        self.unable = False  # it was asked what it can show, and did not answer in time
         self.status: Status | None = None
         self.status_ask_ms = 0
         self.strange = True

@@ -61,6 +61,7 @@ class Passengers:
         self._early: dict[str, list[str]] = {}
         self._standard = Standard(
             born=lambda caps: core.born(caps, DIALECT),
+            unable=self._unable,
             reported=self._snapshot,
             present=self._heartbeat,
             stated=self._stated,
@@ -199,6 +200,13 @@ class Passengers:
         if board is not None and (alive or board.presence != "unknown"):
             board.presence = "ready" if alive else "lost"
             board.heard_ms = self._clock_ms() if alive else board.heard_ms
+
+    def _unable(self, caps: Caps) -> None:
+        """It is there and does not say what it can show; a list may have said it."""
+        if self._core.boards.get(caps.board) is None:
+            self._core.born(caps, DIALECT, announced=False)
+            self._heartbeat(caps.board, True)
+        self._trouble(caps.board, "it does not say what it can show: it answers no displayCapability")
 
     def _stated(self, board_id: str, status: rtig_t047.Status) -> None:
         board = self._core.boards.get(board_id)

@@ -10,8 +10,9 @@ Rules:
    what was seen before counts no more. When `DARK_SNAPSHOTS` have not proven it, and twice as many as there are pages,
    it is told that the display does not show what it must.
 3. A heartbeat that is late by three is a lost display; the next sign of life brings it back, and its content with it.
-4. A display that never told its capability is asked for ever; one whose place nobody knows is reset (DATA) once, since
-   asking for its content again it says where it stands.
+4. A display that never told its capability is asked for ever, and the first time that it did not answer it is `unable`:
+   somebody has to see that it is there. One whose place nobody knows is reset (DATA) once, since asking for its content
+   again it says where it stands.
 5. Its type is learnt from any topic it speaks on; when that is news, it is asked again on the right one.
 6. Its status is asked when it comes and every `STATUS_ASK_MS`: an override on the spot explains what no snapshot can.
 
@@ -51,15 +52,17 @@ class Gone(NamedTuple):
 
 
 class Standard:
-    """All displays of the standard. `born`, `reported`, `present`, `stated` and `trouble` tell what they say, `met`
-    that what is to be remembered of one has changed; `expected` asks what must be on, `running` for the ids of all
-    messages that any display may show, and when they are over, `over` whether a message is over and forgotten.
+    """All displays of the standard. `born`, `reported`, `present`, `stated` and `trouble` tell what they say, `unable`
+    that one does not say what it can show, `met` that what is to be remembered of one has changed; `expected` asks what
+    must be on, `running` for the ids of all messages that any display may show, and when they are over, `over` whether
+    a message is over and forgotten.
     """
 
     def __init__(
         self,
         *,
         born: Callable[[Caps], None],
+        unable: Callable[[Caps], None],
         reported: Callable[[str, Reported], None],
         present: Callable[[str, bool], None],
         stated: Callable[[str, Status], None],
@@ -72,6 +75,7 @@ class Standard:
     ) -> None:
         self._places: dict[str, Placed] = {}
         self._born = born
+        self._unable = unable
         self._reported = reported
         self._present = present
         self._stated = stated
@@ -192,15 +196,17 @@ class Standard:
                 self._ask(display, "displayCapability", now_ms)
             case "displayCapability/response":
                 display.capable = True
-                caps = t047.caps_of(display.id, display.kind, display.model, heard.body)
-                lon, lat = self._displays.position(display) or (None, None)
-                self._born(msgspec.structs.replace(caps, place=display.name, lon=lon, lat=lat))
+                self._born(self._caps_of(display, heard.body))
                 if display.status is not None:
                     self._stated(display.id, display.status)
             case "status/response":
                 self._state(display, t047.status_of(heard.body))
             case "textSnapshot/response":
-                self._snapshot(display, t047.snapshot_lines(heard.body), now_ms)
+                lines = t047.snapshot_lines(heard.body)
+                if lines is None:
+                    self._trouble(display.id, "its text snapshot has no lines")
+                else:
+                    self._snapshot(display, lines, now_ms)
             case "reset/response" if heard.body.get("result") == "ERROR":
                 self._trouble(display.id, "it could not be reset: nobody knows where it stands")
             case "sensorEvent/service":
@@ -211,6 +217,11 @@ class Standard:
                 self._trouble(display.id, f"it reports: {str(data.get('errorText') or data)[:150]}{about}")
             case _:
                 pass
+
+    def _caps_of(self, display: Display, body: Mapping[str, object]) -> Caps:
+        caps = t047.caps_of(display.id, display.kind, display.model, body)
+        lon, lat = self._displays.position(display) or (None, None)
+        return msgspec.structs.replace(caps, place=display.name, lon=lon, lat=lat)
 
     def _state(self, display: Display, status: Status) -> None:
         before, display.status = display.status, status
@@ -355,6 +366,9 @@ class Standard:
     def _inquire(self, display: Display, now_ms: int) -> None:
         """Ask a display that is there what is not known of it."""
         if not display.capable and now_ms >= display.capable_ask_ms:
+            if display.capable_ask_ms and not display.unable:
+                display.unable = True
+                self._unable(self._caps_of(display, {}))
             display.capable_ask_ms = now_ms + CAPABLE_ASK_MS
             self._ask(display, "displayCapability", now_ms)
         if display.capable and now_ms >= display.status_ask_ms:

@@ -10,6 +10,7 @@ from fanout.wire import BoardCapability, BoardItem, BoardProof, BoardStatus, Boa
 from signage import shadow
 from signage.arbitration import Verdict, arbitrate
 from signage.boards import Board
+from signage.dialects import native
 from signage.proof import Proof
 from signage.shadow import State
 from signage.showing import Record
@@ -102,6 +103,8 @@ def _reason(board: Board, record: Record, row: BoardProof, now_ms: int) -> str:
     if board.state is State.DEVIANT and row.why:
         return f"{_STATES[board.state]}: {_WHY.get(row.why, row.why)}"
     words = _STATES.get(board.state, "it has not reported yet")
+    if board.state is State.WAITING and board.dialect != native.DIALECT:
+        words = "no text snapshot of it has proven it yet"
     return f"{words}: {board.problems[-1]}" if board.problems else words
 
 

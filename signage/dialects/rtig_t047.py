@@ -206,6 +206,9 @@ def content_response(address: Address, request_id: str, done: bool, now_ms: int)
 # --- what we read -----------------------------------------------------------------------------------------------------
 
 
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+
+
 def read(topic: str, payload: bytes) -> Heard | None:
     """A message of a display; None when the topic is not of this standard. `Refused("board_document_invalid")`."""
     parts = topic.split("/")
@@ -220,7 +223,7 @@ def read(topic: str, payload: bytes) -> Heard | None:
     if len(payload) > limits.BOARD_DOCUMENT_BYTES_MAX:
         raise Refused("board_document_invalid", board=kind, what=what, detail=f"it has {len(payload)} bytes")
     try:
-        body = msgspec.json.decode(payload)
+        body = msgspec.json.decode(payload.removeprefix(_BYTE_ORDER_MARK))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refused("board_document_invalid", board=kind, what=what, detail=str(error)) from None
     if not isinstance(body, dict):
@@ -309,13 +312,21 @@ def caps_of(board: str, kind: str, model: str, body: Mapping[str, Any]) -> Caps:
     )
 
 
-def snapshot_lines(body: Mapping[str, Any]) -> list[str]:
-    """What a display shows at this moment, line by line."""
+def snapshot_lines(body: Mapping[str, Any]) -> list[str] | None:
+    """What a display shows at this moment, line by line, also when each is an object with its text, or all are one text;
+    None when there are no lines in the answer.
+    """
     lines = body.get("lines")
+    if isinstance(lines, str):
+        lines = lines.splitlines()
     if not isinstance(lines, list):
-        return []
-    texts = [line.get("text", "") if isinstance(line, dict) else line for line in lines[:256]]
+        return None
+    texts = [_text_in(line) if isinstance(line, dict) else line for line in lines[:256]]
     return [str(text)[:200] for text in texts if text is not None]
+
+
+def _text_in(line: Mapping[str, Any]) -> str:
+    return next((each for each in (line.get("text"), *line.values()) if isinstance(each, str)), "")
 
 
 def status_of(body: Mapping[str, Any]) -> Status:

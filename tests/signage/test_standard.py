@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ from signage.dialects import rtig_t047 as t047
 from signage.dialects.native import Caps, Reported
 from signage.dialects.rtig_t047 import Location, Status
 from signage.displays import REQUESTS_OPEN_MAX, Placed
-from signage.lists import Listed
+from signage.lists import Listed, read_list
 from signage.simulators.models import PASSENGER_MODELS
 from signage.simulators.passenger import PassengerDisplay
 from signage.standard import Standard
@@ -34,6 +35,7 @@ class Told:
         self.troubles: list[str] = []
         self.standard = Standard(
             born=self.born.append,
+            unable=lambda caps: None,
             reported=lambda board, report: self.reports.append(report),
             present=lambda board, alive: None,
             stated=lambda board, status: self.states.append((board, status)),
@@ -179,6 +181,74 @@ def test_an_acknowledgement_wrapped_twice_is_read() -> None:
                       b'{"vendorId": "V", "deviceId": "D", "responseId": "x"}}}')  # fmt: skip
     assert heard is not None
     assert (t047.identity(heard.body), t047.request_id(heard.body)) == (("V", "D"), "x")
+
+
+def test_a_body_may_begin_with_a_byte_order_mark() -> None:
+    heard = t047.read("PID-LED/heartbeat/service", b'\xef\xbb\xbf {"heartbeat": {"vendorId": "V", "deviceId": "D"}}')
+    assert heard is not None
+    assert t047.identity(heard.body) == ("V", "D")
+
+
+@pytest.mark.parametrize(
+    ("lines", "read"),
+    [
+        (["a", None, 7], ["a", "7"]),
+        ([{"text": "a"}, {"number": 2, "line": "b"}, {}], ["a", "b", ""]),
+        ("a\nb", ["a", "b"]),
+        ([], []),
+        (None, None),
+    ],
+)
+def test_lines_of_a_snapshot_in_any_form(lines: object, read: list[str] | None) -> None:
+    assert t047.snapshot_lines({"lines": lines}) == read
+
+
+def test_a_snapshot_without_lines_is_told_of() -> None:
+    told = Told()
+    told.hear("PID-LED/heartbeat/service", {"heartbeat": ids(0)})
+    told.hear("PID-LED/textSnapshot/response", {"textSnapshotResponse": {**ids(0), "requestId": "r"}})
+    assert told.troubles == ["its text snapshot has no lines"]
+
+
+class Mute(PassengerDisplay):
+    """It beats, and answers nothing it is asked until it is mended."""
+
+    mended = False
+
+    def hears(self, topic: str) -> bool:
+        return self.mended and super().hears(topic)
+
+
+def test_a_display_that_does_not_say_what_it_can_is_seen_and_told_of_once() -> None:
+    display = Mute("v", "d0", PLACE, position=(6.5, 53.0))
+    world = World([], passengers=[display])
+    world.pass_time(20, 5)
+    assert world.core.boards.get("v:d0") is None, "it has its time to answer"
+    world.pass_time(100, 5)
+    board = world.core.boards.get("v:d0")
+    assert board is not None
+    assert (board.presence, board.announced, board.model.lines) == ("ready", False, 0)
+    assert len([each for each in board.problems if "displayCapability" in each]) == 1
+    display.mended = True
+    world.pass_time(60, 5)
+    board = world.core.boards.get("v:d0")
+    assert board is not None
+    assert board.announced
+    assert board.model.lines > 0
+
+
+def test_a_list_may_say_what_a_mute_display_can(tmp_path: Path) -> None:
+    world = World([], passengers=[Mute("v", "d0", PLACE, position=(6.5, 53.0))])
+    path = tmp_path / "boards.csv"
+    path.write_text(
+        "vendor,device,localities,clusters,stops,lon,lat,lines,characters\nv,d0,ASN,station,a1,6.5,53,3,26\n"
+    )
+    world.core.enlist(read_list(path)[0])
+    world.pass_time(100, 5)
+    board = world.core.boards.get("v:d0")
+    assert board is not None
+    assert board.model.lines == 3
+    assert any("displayCapability" in each for each in board.problems)
 
 
 @pytest.mark.parametrize("body", [{"statusReport": 7}, {"statusReport": {}}, {"displayOverride": False}, {}])
