@@ -12,8 +12,9 @@ Lore:
 * `Topic` (32 characters at most) is the phase's: a resend takes the place of the first while it waits at the service.
   On the screen the notification's `tag`, inside the body, is the action's: an update replaces what is shown.
 * 201 is taken (RFC 8030 section 5), 202 taken with a receipt to come or for a phone that is off. 200 is taken as well:
-  Mozilla's answered it for phones that it reaches by Google's, and others do. 404 and 410 are gone for good; 413 too large; 429 slow down; 401 and 403 are our key; 500
-  may have been taken. What may have been taken is sent once more, silently.
+  Mozilla's answered it for phones that it reaches by Google's, and others do. 404 and 410 are gone for good; 413 too
+  large; 429 slow down; 401 and 403 are our key; 500 may have been taken. What may have been taken is sent once more,
+  silently.
 """
 
 from __future__ import annotations
