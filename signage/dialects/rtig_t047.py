@@ -313,7 +313,7 @@ def caps_of(board: str, kind: str, model: str, body: Mapping[str, Any]) -> Caps:
 
 
 def snapshot_lines(body: Mapping[str, Any]) -> list[str] | None:
-    """What a display shows at this moment, line by line, also when each is an object with its text, or all are one text;
+    """What a display shows at this moment, line by line; each may be an object with its text, and all may be one text.
     None when there are no lines in the answer.
     """
     lines = body.get("lines")
