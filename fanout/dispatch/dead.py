@@ -41,8 +41,8 @@ def news(
 ) -> list[DeadAddresses]:
     """Entries for the registry, one a reason.
 
-    `index`: the rows that were on the wire; `addresses`: by place in the lease, read at `tried_ms`; `outcome`: of
-    `index`; `since_ms`: by place in `index`, as `RowChannel.dead_since_ms` gives it.
+    `index`: the rows that were on the wire; `addresses`: of those refused, by place in the lease, read at `tried_ms`;
+    `outcome`: of `index`; `since_ms`: by place in `index`, as `RowChannel.dead_since_ms` gives it.
     `proven`: somebody was taken on this channel.
     """
     reasons = [Reason.TOKEN_DEAD]

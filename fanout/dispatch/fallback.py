@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fanout.store.protocol import Lease, NewBatch
-from fanout.store.states import Reason, State
+from fanout.store.states import Reason, State, among
 
 NOWHERE: Final = 255
 MOVABLE: Final = (
@@ -43,7 +43,7 @@ MOVABLE: Final = (
 
 def failed_now(before: NDArray[np.uint8], status: NDArray[np.uint8], reason: NDArray[np.uint8]) -> NDArray[np.intp]:
     """intp[k]: places of rows that failed just now and may move. `before`, `status`, `reason` uint8[n]."""
-    return np.flatnonzero((before != State.FAILED) & (status == State.FAILED) & np.isin(reason, MOVABLE))
+    return np.flatnonzero((before != State.FAILED) & (status == State.FAILED) & among(reason, MOVABLE))
 
 
 def targets(preferences: NDArray[np.uint32], channel: int, order: Sequence[int]) -> NDArray[np.uint8]:
@@ -55,8 +55,10 @@ def targets(preferences: NDArray[np.uint32], channel: int, order: Sequence[int])
     found = np.full(preferences.size, NOWHERE, np.uint8)
     choices = preferences[:, None] >> np.arange(0, 32, 4, dtype=np.uint32) & np.uint32(15)  # uint32[n, 8]
     passed = np.zeros(preferences.size, np.bool_)
-    for choice in choices.T:
-        here = passed & (found == NOWHERE) & np.isin(choice, np.array(order, np.uint32) + 1)
+    used = np.zeros(16, np.bool_)  # by nibble
+    used[np.array(order) + 1] = True
+    for choice, open_to in zip(choices.T, used[choices].T, strict=True):
+        here = passed & (found == NOWHERE) & open_to
         found[here] = choice[here] - 1
         passed |= choice == channel + 1
     for later in order[order.index(channel) + 1 :]:

@@ -45,7 +45,7 @@ from fanout.logs import what_failed
 from fanout.registry.entries import DEAD_STREAM, DeadAddresses, encode_dead
 from fanout.settings import DispatchSettings
 from fanout.store.protocol import Lease, NewBatch, Store
-from fanout.store.states import OPEN, Event, Reason, State
+from fanout.store.states import OPEN, WAITING, Event, Reason, State, among
 
 log = logging.getLogger("fanout.dispatch")
 
@@ -75,7 +75,7 @@ class Handling:
         self.desk, self.route, self.lease = desk, route, lease
         rows = len(lease.rows)
         self.status, self.reason = lease.status.copy(), lease.reason.copy()  # as before, but for rows refused
-        self.wanted = np.flatnonzero(np.isin(lease.status, (State.PENDING, State.AGAIN)))
+        self.wanted = np.flatnonzero(among(lease.status, WAITING))
         self.codes = np.full(rows, NOT_SENT, np.int16)
         self.event, self.why = np.full(rows, Event.RETRY, np.uint8), np.zeros(rows, np.uint8)
         self.asked_s = 0.0
@@ -140,11 +140,13 @@ class Handling:
 
     def _note_dead(self, part: NDArray[np.intp], found: _Prepared, delivered: Delivered) -> None:
         """What the provider said of the addresses that were tried."""
-        if (delivered.outcome.event == Event.REJECT).any():
+        refused = found.places[delivered.outcome.event == Event.REJECT]
+        if len(refused):
+            addresses = found.addresses.take(np.searchsorted(part, refused)).rows()
             self.dead += news(
                 self.lease,
                 found.places,
-                dict(zip(part.tolist(), found.addresses.rows(), strict=True)),
+                dict(zip(refused.tolist(), addresses, strict=True)),
                 delivered.outcome,
                 delivered.since_ms,
                 tried_ms=found.read_ms,
@@ -214,7 +216,7 @@ class Handling:
     async def _settle(self, message: Message) -> None:
         """Record what came back, and when to try again what was not taken."""
         desk, lease, dispatch = self.desk, self.lease, self.desk.dispatch
-        index = self.wanted[np.isin(self.status[self.wanted], (State.PENDING, State.AGAIN))]
+        index = self.wanted[among(self.status[self.wanted], WAITING)]
         self._speak_for_all(index)
         found = verdict(
             self.status,
@@ -255,7 +257,7 @@ class Handling:
     def _speak_for_all(self, index: NDArray[np.intp]) -> None:
         """Rows that stayed behind since their provider was found failing share the attempt of those who found it."""
         behind = index[self.codes[index] == NOT_SENT]
-        failed = np.isin(self.event[index], (Event.RETRY, Event.TIME_OUT)) & (self.codes[index] != NOT_SENT)
+        failed = among(self.event[index], (Event.RETRY, Event.TIME_OUT)) & (self.codes[index] != NOT_SENT)
         if self.turned_away and failed.any():
             self.codes[behind], self.event[behind], self.why[behind] = NO_CONNECTION, Event.RETRY, Reason.PROVIDER
 
@@ -263,7 +265,7 @@ class Handling:
         """How long the rows that are still open wait."""
         lease, dispatch, budgets = self.lease, self.desk.dispatch, self.desk.budgets
         went = self.codes != NOT_SENT
-        again = int((went & np.isin(found.status, OPEN)).sum())
+        again = int((went & among(found.status, OPEN)).sum())
         if lease.attempt == 0:
             budgets.went(lease.action, lease.channel, int(went.sum()))
         if not again:

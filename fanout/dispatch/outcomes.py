@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fanout.channels.protocol import NOT_SENT, Outcome
-from fanout.store.states import OPEN, REPLACES_IN_PLACE, Event, Reason, State, advance
+from fanout.store.states import OPEN, REPLACES_IN_PLACE, Event, Reason, State, advance, among
 
 Bytes8 = NDArray[np.uint8]
 
@@ -61,17 +61,17 @@ def verdict(
     after = np.where(retry, before, advance(np.full_like(before, State.INTENDED), event))
     if channel in REPLACES_IN_PLACE and not last_attempt and stop in (None, Event.RETRY):
         after[lost] = State.AGAIN
-    doubtful = (event == Event.REJECT) & (before == State.AGAIN) & ~np.isin(why, _NEVER_WAS)
+    doubtful = (event == Event.REJECT) & (before == State.AGAIN) & ~among(why, _NEVER_WAS)
     after[doubtful] = State.UNKNOWN
     if last_attempt:
         given_up = retry & ~unsent
         after[given_up] = np.where(before[given_up] == State.AGAIN, State.UNKNOWN, State.FAILED)
     if stop is not None:
-        waiting = np.isin(after, OPEN)
+        waiting = among(after, OPEN)
         after[waiting] = advance(after[waiting], stop)
         why[waiting] = np.where(after[waiting] == State.UNKNOWN, Reason.CRASH, _STOPPED[stop])
     why[after == State.AGAIN] = Reason.CRASH
-    why[np.isin(after, (State.PENDING, State.ACCEPTED))] = Reason.NONE
+    why[among(after, (State.PENDING, State.ACCEPTED))] = Reason.NONE
     whole, because = status.copy(), reason.copy()
     whole[index], because[index] = after, why
-    return Verdict(whole, because, not np.isin(whole, OPEN).any())
+    return Verdict(whole, because, not among(whole, OPEN).any())

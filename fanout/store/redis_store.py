@@ -60,7 +60,7 @@ from fanout.store.redis_keys import (
     write_batch,
 )
 from fanout.store.redis_receipts import RedisReceipts
-from fanout.store.states import OPEN, Event
+from fanout.store.states import OPEN, Event, among
 from fanout.wire import CHANNELS
 
 POLL_S: Final = 0.005
@@ -413,7 +413,7 @@ class RedisStore(RedisReceipts):
         moved: Sequence[NewBatch] = (),
     ) -> None:
         """See `Ledger.settle`."""
-        assert not (done and np.isin(status, OPEN).any()), "a batch with open rows is not done"
+        assert not (done and among(status, OPEN).any()), "a batch with open rows is not done"
 
         def work(pipe: Any) -> None:
             found, one, stored = read(pipe, lease.action, lease.batch)

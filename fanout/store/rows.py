@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from fanout.store.protocol import NewBatch
-from fanout.store.states import OPEN, REPLACES_IN_PLACE, TABLE, Event, Reason, State, advance
+from fanout.store.states import OPEN, REPLACES_IN_PLACE, TABLE, WAITING, Event, Reason, State, advance, among
 
 Bytes8 = NDArray[np.uint8]
 Columns = tuple[Bytes8, Bytes8]
@@ -73,7 +73,7 @@ LOST: Final = _table(_LOST)
 
 def has_open(status: Bytes8) -> bool:
     """Whether any row still wants work."""
-    return bool(np.isin(status, OPEN).any())
+    return bool(among(status, OPEN).any())
 
 
 def tally(status: Bytes8, reason: Bytes8) -> NDArray[np.uint32]:
@@ -97,7 +97,7 @@ def stopped_tally(tally: NDArray[np.uint32], event: Event) -> NDArray[np.uint32]
 def intended(status: Bytes8, index: NDArray[np.intp]) -> Bytes8:
     """Let the rows at `index` go. Rows that a receipt has settled in the meantime stay as they are."""
     after = status.copy()
-    waiting = index[np.isin(status[index], (State.PENDING, State.AGAIN))]
+    waiting = index[among(status[index], WAITING)]
     after[waiting] = State.INTENDED
     return after
 
@@ -136,9 +136,9 @@ def settled(stored: Columns, reported: Columns, *, held: bool, over: bool) -> Co
     # rule 2: rows that went out a second time, and of which this attempt is known not to have been taken
     twice = (status == State.INTENDED) & (reason == Reason.CRASH)
     after = np.where(twice & (after == State.PENDING), np.uint8(State.AGAIN), after)
-    after = np.where(twice & np.isin(after, (State.CANCELLED, State.EXPIRED)), np.uint8(State.UNKNOWN), after)
+    after = np.where(twice & among(after, (State.CANCELLED, State.EXPIRED)), np.uint8(State.UNKNOWN), after)
     because = np.where(after == State.AGAIN, np.uint8(Reason.CRASH), because)
-    because = np.where(np.isin(after, (State.ACCEPTED, State.DELIVERED)), np.uint8(Reason.NONE), because)
+    because = np.where(among(after, (State.ACCEPTED, State.DELIVERED)), np.uint8(Reason.NONE), because)
     return after, because
 
 

@@ -51,7 +51,7 @@ from fanout.store.protocol import (
     Rows,
 )
 from fanout.store.schema import APPLICATION_ID, DONE, HELD, LEASED, READY, TABLES, VERSION
-from fanout.store.states import OPEN, Event
+from fanout.store.states import OPEN, Event, among
 
 POLL_S: Final = 0.02
 PAUSE_S: Final = 0.0003
@@ -433,7 +433,7 @@ class SqliteStore:
         moved: Sequence[NewBatch] = (),
     ) -> None:
         """See `Ledger.settle`."""
-        assert not (done and np.isin(status, OPEN).any()), "a batch with open rows is not done"
+        assert not (done and among(status, OPEN).any()), "a batch with open rows is not done"
         with self._writing() as db:
             batch_sql.settle(db, lease, (status, reason), first_ms, last_ms, not_before_ms, moved)
 

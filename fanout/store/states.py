@@ -21,6 +21,7 @@ The table is an array, so that a batch is advanced in one indexing operation: `a
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -134,6 +135,9 @@ TABLE: Final = _table()
 OPEN: Final = (State.PENDING, State.INTENDED, State.AGAIN)
 """States in which a row still wants work."""
 
+WAITING: Final = (State.PENDING, State.AGAIN)
+"""States in which a row may be let go."""
+
 REACHED: Final = (State.INTENDED, State.AGAIN, State.ACCEPTED, State.DELIVERED, State.UNKNOWN)
 """States in which the participant got the message, or may have: these get the update and the result."""
 
@@ -147,4 +151,18 @@ def advance(status: NDArray[np.uint8], event: NDArray[np.uint8] | Event) -> NDAr
 
 def reached(status: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """bool[n]: rows whose participant got the message, or may have."""
-    return np.isin(status, REACHED)
+    return among(status, REACHED)
+
+
+def among(values: NDArray[np.uint8], those: tuple[int, ...]) -> NDArray[np.bool_]:
+    """bool[n]: which of `values` uint8[n] are one of `those`. What `np.isin` does in thirty times as long, and a batch
+    asks a score of times."""
+    return _members(those)[values]
+
+
+@cache
+def _members(those: tuple[int, ...]) -> NDArray[np.bool_]:
+    table = np.zeros(256, np.bool_)
+    table[list(those)] = True
+    table.setflags(write=False)
+    return table
