@@ -8,7 +8,8 @@ A session a batch: connect, TLS, log in, then a mail a recipient. Rules:
    server that offers no TLS gets no mail and no password.
 3. `may_go` is asked before every mail.
 4. A refusal is over when it is told: the transaction is reset, so that it is not the next recipient's.
-5. A reply has one time-out and one size for all of it, not one for each line: a server that sends a byte a second, or
+5. What is no reply to what was said ends the session: a mail counts as taken by the reply to its final dot alone.
+6. A reply has one time-out and one size for all of it, not one for each line: a server that sends a byte a second, or
    lines without end, holds nobody. smtplib's own limit counts per read, so replies are read by a reader of ours.
 
 Why smtplib: it is kept with Python, and mail is no hot path. Why one session: greylisting and limits count connections.
@@ -51,7 +52,8 @@ class Mailer:
         try:
             session = self._open()
         except (OSError, smtplib.SMTPException) as error:
-            codes[:] = error.smtp_code if isinstance(error, smtplib.SMTPResponseException) else NO_CONNECTION
+            refused = isinstance(error, smtplib.SMTPResponseException) and error.smtp_code >= 400
+            codes[:] = error.smtp_code if refused else NO_CONNECTION
             return codes
         try:
             for number, mail in enumerate(mails):
@@ -96,17 +98,21 @@ class Mailer:
         try:
             for step, about in ((session.mail, self._sender), (session.rcpt, mail.recipient)):
                 code, _ = step(about)
+                if code < 200:  # no reply: nobody knows what the next one is to
+                    return NO_CONNECTION
                 if code >= 300:
                     _reset(session)
                     return code
             begun = True
             code, _ = session.data(mail.data)
         except smtplib.SMTPDataError as error:  # it did not let the data begin
+            if error.smtp_code < 400:  # nor refused it: replies and commands are out of step
+                return NO_CONNECTION
             _reset(session)
             return error.smtp_code
         except (OSError, smtplib.SMTPException):
             return NO_ANSWER if begun else NO_CONNECTION
-        return code if code > 0 else NO_ANSWER  # smtplib calls a reply without a number -1
+        return NO_ANSWER if code < 200 or 300 <= code < 400 else code  # smtplib calls a reply without a number -1
 
 
 def _reset(session: smtplib.SMTP) -> None:
