@@ -52,8 +52,8 @@ class Mailer:
         try:
             session = self._open()
         except (OSError, smtplib.SMTPException) as error:
-            refused = isinstance(error, smtplib.SMTPResponseException) and error.smtp_code >= 400
-            codes[:] = error.smtp_code if refused else NO_CONNECTION
+            said = error.smtp_code if isinstance(error, smtplib.SMTPResponseException) else 0
+            codes[:] = said if said >= 400 else NO_CONNECTION
             return codes
         try:
             for number, mail in enumerate(mails):
