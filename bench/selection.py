@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import shapely
@@ -40,6 +40,10 @@ RADII_M = (200.0, 1_500.0, 10_000.0)
 NEAREST = (1, 10, 1_000, 100_000)
 NOON_MS = 1_790_596_800_000
 CENTRES = 32
+FEW = ("circle, 1.5 km", "municipality, 1,000 vertices", "nearest 1,000")
+"""What is asked of the peers among other numbers of people."""
+ALL_CASES_MAX = 2_000_000
+"""Above, a peer takes minutes for a province."""
 PARTS = ("peers", "people", "previews", "streaming", "curve")
 
 
@@ -53,7 +57,7 @@ def run(options: Options) -> Iterator[Row]:
     seconds = 0.25 if options.quick else 1.5
     wanted = PARTS if options.part is None else (options.part,)
     if "peers" in wanted:
-        yield from _against_peers(options, people, seconds)
+        yield from _against_peers(options, people, seconds, None if people <= ALL_CASES_MAX else FEW)
     if set(wanted) & {"people", "previews", "streaming"}:
         registered = people if options.participants else min(people, 200_000) if options.quick else people
         yield from _registry(options, registered, seconds, wanted)
@@ -63,13 +67,14 @@ def run(options: Options) -> Iterator[Row]:
         _plot(curve, options.out)
     if "peers" in wanted:
         for size in further:
-            yield from _against_peers(options, size, seconds)
+            yield from _against_peers(options, size, seconds, FEW)
 
 
 # --- the same question to all -----------------------------------------------------------------------------------------
 
 
-def _against_peers(options: Options, people: int, seconds: float) -> Iterator[Row]:
+def _against_peers(options: Options, people: int, seconds: float, only: tuple[str, ...] | None) -> Iterator[Row]:
+    """All systems among so many; `only`: of the cases, None for all."""
     note(f"making {people:,} people")
     count = {"participants": people}
     here = world.make(people, options.seed)
@@ -90,8 +95,10 @@ def _against_peers(options: Options, people: int, seconds: float) -> Iterator[Ro
             systems.append(system)
             if system.name != "numpy":
                 yield compared(f"build, {people:,}", system.name, taken, ours, people, **count)
-        for row in _cases(options, index, lon, lat, here.areas, systems, seconds):
-            yield row | count
+        for asked in _cases(options, index, lon, lat, here.areas, systems):
+            if only is None or asked.name in only:
+                for row in _case(index, systems, seconds, asked):
+                    yield row | count
 
 
 def _makers(stack: ExitStack, lon: Any, lat: Any) -> Iterator[Callable[[], Any]]:
@@ -115,13 +122,20 @@ def _makers(stack: ExitStack, lon: Any, lat: Any) -> Iterator[Callable[[], Any]]
         yield partial(server, client, lon, lat)
 
 
+class _Asked(NamedTuple):
+    """A case: what we are asked, and the same questions for the others."""
+
+    name: str
+    mine: Sequence[Callable[[], Any]]
+    questions: Sequence[Question]
+
+
 def _cases(
-    options: Options, index: PlaceIndex, lon: Any, lat: Any, areas: dict[str, Any], systems: list[Any], seconds: float
-) -> Iterator[Row]:
+    options: Options, index: PlaceIndex, lon: Any, lat: Any, areas: dict[str, Any], systems: list[Any]
+) -> Iterator[_Asked]:
     random = np.random.default_rng(options.seed)
     at = random.integers(0, lon.size, CENTRES)
     centres = list(zip(lon[at].tolist(), lat[at].tolist(), strict=True))
-    ask = partial(_case, index, systems, seconds)
 
     def rim(x: float, y: float, radius_m: float, rows: Any) -> Any:
         return np.abs(peers.distance_m(x, y, lon[rows], lat[rows]) - radius_m)
@@ -131,13 +145,13 @@ def _cases(
 
     for radius_m in RADII_M:
         mine = [partial(index.select, circle(x, y, radius_m)) for x, y in centres]
-        yield from ask(f"circle, {radius_m / 1000:g} km", mine, round_about("circle", radius_m))
+        yield _Asked(f"circle, {radius_m / 1000:g} km", mine, round_about("circle", radius_m))
     mine_counts = [partial(index.count, circle(x, y, 1_500.0)) for x, y in centres]
-    yield from ask("count, 1.5 km", mine_counts, round_about("count", 1_500.0))
+    yield _Asked("count, 1.5 km", mine_counts, round_about("count", 1_500.0))
     for name, geometry in areas.items():
         geos = shapely.geometry.shape(geometry)
         edge = partial(_edge_m, geos.boundary, lon, lat)
-        yield from ask(name, [partial(index.select, from_geojson(geometry))], [Question("polygon", (geos,), edge)])
+        yield _Asked(name, [partial(index.select, from_geojson(geometry))], [Question("polygon", (geos,), edge)])
     for k in NEAREST:
         few = centres[: 4 if k < 100_000 else 2]
         questions = []
@@ -148,8 +162,8 @@ def _cases(
             for system in systems:
                 if hasattr(system, "expect"):
                     system.expect(x, y, k, furthest_m)
-        yield from ask(f"nearest {k:,}", [partial(index.nearest, x, y, k) for x, y in few], questions)
-    yield from ask("everyone", [partial(index.select, EVERYONE)], [])
+        yield _Asked(f"nearest {k:,}", [partial(index.nearest, x, y, k) for x, y in few], questions)
+    yield _Asked("everyone", [partial(index.select, EVERYONE)], [])
 
 
 def _edge_m(border: Any, lon: Any, lat: Any, rows: Any) -> Any:
@@ -157,15 +171,9 @@ def _edge_m(border: Any, lon: Any, lat: Any, rows: Any) -> Any:
     return shapely.distance(border, shapely.points(lon[rows], lat[rows])) * 111_195.0 * 0.5
 
 
-def _case(
-    index: PlaceIndex,
-    systems: list[Any],
-    seconds: float,
-    name: str,
-    mine: Sequence[Callable[[], Any]],
-    questions: Sequence[Question],
-) -> Iterator[Row]:
+def _case(index: PlaceIndex, systems: list[Any], seconds: float, asked: _Asked) -> Iterator[Row]:
     """Measure ours, a copy of our answer, and every peer that can be asked; compare the answers."""
+    name, mine, questions = asked
     answers = [call() for call in mine]
     hits = int(np.median([_hits(answer) for answer in answers]))
     ours = measure(mine, seconds=seconds)

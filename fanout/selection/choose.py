@@ -30,7 +30,8 @@ from fanout.selection.passing import Found, anywhere, parts_of, passing
 from fanout.selection.query import Centre, Filters, Query, filters_of, whole_world
 
 _RADIX_MIN: Final = 1_024  # below, a comparison sort is quicker
-_LEAST_M: Final = 0.01
+_LEAST_M: Final = 0.01  # of a circle: as fine as coordinates are
+_ROUNDED: Final = 2e-7  # of a distance: more than float32 rounds off
 
 Keys = NDArray[np.uint64]
 
@@ -135,7 +136,7 @@ class Circles:
 
 def rim_m(furthest_m: float) -> float:
     """The radius of the circle in which the nearest people are: no one of them is left out by rounding to float32."""
-    return min(limits.RADIUS_M_MAX, furthest_m * (1 + 1e-6) + _LEAST_M)
+    return min(limits.RADIUS_M_MAX, max(_LEAST_M, furthest_m * (1 + _ROUNDED)))
 
 
 def _nearest(view: View, query: Query, shape: shapes.Nearest, filters: Filters) -> Selection:
