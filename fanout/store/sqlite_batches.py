@@ -72,7 +72,6 @@ _BATCH: Final = (
 _STOPS: Final = {"expired": Event.END, "closing": Event.CLOSE, "closed": Event.CLOSE, "cancelled": Event.CLOSE}
 _GOES_OUT: Final = {"start": "open", "update": "open", "result": "closed"}
 _STATES: Final = len(State)
-_SPLIT: Final = np.dtype(np.uint32).itemsize * _STATES
 
 
 def find(db: Connection, where: str, *values: Any) -> list[Batch]:
@@ -313,16 +312,17 @@ def counts(db: Connection, action: int) -> list[BatchCounts]:
         "ORDER BY phase, seq, channel, id",
         (action,),
     ).fetchall()
+    tallies = np.frombuffer(b"".join(row[2] for row in found), np.uint32).reshape(len(found), _STATES + len(Reason))
     return [
         BatchCounts(
             phase=phase,
             channel=channel,
-            states=tuple(np.frombuffer(tally[:_SPLIT], np.uint32).tolist()),
-            reasons=tuple(np.frombuffer(tally[_SPLIT:], np.uint32).tolist()),
+            states=tuple(tally[:_STATES]),
+            reasons=tuple(tally[_STATES:]),
             first_ms=first_ms,
             last_ms=last_ms,
         )
-        for phase, channel, tally, first_ms, last_ms in found
+        for (phase, channel, _, first_ms, last_ms), tally in zip(found, tallies.tolist(), strict=True)
     ]
 
 
