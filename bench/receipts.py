@@ -5,7 +5,7 @@ The whole way of a receipt below the HTTP server: signature, parsing, grouping, 
 order they come in: shuffled over the action, some doubled, some for references nobody knows.
 Bodies hold 1, 10 and 100 receipts, since providers differ; bodies that arrive together share a commit, as behind the
 API. At the end every row's state is compared with what was reported, and the action is counted. What the Redis server
-itself burns is not in `cpu_us`: it is another process.
+itself burns is not in `cpu_us`: it is another process. And one a request through the HTTP server (`receipt_posts`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from bench import receipt_posts
 from bench.harness import Options, Row, measure, note
 from fanout.inbound.receipts import SIGNATURE, read, sign
 from fanout.store.protocol import ActionRecord, NewBatch, PhaseRecord, Store
@@ -102,6 +103,7 @@ def run(options: Options) -> Iterator[Row]:
     with tempfile.TemporaryDirectory(prefix="fanout-bench-") as folder:
         store = SqliteStore.open(Path(folder) / "ledger.db")
         yield from _measured("SQLite", store, options)
+        yield _posted(store, options)
         store.close_store()
     if shutil.which("redis-server") is None:
         note("receipts: no redis-server here, so the store on Redis is not measured")
@@ -141,6 +143,17 @@ def _measured(name: str, store: Store, options: Options) -> Iterator[Row]:
             "cpu_us": round(1e6 * cpu_s / reports, 1),
             "counts_ms": round(counting.p50_us / 1000, 2),
         }
+
+
+def _posted(store: Store, options: Options) -> Row:
+    rows = 1_000 if options.quick else 5_000
+    note(f"receipts: {rows:,} rows, a request each, on SQLite")
+    action = accepted(store, rows)
+    posted, delivered = bodies(action, rows, 1, options.seed)
+    told = receipt_posts.measured(store, [(body, {SIGNATURE: sign(body, KEY)}) for body in posted], KEY)
+    state = np.concatenate([batch.status for batch in store.batches(action)])
+    assert ((state == State.DELIVERED) == delivered).all(), "every row is as its receipts say"
+    return {"case": "1 a request, over HTTP", "system": "fanout, SQLite"} | told
 
 
 @contextmanager
