@@ -127,6 +127,11 @@ def reduced(model: Model, target: Target) -> Model:
     return msgspec.structs.replace(model, **{"lines" if model.kind == "characters" else "height_px": high})
 
 
+def refusal(unfit: Unfit, target: Target) -> str:
+    """Why a text does not fit: what is said of a reduced model is said of a part of the board."""
+    return str(unfit) if target == "full" else f"beside its own content (target {target!r}) {unfit}"
+
+
 def warm(languages: Sequence[str] = ("nl", "en")) -> None:
     """Read the fonts and the hyphenation patterns, so that no action waits for a file. Blocking, half a second."""
     for name in NAMES:

@@ -221,19 +221,20 @@ class Signage:
         for board in self._core.boards.within(shape, action.boards.margin_m):
             by_model.setdefault(board.model, []).append(board)
         chosen: list[Board] = []
-        unfit: list[wire.UnfitBoards] = []
-        partial: list[wire.UnfitBoards] = []
+        unfit: Counter[tuple[str, str]] = (
+            Counter()
+        )  # boards by the name of their model, which several may have, and why
+        partial: Counter[tuple[str, str]] = Counter()
         for model, boards in by_model.items():
             try:
                 laid = layout.lay_out(forms, layout.reduced(model, target), self._core.pace)
-            except Unfit as refusal:
-                unfit.append(wire.UnfitBoards(model=model.name, boards=len(boards), why=str(refusal)))
+            except Unfit as error:
+                unfit[model.name, layout.refusal(error, target)] += len(boards)
                 continue
             chosen.extend(boards)
             if laid.left_out:
-                why = f"no room for {', '.join(laid.left_out)} beside {laid.languages[0]}"
-                partial.append(wire.UnfitBoards(model=model.name, boards=len(boards), why=why))
-        return chosen, wire.BoardPlan(boards=len(chosen), unfit=unfit, partial=partial)
+                partial[model.name, f"no room for {', '.join(laid.left_out)} beside {laid.languages[0]}"] += len(boards)
+        return chosen, wire.BoardPlan(boards=len(chosen), unfit=_counted(unfit), partial=_counted(partial))
 
     async def _write(self, spaces: dict[str, list[tuple[str, bytes | None]]]) -> None:
         """Make durable, in the order of the calls; a write that was begun is finished."""
@@ -290,6 +291,10 @@ class Signage:
         kept = await trio.to_thread.run_sync(lambda: [self._memory.scan(space) for space in reconcile.SPACES])
         caps, displays, actions, proofs, counts = kept
         self._core.restore(caps, displays, actions, proofs, counts, _shape_of)
+
+
+def _counted(boards: Counter[tuple[str, str]]) -> list[wire.UnfitBoards]:
+    return [wire.UnfitBoards(model=model, boards=count, why=why) for (model, why), count in boards.items()]
 
 
 def _put_all(memory: Memory, spaces: dict[str, list[tuple[str, bytes | None]]]) -> None:

@@ -25,7 +25,7 @@ import msgspec
 from fanout import wire
 from signage import charsets
 from signage.dialects.native import EMERGENCY, Item, Media, Stage, Target
-from signage.layout import Model, Pace, Unfit, band, reduced
+from signage.layout import Model, Pace, Unfit, band, reduced, refusal
 from signage.pictures import Box, lay_out_beside
 
 Forms = tuple[tuple[tuple[str, str], ...], ...]
@@ -147,7 +147,7 @@ class Showing:
             size_px = (photo.width, photo.height) if photo is not None else None
             placed = lay_out_beside(forms, reduced(model, record.target), self._pace, size_px)
         except Unfit as unfit:
-            self._why[model] = str(unfit)
+            self._why[model] = refusal(unfit, record.target)
             return None
         layout = placed.layout
         chosen = dict(forms[layout.form])

@@ -138,6 +138,17 @@ async def test_models_that_cannot_show_it_are_named(tmp_path: Path) -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_models_of_one_name_are_counted_together_and_a_part_of_a_board_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "boards.csv"
+    rows = ["id,lon,lat,model,lines,characters,charset", "a,6.5,53,led,1,24,ascii", "b,6.5,53,led,1,24,latin-1"]
+    file.write_text("\n".join([*rows, "c,6.5,53,led,3,24,ascii", ""]))
+    broker = f"mqtt://127.0.0.1:{free_port()}"
+    async with running(tmp_path, Documents(), broker, lists=[str(file)], target_search="over") as signage:
+        plan = await signage.plan(action("Kort.", end_ms=hour(), lane="search"), EVERYONE, KINDS["missing_child"])
+        why = "beside its own content (target 'over') it has 0 lines of 24 characters"
+        assert (plan.boards, plan.unfit) == (1, [wire.UnfitBoards(model="led", boards=2, why=why)])
+
+
 async def test_without_a_broker_actions_are_accepted_and_boards_catch_up(tmp_path: Path) -> None:
     port = free_port()
     broker = await trio.to_thread.run_sync(lambda: start_broker(tmp_path / "broker", port=port))
