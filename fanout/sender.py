@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+import httpcore  # noqa: F401  httpx loads it with its first client: here once, not in each fork
 import numpy as np
 import trio
 
