@@ -87,15 +87,15 @@ class Stage:
         """Until nothing of the action waits. Errors: `TimeoutError`."""
         return self.wait_waiting(action, 0)
 
-    def wait_waiting(self, action: int, most: int) -> wire.ActionView:
-        """Until at most so many wait. Errors: `TimeoutError`."""
+    def wait_waiting(self, action: int, most: int, *, every_s: float = LOOK_EVERY_S) -> wire.ActionView:
+        """Until at most so many wait, looking every so often. Errors: `TimeoutError`."""
         pause, give_up_s = threading.Event(), time.monotonic() + self.patience_s
         while time.monotonic() < give_up_s:
             view = self.engine.view(action)
             if sum(tally.waiting for tally in view.tallies) <= most:
                 return view
             self.crew.check()
-            pause.wait(LOOK_EVERY_S)
+            pause.wait(every_s)
         raise TimeoutError(f"action {action} is not settled after {self.patience_s:.0f} s")
 
     def seen(self, action: int) -> dict[str, Any]:
