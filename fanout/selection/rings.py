@@ -79,7 +79,7 @@ class _Rings:
 
     def __init__(self, view: View, shape: shapes.Nearest) -> None:
         self._shape, self.left = shape, shape.count
-        self._base, self._known = view.base.index, dict[float, int]()
+        self._base, self._known = view.base.index, dict[float, Runs]()
         places = shape.count if shape.count <= AT_ONCE else shape.count // 4
         self._inner_m, self._outer_m = 0.0, max(1.0, view.base.index.radius_of(shape.lon, shape.lat, places))
         self._before: dict[int, Runs] = {}  # of the circle within, by index
@@ -92,7 +92,9 @@ class _Rings:
 
     def runs(self, index: PlaceIndex) -> Runs:
         """Of the places in the ring."""
-        runs = self._here[id(index)] = index.runs(shapes.Circle(self._shape.lon, self._shape.lat, self._outer_m))
+        outer_m = self._outer_m
+        runs = self._circle(outer_m) if index is self._base else index.runs(self._about(outer_m))
+        self._here[id(index)] = runs
         before = self._before.get(id(index))
         ring: Runs = runs if before is None else geo_kernels.combine_runs(runs, before, True, False, False)
         return ring
@@ -129,9 +131,16 @@ class _Rings:
 
     def _places_at(self, radius_m: float) -> int:
         """How many places of the base are in a circle."""
+        return int(geo_kernels.count_runs(self._circle(radius_m)))
+
+    def _circle(self, radius_m: float) -> Runs:
+        """A circle's runs of the base: a guess that turns out to be the next ring is not asked for again."""
         if radius_m not in self._known:
-            self._known[radius_m] = self._base.count(shapes.Circle(self._shape.lon, self._shape.lat, radius_m))
+            self._known[radius_m] = self._base.runs(self._about(radius_m))
         return self._known[radius_m]
+
+    def _about(self, radius_m: float) -> shapes.Circle:
+        return shapes.Circle(self._shape.lon, self._shape.lat, radius_m)
 
     def sure(self, wanted: int, furthest_m: float) -> bool:
         """Whether the last of those taken stands clear of both rims."""
