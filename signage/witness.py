@@ -9,20 +9,20 @@ Rules:
 3. A rejection is of the version it names. Version 0 is the one just published: a board that could not read a document
    cannot know its version.
 4. A board that has our document and does not show what must be on is *dark* for that action, with the reason it gives,
-   in its report (`why`) or when it ended the item. It is told to ops, and forgotten when the item is on again or need
-   not be.
+   in its report (`why`) or when it ended the item. Words of its own say more than one of the contract's, which comes in
+   the report after them, and stay. It is told to ops, and forgotten when the item is on again or need not be.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, Protocol, get_args
 
 from fanout import limits
 from signage import shadow
 from signage.arbitration import on_now
 from signage.boards import Board, Boards
-from signage.dialects.native import DIALECT, Ack, Reported
+from signage.dialects.native import DIALECT, Ack, Reported, Why
 from signage.dialects.native import State as Presence
 from signage.outbox import Outbox
 from signage.proof import Proof
@@ -31,6 +31,7 @@ from signage.showing import Showing
 
 SAME_ID_BOOTS: Final = 4  # so many boot ids within a minute: two boards share an id, or one cannot stay connected
 EXPECTED_REASONS: Final = frozenset({"", "desired", "ended"})  # of an end that nobody needs to be told of
+WORDS: Final = frozenset({"", *get_args(Why)})  # reasons that are the contract's
 _AGREES, _DIFFERS, _CLEAR, _FORGETTING = Event.AGREES, Event.DIFFERS, State.CLEAR, State.FORGETTING
 
 
@@ -152,7 +153,7 @@ class Witness:
                     self._mark("updated", action, board, now_ms)
                 proof.lit(board.id)
             elif current and action in expected and (other or action not in on_board):
-                self._dark(board, action, why, now_ms)
+                self._dark(board, action, why if proof.why.get(board.id, "") in WORDS else "", now_ms)
             elif current and action not in expected:
                 proof.lit(board.id)
 

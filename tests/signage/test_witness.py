@@ -113,6 +113,19 @@ def test_why_it_ended_is_kept_and_survives_a_restart() -> None:
     assert (row(world).ended_ms is not None, row(world).why) == (True, "desired")
 
 
+def test_its_own_words_outlast_the_report_that_follows_them() -> None:
+    world = World(["well"])
+    world.show(1, action(end_ms=END_MS))
+    board = the(world)
+    says(world, "ack", [Ack(version=board.version, what="ended", action=1, reason="switched off by hand")])
+    says(world, "reported", Reported(board="b0", version=board.version, why="local"))
+    assert row(world).why == "switched off by hand"
+    assert row(world).reason == "it says it shows something else: switched off by hand"
+    says(world, "ack", [Ack(version=board.version, what="ended", action=1, reason="power")])
+    says(world, "reported", Reported(board="b0", version=board.version, why="comm_loss"))
+    assert row(world).why == "comm_loss", "words of the contract give way"
+
+
 def test_an_end_by_the_clock_has_its_reason() -> None:
     world = World(["mute"])
     world.show(1, action(end_ms=START_MS + 10_000))
