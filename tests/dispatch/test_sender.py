@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from fanout.dispatch.sender import run_sender
 from fanout.registry.entries import DEAD_STREAM, decode_dead, digest_of
 from fanout.settings import Settings
 from fanout.simulators.credentials import KEY_ID, TEAM_ID
+from fanout.store.protocol import Lease
 from fanout.store.sqlite_store import SqliteStore
 from fanout.store.states import REACHED, Reason, State
 from tests.dispatch.kit import (
@@ -88,6 +91,47 @@ async def test_everyone_gets_it_once(store: SqliteStore, providers: Providers) -
     seen = providers.seen(action)
     assert {name: one["total"] for name, one in seen["channels"].items()} == {"fcm": 300, "apns": 200, "sms": 100}
     assert seen["doubled_count"] == 0
+
+
+async def test_a_channel_does_not_wait_for_the_claim_of_another(
+    store: SqliteStore, providers: Providers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, claim = threading.Event(), store.claim
+
+    def slow(owner: str, *, channels: Sequence[int], **more: Any) -> list[Lease]:
+        if APNS in channels:
+            assert free.wait(60)
+        return claim(owner, channels=channels, **more)
+
+    monkeypatch.setattr(store, "claim", slow)
+    action = start(store, {FCM: range(50), APNS: range(50, 80)})
+    async with sending(store, settings_for(providers.url, providers.ca)):
+        try:
+            await until(lambda: states(store, action).get("ACCEPTED", 0) == 50)
+        finally:
+            free.set()
+        await sent_all(store, action)
+    assert states(store, action) == {"ACCEPTED": 80}
+
+
+async def test_the_nearest_come_to_the_ledger_first(
+    store: SqliteStore, providers: Providers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[int] = []
+    intend = store.intend
+
+    def noted(lease: Lease, *rest: Any, **more: Any) -> bool:
+        order.append(lease.seq)
+        return intend(lease, *rest, **more)
+
+    monkeypatch.setattr(store, "intend", noted)
+    for number in range(8):  # by chance it would be so now and then
+        order.clear()
+        action = start(store, {FCM: range(12)}, size=4, reference=f"r{number}")
+        async with sending(store, settings_for(providers.url, providers.ca)):
+            await sent_all(store, action)
+        assert order == sorted(order)
+        assert len(order) == 3
 
 
 async def test_each_row_has_its_reason(store: SqliteStore, providers: Providers) -> None:
