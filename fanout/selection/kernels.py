@@ -28,7 +28,7 @@ _NEAR_RAD = 0.05
 _NEAR_LAT_RAD = 1.35
 _CHUNK = 512
 
-CALLS = "8dcd0f59b0a4"  # of the files whose kernels are compiled into these: tests/test_kernels.py
+CALLS = "bf8b36120967"  # of the files whose kernels are compiled into these: tests/test_kernels.py
 
 _jit = njit(cache=True, nogil=True)
 

@@ -37,6 +37,7 @@ _CELL = 16  # a cell of the map is 2**16 fixed-point units wide and high: 730 m
 _HALF_CELL = 1 << (_CELL - 1)
 _IN_CELL = (1 << _CELL) - 1
 _CELLS = 1 << 10  # so many are kept
+_ALONE = -1
 _CELL_REACH = math.sqrt(2.0) * _HALF_CELL * _RAD * _MORE  # from its middle, at the equator
 
 CALLS = "bc4cb45bf5b2"  # of the files whose kernels are compiled into these: tests/test_kernels.py
@@ -133,8 +134,9 @@ def _meets(x, y, z, balls, ball, chord):
 def line_metres(places, lon, lat, arcs, blocks, out):
     """Metres of places, uint32[n], from a line, to `out` float32[n]; `lon`, `lat` int32 by place, fixed-point.
 
-    Arcs are looked for once for each cell of the map: those that may be the nearest to anything in there. Sines and
-    cosines are those of the middle of the cell and a little more. Neither makes a distance depend on who came before.
+    The first place in a cell of the map is measured from the line; with the second, arcs are looked for that may be the
+    nearest to anything in the cell, and only these are asked from then on. Sines and cosines are those of the middle of
+    the cell and a little more. Neither makes a distance depend on who came before.
     """
     keys, counts = np.full(_CELLS, -1, np.int64), np.empty(_CELLS, np.int64)
     near, middles = np.empty((_CELLS, arcs.shape[0]), np.uint32), np.empty((_CELLS, 4), np.float64)
@@ -149,6 +151,9 @@ def line_metres(places, lon, lat, arcs, blocks, out):
             y = ((row << _CELL) + _HALF_CELL - _LAT_MAX) * _RAD
             sin_x, cos_x, sin_y, cos_y = math.sin(x), math.cos(x), math.sin(y), math.cos(y)
             middles[slot, 0], middles[slot, 1], middles[slot, 2], middles[slot, 3] = sin_x, cos_x, sin_y, cos_y
+            counts[slot] = _ALONE
+        elif counts[slot] == _ALONE:
+            sin_x, cos_x, sin_y, cos_y = middles[slot, 0], middles[slot, 1], middles[slot, 2], middles[slot, 3]
             counts[slot], guess = _arcs_near(cos_y * cos_x, cos_y * sin_x, sin_y, arcs, blocks, guess, near[slot])
         sin_x, cos_x, sin_y, cos_y = middles[slot, 0], middles[slot, 1], middles[slot, 2], middles[slot, 3]
         s, c = _sine_cosine(((lo & _IN_CELL) - _HALF_CELL) * _RAD)
@@ -156,9 +161,12 @@ def line_metres(places, lon, lat, arcs, blocks, out):
         s, c = _sine_cosine(((la & _IN_CELL) - _HALF_CELL) * _RAD)
         sine_lat, cosine_lat = sin_y * c + cos_y * s, cos_y * c - sin_y * s
         x, y = cosine_lat * cosine_lon, cosine_lat * sine_lon
-        best = 16.0
-        for k in range(counts[slot]):
-            best = min(best, _arc_chord2(x, y, sine_lat, arcs, near[slot, k]))
+        if counts[slot] == _ALONE:
+            best, guess = _nearest_arc(x, y, sine_lat, arcs, blocks, guess)
+        else:
+            best = 16.0
+            for k in range(counts[slot]):
+                best = min(best, _arc_chord2(x, y, sine_lat, arcs, near[slot, k]))
         chord = math.sqrt(best)
         if chord < _SMALL_RAD:  # the arc sine's series: the first term left out is below 1e-14 of the whole
             wide = chord * (1.0 + best * (1.0 / 24.0 + best * (3.0 / 640.0 + best * (5.0 / 7168.0))))
