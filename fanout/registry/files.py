@@ -35,6 +35,8 @@ class RowNumbers:
 
 
 COUNTED: Final = RowNumbers()
+_NO_COMMAS: Final = {";": "semicolons", "\t": "tabs", "|": "bars"}
+"""What else separates columns: spreadsheets write semicolons wherever a comma is what a number has."""
 
 
 def read(path: Path) -> tuple[pa.Table, RowNumbers]:
@@ -67,6 +69,10 @@ def _csv(path: Path) -> tuple[pa.Table, RowNumbers]:
 
     with path.open("rb") as file:
         names = file.readline().decode("utf-8-sig").strip().split(",")
+    for other, name in _NO_COMMAS.items():
+        if len(names) == 1 and other in names[0]:
+            raise Refused("import_unreadable", path.name, format="CSV",
+                          detail=f"its columns are separated by {name}, not by commas")  # fmt: skip
     table = pyarrow.csv.read_csv(
         path,
         read_options=pyarrow.csv.ReadOptions(use_threads=False, encoding="utf8"),

@@ -127,6 +127,16 @@ def test_a_csv_line_of_the_wrong_length_and_a_word_for_a_number(tmp_path: Path) 
     registry.close()
 
 
+@pytest.mark.parametrize(("separator", "named"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
+def test_what_a_spreadsheet_separates_columns_by_is_named(tmp_path: Path, separator: str, named: str) -> None:
+    registry = Registry.open(tmp_path / "registry", MemoryLog())
+    file = tmp_path / "people.csv"
+    file.write_text("id,lon,lat\np1,5.1,52.1\n".replace(",", separator))
+    with pytest.raises(Refused, match=f"its columns are separated by {named}, not by commas"):
+        import_file(registry, file)
+    registry.close()
+
+
 def test_a_file_that_cannot_be_read_says_so(tmp_path: Path) -> None:
     registry = Registry.open(tmp_path / "registry", MemoryLog())
     good = written(tmp_path, ROWS, "parquet").read_bytes()
