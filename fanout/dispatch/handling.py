@@ -4,7 +4,8 @@ Rules:
 
 1. A handful at a time: as many rows as their route lets go at once. Only they are intended, just before they go, so
    that what the ledger calls on its way is on the wire, and a stop, a close or a crash finds nobody there who waits.
-   Handfuls of a batch go side by side; their results are written together, at the end, which ends the lease.
+   Handfuls of a batch go side by side; their results are written together, at the end, which ends the lease. But who
+   was accepted `EARLY_S` before that is written by itself: a provider that hangs holds back nobody else's good news.
 2. Addresses are read when the rows may go, at the last moment, so who was erased while they waited gets nothing.
 3. Intent is refused when the action is closed, over or paused, the lease lost, or the ledger cannot write: then nothing
    of the handful goes out, and nothing further of the batch.
@@ -49,6 +50,9 @@ from fanout.store.states import OPEN, WAITING, Event, Reason, State, among
 
 log = logging.getLogger("fanout.dispatch")
 
+EARLY_S: Final = 1.0
+"""How long acceptances wait for the rest of their batch; most batches are done by then, and cost one commit."""
+
 STOPPED_S: Final = 0.02
 """Pause of rows that were only stopped: until the ledger was looked at again, which may know better."""
 
@@ -84,6 +88,7 @@ class Handling:
         self.dead: list[DeadAddresses] = []
         self.over = False  # nothing further of it may go
         self.turned_away = False  # by its provider's breaker
+        self.told = np.zeros(rows, np.bool_)  # whose acceptance the ledger has before all others are done
 
     async def run(self) -> None:
         """Send it and settle it. *Cancellation*: what is not settled by then the ledger resolves, as after a crash."""
@@ -94,8 +99,11 @@ class Handling:
             self._say("cannot be read", error)
             await self._give_back()
             return
-        async with trio.open_nursery() as handfuls:  # none of them raises, or the others would be lost with it
-            await self._send(message, handfuls)
+        async with trio.open_nursery() as watch:
+            watch.start_soon(self._write_early)
+            async with trio.open_nursery() as handfuls:  # none of them raises, or the others would be lost with it
+                await self._send(message, handfuls)
+            watch.cancel_scope.cancel()
         await self._settle(message)
         await self._report_dead()
 
@@ -132,11 +140,41 @@ class Handling:
 
     async def _deliver(self, way: Way, message: Message, found: _Prepared) -> Delivered:
         index = found.places
+
+        def early(at: NDArray[np.intp], delivered: Delivered) -> None:
+            self._note(index[at], delivered)
+
         try:
-            return await way.deliver(found.batch, self.lease, index, partial(self.may_go, message))
+            return await way.deliver(found.batch, self.lease, index, partial(self.may_go, message), early)
         except Exception as error:
             self._say("may have gone out", error)
             return perhaps(len(index))
+
+    async def _write_early(self) -> None:
+        """Now and then, let the ledger know of acceptances while others of the batch are under way."""
+        lease, desk = self.lease, self.desk
+        while True:
+            await trio.sleep(EARLY_S)
+            fresh = np.flatnonzero((self.event == Event.ACCEPT) & ~self.told)
+            if not len(fresh):
+                continue
+            status = lease.status.copy()
+            status[fresh] = State.ACCEPTED
+            try:
+                await desk.writing.write(
+                    desk.store.settle,
+                    lease.lost(),
+                    status=status,
+                    reason=lease.reason,
+                    first_ms=self.first_ms,
+                    last_ms=self.last_ms,
+                    done=False,
+                )
+                self.told[fresh] = True
+            except Refused as error:
+                desk.writing.complaints.say("acceptances wait for the rest of their batch", error)
+            except Exception as error:
+                self._say("acceptances wait for the rest of their batch", error)
 
     def _note_dead(self, part: NDArray[np.intp], found: _Prepared, delivered: Delivered) -> None:
         """What the provider said of the addresses that were tried."""
@@ -200,6 +238,9 @@ class Handling:
     def _take(self, index: NDArray[np.intp], delivered: Delivered) -> None:
         """What came of rows."""
         self.desk.counters.count(self.route.name, delivered.outcome)
+        self._note(index, delivered)
+
+    def _note(self, index: NDArray[np.intp], delivered: Delivered) -> None:
         self.codes[index] = delivered.codes
         self.event[index], self.why[index] = delivered.outcome
         self.asked_s = max(self.asked_s, delivered.asked_s)

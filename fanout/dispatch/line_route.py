@@ -39,7 +39,7 @@ from fanout.dispatch.calls import Caller
 from fanout.dispatch.line import Gate, Line
 from fanout.dispatch.mailer import Mailer
 from fanout.dispatch.retry_after import seconds_of
-from fanout.dispatch.routes import ASK_S, Batch, Delivered, MayGo, Way, tell
+from fanout.dispatch.routes import ASK_S, Batch, Delivered, Early, MayGo, Way, ignored, tell
 from fanout.logs import what_failed
 from fanout.store.protocol import Lease
 from fanout.store.states import Event, Reason
@@ -204,7 +204,9 @@ class _CallWay(_Reserved):
     ) -> Calls:
         return self._supplier.channel.render(message, addresses, lease.rows[wanted], now_ms=now_ms)
 
-    async def deliver(self, batch: Batch, lease: Lease, index: NDArray[np.intp], may_go: MayGo) -> Delivered:
+    async def deliver(
+        self, batch: Batch, lease: Lease, index: NDArray[np.intp], may_go: MayGo, early: Early = ignored
+    ) -> Delivered:
         assert isinstance(batch, Calls)
         assert len(batch.calls) <= self._calls, "each call has its place"
         place = np.cumsum(batch.usable) - 1  # of a wanted row among those that go
@@ -275,7 +277,9 @@ class _MailWay(_Reserved):
     ) -> Mails:
         return self._channel.render(message, addresses, lease.rows[wanted], now_ms=now_ms)
 
-    async def deliver(self, batch: Batch, lease: Lease, index: NDArray[np.intp], may_go: MayGo) -> Delivered:
+    async def deliver(
+        self, batch: Batch, lease: Lease, index: NDArray[np.intp], may_go: MayGo, early: Early = ignored
+    ) -> Delivered:
         assert isinstance(batch, Mails)
         first_ms = self._clock_ms()
         codes = await trio.to_thread.run_sync(self._mailer.send, batch.mails, may_go)

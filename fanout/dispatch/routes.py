@@ -54,6 +54,13 @@ class Delivered(NamedTuple):
     since_ms: Mapping[int, int] = MappingProxyType({})
 
 
+Early: TypeAlias = Callable[[NDArray[np.intp], Delivered], None]
+
+
+def ignored(_places: NDArray[np.intp], _delivered: Delivered) -> None:
+    """For who waits for all of them."""
+
+
 class Way(Protocol):
     """Some rows of a batch with all they need to go. `index` intp[k]: those that `render` found usable in the lease."""
 
@@ -64,7 +71,10 @@ class Way(Protocol):
         self, message: Message, addresses: Column, lease: Lease, wanted: NDArray[np.intp], *, now_ms: int
     ) -> Batch: ...
 
-    async def deliver(self, batch: Batch, lease: Lease, index: NDArray[np.intp], may_go: MayGo) -> Delivered: ...
+    async def deliver(
+        self, batch: Batch, lease: Lease, index: NDArray[np.intp], may_go: MayGo, early: Early = ignored
+    ) -> Delivered:
+        """Put them on the wire. `early` may be told of places in `index` that are done while others are not."""
 
     def free(self) -> None:
         """The end of it, sent or not."""

@@ -19,7 +19,7 @@ from fanout.dispatch.breaker import PROBE_ROWS, Breaker, Is
 from fanout.dispatch.bucket import Bucket
 from fanout.dispatch.credentials import AccessToken, Credential
 from fanout.dispatch.lanes import Lane
-from fanout.dispatch.routes import ASK_S, Batch, Delivered, MayGo, merged, not_taken, tell
+from fanout.dispatch.routes import ASK_S, Batch, Delivered, Early, MayGo, ignored, merged, not_taken, tell
 from fanout.store.protocol import Lease
 from fanout.store.states import State
 
@@ -115,7 +115,9 @@ class _Whole:
         again, authorize = lease.status[wanted] == State.AGAIN, self._route.credential.authorize
         return self._route.channel.render(message, addresses, again, now_ms=now_ms, authorize=authorize)
 
-    async def deliver(self, batch: Batch, lease: Lease, index: NDArray[np.intp], may_go: MayGo) -> Delivered:
+    async def deliver(
+        self, batch: Batch, lease: Lease, index: NDArray[np.intp], may_go: MayGo, early: Early = ignored
+    ) -> Delivered:
         assert isinstance(batch, Requests)
         probe, self._probe = self._probe, False
         return await self._route.way.send(batch, np.flatnonzero(batch.usable), lease, may_go, probe=probe)

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from fanout.channels.protocol import NOT_SENT, Column, Message, Requests, RowChannel
 from fanout.dispatch.breaker import Is
 from fanout.dispatch.credentials import Credential
-from fanout.dispatch.routes import ASK_S, Batch, Delivered, MayGo, merged, not_taken, perhaps
+from fanout.dispatch.routes import ASK_S, Batch, Delivered, Early, MayGo, ignored, merged, not_taken, perhaps
 from fanout.dispatch.row_route import Way
 from fanout.logs import what_failed
 from fanout.store.protocol import Lease
@@ -77,8 +77,8 @@ class ServiceRoute:
         for way in self._ways:
             way.close()
 
-    async def send(self, requests: Requests, lease: Lease, may_go: MayGo) -> Delivered:
-        """Send the usable rows of a batch, each by its service."""
+    async def send(self, requests: Requests, lease: Lease, may_go: MayGo, early: Early = ignored) -> Delivered:
+        """Send the usable rows of a batch, each by its service; `early` is told of each service's."""
         usable = np.flatnonzero(requests.usable)
         number = self._numbers(requests)[requests.which[usable]]
         parts: list[tuple[NDArray[np.intp], Delivered]] = []
@@ -90,6 +90,7 @@ class ServiceRoute:
                 log.error("rows by %s may have gone out: %s", self.name, what_failed(error))
                 found = perhaps(len(at))
             parts.append((at, found))
+            early(at, found)
 
         async with trio.open_nursery() as nursery:
             for service in np.unique(number).tolist():
@@ -146,9 +147,11 @@ class _Parted:
         again, authorize = lease.status[wanted] == State.AGAIN, self._route.credential.authorize
         return self._route.channel.render(message, addresses, again, now_ms=now_ms, authorize=authorize)
 
-    async def deliver(self, batch: Batch, lease: Lease, index: NDArray[np.intp], may_go: MayGo) -> Delivered:
+    async def deliver(
+        self, batch: Batch, lease: Lease, index: NDArray[np.intp], may_go: MayGo, early: Early = ignored
+    ) -> Delivered:
         assert isinstance(batch, Requests)
-        return await self._route.send(batch, lease, may_go)
+        return await self._route.send(batch, lease, may_go, early)
 
     def free(self) -> None:
         """Nothing was reserved: lanes have places and quota of their own."""

@@ -116,6 +116,10 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     reason: Bytes8
     seq: int = 0
 
+    def lost(self) -> Lease:
+        """As if it were held no more: to settle by this records good news alone, and the lease goes on."""
+        return msgspec.structs.replace(self, token=-1)
+
 
 class BatchView(msgspec.Struct, frozen=True, kw_only=True):
     """One batch with its rows, as reading callers get it. `accepted_ms`: when its last row so far was accepted."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fanout.channels.protocol import NO_CONNECTION, Call, Calls, Column, Message, Outcome
 from fanout.dispatch import budget
-from fanout.dispatch.routes import Batch, Delivered, MayGo
+from fanout.dispatch.routes import Batch, Delivered, Early, MayGo, ignored
 from fanout.dispatch.sender import run_sender
 from fanout.store.protocol import Lease
 from fanout.store.sqlite_store import SqliteStore
@@ -66,7 +66,9 @@ class Fragile:
         call = Call(method="POST", url="", headers={}, body=b"", index=np.arange(len(wanted)))
         return Calls(calls=(call,), usable=np.ones(len(wanted), np.bool_))
 
-    async def deliver(self, batch: Batch, lease: Lease, index: NDArray[np.intp], may_go: MayGo) -> Delivered:
+    async def deliver(
+        self, batch: Batch, lease: Lease, index: NDArray[np.intp], may_go: MayGo, early: Early = ignored
+    ) -> Delivered:
         await trio.sleep(0.01)
         self.route.sent += lease.rows[index].tolist()
         self.route.stumble("deliver", lease.rows[index])

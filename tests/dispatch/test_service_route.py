@@ -24,7 +24,7 @@ from fanout.simulators.faults import FaultyServer
 from fanout.store.protocol import Lease
 from fanout.store.sqlite_store import SqliteStore
 from fanout.store.states import Event, Reason
-from tests.dispatch.kit import WEBPUSH, Registry, clock_ms, settings_for, start
+from tests.dispatch.kit import WEBPUSH, Registry, clock_ms, settings_for, start, states
 from tests.dispatch.test_sender import sending, until
 from tests.simulators.kit import Providers
 
@@ -178,3 +178,18 @@ async def test_a_service_that_hangs_holds_no_other(store: SqliteStore, providers
         took_s = (providers.seen(action)["last_ms"] - began_ms) / 1000
         nursery.cancel_scope.cancel()
     assert took_s < 3 * timeout_s + 2, "640 rows by 64 places that hang for 2 s each would take 20 s"
+
+
+async def test_a_service_that_hangs_holds_back_no_result_of_another(store: SqliteStore, providers: Providers) -> None:
+    folder = providers.ca.parent
+    server = FaultyServer("hang", cert=folder / "cert.pem", key=folder / "key.pem")
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(server.serve)
+        registry = Two(providers.url, f"https://localhost:{port}")
+        action = start(store, {WEBPUSH: range(40)})
+        settings = settings_for(providers.url, providers.ca, request_timeout_s=60.0, attempts_max=1)
+        async with sending(store, settings, registry):
+            await until(lambda: states(store, action).get("ACCEPTED", 0) == 20)
+            assert states(store, action) == {"ACCEPTED": 20, "INTENDED": 20}, "long before the time-out"
+            nursery.cancel_scope.cancel()
+    assert states(store, action) == {"ACCEPTED": 20, "UNKNOWN": 20}

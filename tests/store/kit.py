@@ -362,6 +362,21 @@ def a_late_sender_brings_good_news_only(place: Place) -> None:
     assert states(store, number) == [[AC, AC, U, AC]]
 
 
+def good_news_comes_before_the_end_of_a_lease(place: Place) -> None:
+    store = place()
+    number = opened(store, batch((1, 2, 3, 4), channel=SMS))
+    (lease,) = claim(store, now_ms=10)
+    assert store.intend(lease, np.array([0, 1, 2]), now_ms=11)
+    report(store, lease.lost(), AC, F, U, P)
+    assert states(store, number) == [[AC, IN, IN, P]]
+    assert claim(store, now_ms=12) == [], "it is held as before"
+    assert store.close(number, state="closing", now_ms=13)
+    report(store, lease.lost(), P, AC, P, P)
+    assert states(store, number) == [[AC, AC, IN, C]]
+    report(store, lease, AC, U, F, P)
+    assert states(store, number) == [[AC, AC, F, C]]
+
+
 def what_a_settle_leaves_on_the_wire_is_resolved(place: Place) -> None:
     store = place()
     number = opened(store, batch((1, 2)), batch((3, 4), channel=SMS, seq=1))
@@ -557,6 +572,7 @@ CHECKS: tuple[Check, ...] = (
     what_comes_back_is_recorded,
     a_crash_sends_again_only_what_replaces_in_place,
     a_late_sender_brings_good_news_only,
+    good_news_comes_before_the_end_of_a_lease,
     what_a_settle_leaves_on_the_wire_is_resolved,
     rows_move_to_another_channel_in_the_same_commit,
     a_close_stops_what_is_unsent_and_nothing_else,
