@@ -393,7 +393,7 @@ class CurlLane:
         job: _Job = handle.job
         self._multi.remove_handle(handle)
         job.codes[handle.place] = code
-        if code == 200 or code == 201:
+        if 200 <= code < 300:
             if job.first_ms is None:
                 job.first_ms = now_ms
             job.last_ms = now_ms

@@ -112,7 +112,7 @@ class _Job(Job):
     def answer(self, places: NDArray[np.int64], codes: NDArray[np.int64], now_ms: int) -> None:
         """Rows have got their codes."""
         self.codes[places] = codes
-        if ((codes == 200) | (codes == 201)).any():
+        if ((codes >= 200) & (codes < 300)).any():
             self.last_ms = now_ms
             self.first_ms = now_ms if self.first_ms is None else self.first_ms
         self.unanswered -= len(places)

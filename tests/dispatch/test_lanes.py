@@ -96,6 +96,26 @@ POSSIBLE: dict[Fault, set[int]] = {
 }
 
 
+async def test_every_success_has_its_moment(
+    open_lane: Opener, certificates: tls.Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """202 is one: what a push service says of a phone that is off. Its rows counted, and had no time."""
+
+    async def later(_judge: object, _request: object) -> tuple[int, list[tuple[str, str]], bytes]:
+        return 202, [], b""
+
+    monkeypatch.setattr("fanout.simulators.faults._Judge.reply", later)
+    server = FaultyServer("none", cert=certificates.cert, key=certificates.key)
+    async with trio.open_nursery() as nursery:
+        url = f"https://127.0.0.1:{await nursery.start(server.serve)}"
+        async with open_lane(url, certificates.ca) as lane:
+            sent = await send(lane, url)
+        nursery.cancel_scope.cancel()
+    assert set(sent.codes.tolist()) == {202}
+    assert sent.first_ms is not None
+    assert sent.last_ms is not None
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_every_row_has_a_definite_code(open_lane: Opener, fault: Fault, certificates: tls.Files) -> None:
     server = FaultyServer(fault, cert=certificates.cert, key=certificates.key)
