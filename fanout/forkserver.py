@@ -9,8 +9,8 @@ Rules:
 
 1. The server runs no thread and opens no file, connection or ledger: a fork of it is as good as a fresh process.
 2. A fork has a pipe as standard input, which stays open and silent as long as its parent lives (`children.py`), and one
-   as standard output. On the latter come lines: its process id from the server, then what it says itself, and at last
-   from the server how it ended.
+   as standard output. On the latter come lines: its process id, what else it says, and at last from the server how it
+   ended.
 3. Only the server has that pipe besides, until it has buried the fork: where the pipe ends, the fork has ended, or, if
    the server died first, will be gone with its own end of it.
 4. A server that died is started again by the next that wants a fork; forks that live go on without one.
@@ -112,7 +112,8 @@ class ForkServer:
             os.close(silence)
             os.close(out)
             try:
-                fork.pid = int(await fork.line() or 0)
+                first = await fork.line()
+                fork.pid = int(first) if first.isdigit() else 0
             except BaseException:
                 await fork.end(0.0)
                 raise
@@ -174,10 +175,10 @@ def serve_forks() -> list[str] | None:
                     os.dup2(out, 1)
                     for pipe in (silence, out, *pipes.values()):
                         os.close(pipe)
+                    _say(1, f"{os.getpid()}")
                     return order.decode().split("\0")
                 os.close(silence)
                 pipes[pid] = out
-                _say(out, f"{pid}")
     finally:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
