@@ -246,7 +246,7 @@ class _Sender:
                         self.hand.take(lease)
                         self.counters.in_hand[route.name] += 1
                         batches.start_soon(self.hold, route, lease)
-                        await trio.lowlevel.cancel_shielded_checkpoint()  # the nearest first, also to the ledger
+                        await trio.lowlevel.cancel_shielded_checkpoint()  # the nearest begins first
                 if self.refusal is not None:
                     self.writing.complaints.say("nothing is claimed", self.refusal)
                 with trio.move_on_after(CLAIM_EVERY_S):

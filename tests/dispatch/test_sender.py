@@ -114,26 +114,6 @@ async def test_a_channel_does_not_wait_for_the_claim_of_another(
     assert states(store, action) == {"ACCEPTED": 80}
 
 
-async def test_the_nearest_come_to_the_ledger_first(
-    store: SqliteStore, providers: Providers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    order: list[int] = []
-    intend = store.intend
-
-    def noted(lease: Lease, *rest: Any, **more: Any) -> bool:
-        order.append(lease.seq)
-        return intend(lease, *rest, **more)
-
-    monkeypatch.setattr(store, "intend", noted)
-    for number in range(8):  # by chance it would be so now and then
-        order.clear()
-        action = start(store, {FCM: range(12)}, size=4, reference=f"r{number}")
-        async with sending(store, settings_for(providers.url, providers.ca)):
-            await sent_all(store, action)
-        assert order == sorted(order)
-        assert len(order) == 3
-
-
 async def test_each_row_has_its_reason(store: SqliteStore, providers: Providers) -> None:
     marks = {0: b"dead", 1: b"bad0", 2: b'q"uote', 100: b"dead", 200: b"999", 201: b"x"}
     registry = Registry(marks, erased=[3])
@@ -361,7 +341,7 @@ async def test_every_channel_reaches_its_provider(store: SqliteStore, providers:
 async def test_strict_providers_know_us(store: SqliteStore, providers: Providers) -> None:
     providers.http.put("/_moods", json={"strict": True, "token_life_s": 2})
     keys = providers.ca.parent
-    where: dict[str, object] = {"url": providers.url, "ca": str(providers.ca), "rate_per_s": 300.0, "burst": 1}
+    where: dict[str, object] = {"url": providers.url, "ca": str(providers.ca)}
     settings = settings_for(
         providers.url,
         providers.ca,
@@ -370,11 +350,19 @@ async def test_strict_providers_know_us(store: SqliteStore, providers: Providers
             "apns": where | {"key_file": str(keys / "apns.p8"), "key_id": KEY_ID, "team_id": TEAM_ID},
         },
     )
-    action = start(store, {FCM: range(900), APNS: range(900, 920)})
+
+    def granted() -> int:
+        count: int = providers.http.get("/_totals").json()["token"]
+        return count
+
+    first = start(store, {FCM: range(20), APNS: range(900, 920)}, reference="first")
     async with sending(store, settings):
-        await sent_all(store, action)
-    assert states(store, action) == {"ACCEPTED": 920}
-    assert providers.http.get("/_totals").json()["token"] >= 2, "renewed on the way"
+        await sent_all(store, first)
+        await until(lambda: granted() >= 3)  # the first has ended by then
+        second = start(store, {FCM: range(20)}, reference="second")
+        await sent_all(store, second)
+    assert states(store, first) == {"ACCEPTED": 40}
+    assert states(store, second) == {"ACCEPTED": 20}
 
 
 async def test_the_second_supplier_takes_over(store: SqliteStore, providers: Providers) -> None:
