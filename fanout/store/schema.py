@@ -11,10 +11,13 @@ The partial indexes hold only what is unfinished, so they stay small while the l
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Final
 
+from fanout.errors import Refused
+
 VERSION: Final = 3
-"""In `PRAGMA user_version`; a file of another version is refused."""
+"""In `PRAGMA user_version`; an earlier file is brought up to date, a later one refused."""
 
 APPLICATION_ID: Final = 0x66616E6F
 """In `PRAGMA application_id` ("fano"): what `file` and the store tell our ledgers by."""
@@ -24,7 +27,8 @@ LEASED: Final = 1
 DONE: Final = 2
 HELD: Final = 3
 
-TABLES: Final = (
+_BY_TURN: Final = "CREATE INDEX batches_by_turn ON batches (channel, lane, seq, id, due_ms) WHERE stage < 2"
+_TABLES: Final = (
     """CREATE TABLE actions (
         id INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL, reference TEXT NOT NULL, digest BLOB NOT NULL,
         kind TEXT NOT NULL, lane INTEGER NOT NULL, state TEXT NOT NULL, created_ms INTEGER NOT NULL,
@@ -41,7 +45,7 @@ TABLES: Final = (
         channel INTEGER NOT NULL, language TEXT NOT NULL, seq INTEGER NOT NULL, stage INTEGER NOT NULL,
         due_ms INTEGER NOT NULL, token INTEGER NOT NULL, owner TEXT, attempt INTEGER NOT NULL,
         first_ms INTEGER, last_ms INTEGER, tally BLOB NOT NULL)""",
-    "CREATE INDEX batches_by_turn ON batches (channel, lane, seq, id, due_ms) WHERE stage < 2",
+    _BY_TURN,
     "CREATE INDEX batches_by_owner ON batches (owner) WHERE stage = 1",
     "CREATE INDEX batches_by_action ON batches (action, phase, seq, channel)",
     "CREATE TABLE contents (batch INTEGER PRIMARY KEY, rows BLOB NOT NULL, generations BLOB NOT NULL)",
@@ -51,3 +55,25 @@ TABLES: Final = (
         stream TEXT NOT NULL, number INTEGER NOT NULL, entry BLOB NOT NULL, UNIQUE (stream, number))""",
     "CREATE TABLE documents (space TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, UNIQUE (space, key))",
 )
+_UPGRADES: Final = {2: ("DROP INDEX batches_by_turn", _BY_TURN)}
+"""From a version to the next; earlier ones than these were never released."""
+
+
+def set_up(db: sqlite3.Connection, path: str) -> None:
+    """Make the tables of a new file, or bring an earlier one up to date, in the transaction that is open.
+
+    *Errors*: `Refused("file_version")` if the file is a later one's, or not one of ours.
+    """
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version == 0 and db.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
+        statements = [*_TABLES, f"PRAGMA application_id = {APPLICATION_ID}"]
+    elif db.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,) or (
+        version != VERSION and version not in _UPGRADES
+    ):
+        raise Refused("file_version", path=path, given=version, known=VERSION)
+    else:
+        statements = [statement for number in range(version, VERSION) for statement in _UPGRADES[number]]
+    if statements:
+        statements.append(f"PRAGMA user_version = {VERSION}")
+    for statement in statements:
+        db.execute(statement)

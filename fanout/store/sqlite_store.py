@@ -50,7 +50,7 @@ from fanout.store.protocol import (
     Receipts,
     Rows,
 )
-from fanout.store.schema import APPLICATION_ID, DONE, HELD, LEASED, READY, TABLES, VERSION
+from fanout.store.schema import DONE, HELD, LEASED, READY, set_up
 from fanout.store.states import OPEN, Event, among
 
 POLL_S: Final = 0.02
@@ -131,14 +131,7 @@ class SqliteStore:
         db = self._writer
         db.execute("BEGIN IMMEDIATE")
         try:
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            if version == 0 and db.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
-                for statement in TABLES:
-                    db.execute(statement)
-                db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                db.execute(f"PRAGMA user_version = {VERSION}")
-            elif version != VERSION or db.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
-                raise Refused("file_version", path=str(self._path), given=version, known=VERSION)
+            set_up(db, str(self._path))
             db.execute("COMMIT")
         except BaseException:
             db.execute("ROLLBACK")

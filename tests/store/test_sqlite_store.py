@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -55,6 +55,26 @@ def test_a_file_of_another_version_is_refused_and_left_alone(tmp_path: Path) -> 
     db.close()
     with kit.refused("file_version"):
         SqliteStore.open(path)
+
+
+def test_an_earlier_file_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    store = SqliteStore.open(path)
+    number = kit.opened(store)
+    store.close_store()
+    with closing(sqlite3.connect(path)) as db:
+        now = db.execute("SELECT sql FROM sqlite_schema WHERE name = 'batches_by_turn'").fetchone()
+        db.execute("DROP INDEX batches_by_turn")
+        db.execute("CREATE INDEX batches_by_turn ON batches (lane, seq, id, channel, due_ms) WHERE stage < 2")
+        db.execute("PRAGMA user_version = 2")
+        db.commit()
+    store = SqliteStore.open(path)
+    assert kit.states(store, number) == [[kit.P] * 3]
+    assert [lease.action for lease in kit.claim(store)] == [number]
+    store.close_store()
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("SELECT sql FROM sqlite_schema WHERE name = 'batches_by_turn'").fetchone() == now
+    SqliteStore.open(path).close_store()
 
 
 def test_somebody_elses_database_is_refused(tmp_path: Path) -> None:
