@@ -11,8 +11,7 @@ The partial indexes hold only what is unfinished, so they stay small while the l
 
 from __future__ import annotations
 
-import sqlite3
-from typing import Final
+from typing import Any, Final
 
 from fanout.errors import Refused
 
@@ -59,8 +58,8 @@ _UPGRADES: Final = {2: ("DROP INDEX batches_by_turn", _BY_TURN)}
 """From a version to the next; earlier ones than these were never released."""
 
 
-def set_up(db: sqlite3.Connection, path: str) -> None:
-    """Make the tables of a new file, or bring an earlier one up to date, in the transaction that is open.
+def set_up(db: Any, path: str) -> None:
+    """Make the tables of a new file, or bring an earlier one up to date, in the transaction open on connection `db`.
 
     *Errors*: `Refused("file_version")` if the file is a later one's, or not one of ours.
     """
