@@ -67,10 +67,17 @@ def test_what_is_wrong_is_for_the_structs_to_refuse(wrong: dict[str, Any]) -> No
 
 
 def test_other_forms_of_the_same_are_for_the_structs_to_read() -> None:
-    for fields in ({"lon": 5}, {"at_ms": -1}, {"at_ms": 7}):
+    for fields in ({"lon": 5}, {"at_ms": 7}):
         body = msgspec.msgpack.encode({"positions": [GOOD | fields]})
         assert positions(body) is None
         assert len(wire.decode_msgpack(body, wire.PositionsRequest).positions) == 1
+
+
+def test_a_time_before_all_times_is_for_the_structs_to_refuse() -> None:
+    body = msgspec.msgpack.encode({"positions": [GOOD | {"at_ms": -1}]})
+    assert positions(body) is None
+    with pytest.raises(Refused, match=r"positions\[0\].at_ms"):
+        wire.decode_msgpack(body, wire.PositionsRequest)
 
 
 def test_the_shortest_bodies_are_read_or_left() -> None:
