@@ -13,11 +13,8 @@ import gc
 import sys
 from typing import Final
 
-COLLECT_EVERY: Final = (
-    20_000,
-    20,
-    20,
-)  # objects more than freed, and collections of the younger; Python has 700, 10, 10
+COLLECT_EVERY: Final = (20_000, 20, 20)
+"""Objects more than were freed, then collections of the younger, before each is looked at (Python: 700, 10, 10)."""
 
 
 def give_back() -> None:
