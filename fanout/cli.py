@@ -7,13 +7,14 @@ Refusals of the catalogue are printed as one sentence, and the exit status is 1.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, ParamSpec, TypeVar
 
 import trio
 import typer
@@ -60,13 +61,28 @@ Address = Annotated[str, typer.Option(help="Where the engine listens.", envvar="
 Key = Annotated[str, typer.Option(help="A key from `fanout key create`.", envvar="FANOUT_KEY")]
 
 
+_UNWRITABLE: Final = frozenset(
+    getattr(errno, name) for name in "EACCES EDQUOT EEXIST EISDIR ENOSPC ENOTDIR EPERM EROFS".split()
+)
+"""What a disk or its rights say no with."""
+
+
 def refusals(command: Callable[P, T]) -> Callable[P, T]:
-    """Print a refusal as one sentence and exit with 1."""
+    """Print a refusal as one sentence and exit with 1; so is a disk that does not take our files."""
+
+    def asked(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return command(*args, **kwargs)
+        except OSError as error:
+            if error.errno not in _UNWRITABLE or error.filename is None:
+                raise
+            path = error.filename2 or error.filename
+            raise Refused("data_unwritable", path=path, detail=error.strerror) from None
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return command(*args, **kwargs)
+            return asked(*args, **kwargs)
         except Refused as error:
             place = f" ({error.where})" if error.where else ""
             Console(stderr=True).print(

@@ -110,6 +110,7 @@ CATALOGUE: Final[dict[str, Entry]] = {
     "broker_unavailable": Entry(503, "No MQTT broker answers at {address}: {detail}."),
     "port_in_use": Entry(500, "Cannot listen on {address}: {detail}."),
     "data_in_use": Entry(409, "Another engine runs on the folder {folder}; stop it, or set engine.data elsewhere."),
+    "data_unwritable": Entry(507, "{path} cannot be written: {detail}; see to the folder, its rights and the disk."),
     "engine_unreachable": Entry(503, "No engine answers at {address}: {detail}."),
     "not_ready": Entry(503, "The engine is starting: {detail}."),
     "internal": Entry(500, "Something went wrong here; it was logged as {incident}."),

@@ -34,10 +34,13 @@ of a millisecond beside a batch of positions would wait for it several times ove
 
 
 def lock_folder(settings: Settings) -> int:
-    """Hold the data folder for this process. Errors: `Refused("data_in_use")`."""
+    """Hold the data folder for this process. Errors: `Refused("data_in_use" | "data_unwritable")`."""
     run = settings.data / "run"
-    run.mkdir(parents=True, exist_ok=True)
-    handle = os.open(run / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        handle = os.open(run / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise Refused("data_unwritable", "engine.data", path=error.filename, detail=error.strerror) from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

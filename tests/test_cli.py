@@ -82,6 +82,32 @@ def test_a_refusal_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "Traceback" not in result.output
 
 
+@pytest.mark.parametrize("command", [["serve"], ["participants", "import", "nobody.csv"], ["key", "list"]])
+def test_a_data_folder_that_cannot_be_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    (tmp_path / "data").write_text("a file")
+    (tmp_path / "nobody.csv").write_text("id,lon,lat\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FANOUT__ENGINE__DATA", str(tmp_path / "data"))
+    result = runner.invoke(cli, command)
+    assert result.exit_code == 1
+    assert "data_unwritable" in result.stderr
+    assert str(tmp_path / "data") in result.stderr.replace("\n", "")
+    assert "Traceback" not in result.output
+
+
+def test_a_disk_that_fills_up_during_a_start_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def serve(*_: object) -> None:
+        raise ExceptionGroup("nursery", [OSError(28, "No space left on device", str(tmp_path / "run" / "api.new"))])
+
+    monkeypatch.setattr("fanout.cli.serve_until_told", serve)
+    result = runner.invoke(cli, ["serve"])
+    assert result.exit_code == 1
+    assert "data_unwritable" in result.stderr
+    assert "No space left on device" in result.stderr
+
+
 def test_keys_are_made_listed_and_revoked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FANOUT__ENGINE__DATA", str(tmp_path))
     made = runner.invoke(cli, ["key", "create", "--name", "room 3"])

@@ -22,19 +22,28 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from fanout.errors import Refused
+
 _NUMBERS: Final = itertools.count()
 _BYTES: Final = 4_096
 
 
 class Bell:
-    """One listener's own, beside the file at `path`. Thread-safe; of several that wait only one is woken."""
+    """One listener's own, beside the file at `path`. Thread-safe; of several that wait only one is woken.
+
+    Errors: `Refused("store_unavailable")` where there can be no named pipe.
+    """
 
     def __init__(self, path: Path) -> None:
         mine = f"{os.getpid()}-{next(_NUMBERS)}"
         self._name = Path(f"{path}-bell-{mine}")
         nameless = Path(f"{path}-newbell-{mine}")
         nameless.unlink(missing_ok=True)
-        os.mkfifo(nameless, 0o600)
+        try:
+            os.mkfifo(nameless, 0o600)
+        except OSError as error:
+            detail = f"{path.parent} takes no named pipes ({error.strerror}); put it on a file system that has them"
+            raise Refused("store_unavailable", detail=detail) from None
         self._pipe = os.open(nameless, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)  # to write too, or it would hang up
         nameless.rename(self._name)
         self.closed = False
@@ -42,13 +51,15 @@ class Bell:
         self._poll = select.poll()
         self._poll.register(self._pipe, select.POLLIN)
 
-    def wait(self, timeout_s: float) -> None:
-        """Until it is rung, or the time is over, or for nothing."""
+    def wait(self, timeout_s: float) -> bool:
+        """Until it is rung (True), or the time is over, or for nothing."""
         if not self._listening.acquire(timeout=timeout_s):
-            return
+            return False
         try:
-            if not self.closed and self._poll.poll(timeout_s * 1000):
-                os.read(self._pipe, _BYTES)
+            if self.closed or not self._poll.poll(timeout_s * 1000):
+                return False
+            os.read(self._pipe, _BYTES)
+            return True
         finally:
             self._listening.release()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 import threading
@@ -9,7 +11,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from fanout.errors import Refused
 from fanout.store.bells import Bell, ring
+from fanout.store.sqlite_store import SqliteStore
 
 LONG_S = 60.0
 
@@ -88,3 +94,16 @@ def test_closing_wakes_who_waits(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_gone_is_no_error(tmp_path: Path) -> None:
     ring(tmp_path / "nowhere" / "ledger.db")
+
+
+def test_a_folder_that_takes_no_named_pipes_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some network and FAT file systems: nobody should have to read a traceback to find out."""
+
+    def refuse(path: Path, mode: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(os, "mkfifo", refuse)
+    with pytest.raises(Refused) as caught:
+        SqliteStore.open(tmp_path / "ledger.db")
+    assert caught.value.code == "store_unavailable"
+    assert f"{tmp_path} takes no named pipes" in caught.value.message
