@@ -62,7 +62,7 @@ Key = Annotated[str, typer.Option(help="A key from `fanout key create`.", envvar
 
 
 _UNWRITABLE: Final = frozenset(
-    getattr(errno, name) for name in "EACCES EDQUOT EEXIST EISDIR ENOSPC ENOTDIR EPERM EROFS".split()
+    getattr(errno, name) for name in ("EACCES", "EDQUOT", "EEXIST", "EISDIR", "ENOSPC", "ENOTDIR", "EPERM", "EROFS")
 )
 """What a disk or its rights say no with."""
 
