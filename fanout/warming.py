@@ -19,9 +19,10 @@ from fanout.dispatch.frames import kernels as frames
 from fanout.registry import bodies
 from fanout.registry.registry import Registry
 from fanout.registry.replica import Replica
+from fanout.simulators.http2 import kernels as simulators
 from fanout.store.sqlite_store import SqliteStore
 
-HALVES: Final = ((selection.warm,), (bodies.warm, frames.warm))
+HALVES: Final = ((selection.warm,), (bodies.warm, frames.warm, simulators.warm))
 """Neither needs kernels of the other; selection's bring those of `fanout.geo`."""
 
 

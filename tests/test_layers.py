@@ -47,7 +47,7 @@ LEVELS = {
     "fanout.crews": 9,
     "fanout.sender": 9,
     "fanout.simulators": 9,
-    "fanout.warming": 9,
+    "fanout.warming": 10,
     "fanout.app": 10,
     "fanout.start": 11,
     "fanout.demo": 11,

@@ -23,15 +23,18 @@ READ_BYTES: Final = 256 * 1024  # from the socket at once
 
 
 class TlsSocket:
-    """The client's end of one connection; `raw` is connected, non-blocking, and ours from now on.
+    """One end of a connection; `raw` is connected, non-blocking, and ours from now on.
 
-    `read_bytes`: taken from the socket at once, kept for as long as the connection.
+    `host` is whom a client speaks to, and must be in its certificate; None is the server's end. `read_bytes`: taken from
+    the socket at once, kept for as long as the connection.
     """
 
-    def __init__(self, raw: socket.socket, context: ssl.SSLContext, host: str, *, read_bytes: int = READ_BYTES) -> None:
+    def __init__(
+        self, raw: socket.socket, context: ssl.SSLContext, host: str | None, *, read_bytes: int = READ_BYTES
+    ) -> None:
         self._raw = raw
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=host is None, server_hostname=host)
         self._buffer = bytearray(read_bytes)
         self._cipher = memoryview(b"")  # records on their way out
         self._records: deque[tuple[int, int]] = deque()  # of `_cipher`: (bytes left, plain bytes within)
@@ -53,22 +56,30 @@ class TlsSocket:
         """Whether the socket must take more before anything else can be sent."""
         return bool(self._cipher)
 
+    def shake(self) -> bool:
+        """One step of the handshake with what was fetched: whether it is done. Errors: `OSError`, also `ssl.SSLError`."""
+        done = False
+        try:
+            self._tls.do_handshake()
+            done = True
+        except ssl.SSLWantReadError:
+            if self._ended:
+                raise ConnectionResetError("ended in the handshake") from None
+        finally:  # also what it has to say of its failure
+            self.send(memoryview(b""))
+        return done
+
     async def handshake(self) -> None:
         """Errors: `OSError`, of which `ssl.SSLError` is one."""
         done = False
         while not done:
-            with suppress(ssl.SSLWantReadError):
-                self._tls.do_handshake()
-                done = True
-            self.send(memoryview(b""))
+            done = self.shake()
             while self.waits:
                 await trio.lowlevel.wait_writable(self._raw)
                 self.send(memoryview(b""))
             if not done:
                 await trio.lowlevel.wait_readable(self._raw)
                 self.fetch()
-                if self._ended:
-                    raise ConnectionResetError("ended in the handshake")
 
     def fetch(self) -> None:
         """Take in what the socket has. Errors: `OSError`."""

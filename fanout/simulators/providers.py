@@ -18,9 +18,9 @@ host name will do. How they behave is a matter of the address and of the mood:
 * X, Mastodon and Telegram are in `social.py`; `GET /_posts` tells what was posted, replied and removed.
 * `GET /_seen?action=7` and the other questions count over all workers (`siblings.py`), whichever of them is asked.
 
-The simulators share the machine with what is measured, so the plain way of a push (obedient mood, a body whose form is
-known) is made of few steps: nothing is parsed, the template round a token is found by one look-up, the token is kept,
-the answer is ready. All else goes through `fcm`, `apns` and the others, which read the request as the provider would.
+The simulators share the machine with what is measured, so pushes that are like one before but for their token are
+answered by `http2/kernels.py`, in obedient moods, and only counted here. All else goes through `fcm`, `apns` and the
+others, which read the request as the provider would.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qs
@@ -45,6 +46,9 @@ import typer
 
 from fanout.simulators import social, tls
 from fanout.simulators.credentials import Issuer, write_keys
+from fanout.simulators.http2 import kernels
+from fanout.simulators.http2.connection import Known, Request, Respond, block_of
+from fanout.simulators.http2.server import Server, listening, run_workers, tls_context
 from fanout.simulators.moods import MOODS_FILE, Dice, Mood, Moods, is_rough, smooth, write_moods
 from fanout.simulators.receipts import PostOffice
 from fanout.simulators.replies import (
@@ -58,19 +62,13 @@ from fanout.simulators.replies import (
     reference_of,
     refusal,
 )
-from fanout.simulators.seen import Add, Part, Seen, answer
+from fanout.simulators.seen import Part, Seen, answer
 from fanout.simulators.shapes import APNS, FCM, ONE, SMS
 from fanout.simulators.siblings import Siblings
 from fanout.wire import CHANNELS
 
-BODY_BYTES_MAX: Final = 4 * 1024 * 1024
 MESSAGES_PER_CALL_MAX: Final = 1_000
 PAYLOAD_BYTES_MAX: Final = 4_096
-FORMS_MAX: Final = 1_000  # known bodies per push service: one a batch and second, since they carry a time to live
-FOLDER_VARIABLE: Final = "FANOUT_SIMULATOR_FOLDER"
-WORKERS_VARIABLE: Final = "FANOUT_SIMULATOR_WORKERS"
-END_S: Final = 2  # that workers have for what is open when they are told to end
-ROUGH_VARIABLE: Final = "FANOUT_SIMULATOR_ROUGH"
 _NOT_ROUGH: Final = "these moods break connections: start the simulators with --rough-port, and point clients there"
 
 
@@ -78,7 +76,6 @@ _TOPIC: Final = re.compile(r"a([0-9]{1,16})p([0-9]{1,4})")
 _MOODS: Final = msgspec.json.Decoder(Moods)
 _FCM_QUESTION: Final = b'{"validate_only":true'
 _FCM_HEAD: Final = b'{"message":{"token":"'
-_MARKED: Final = frozenset({b"dead", b"bad0", b"510e"})
 _DEVICE: Final = "/3/device/"
 
 
@@ -99,74 +96,49 @@ _POSTS: Final = msgspec.msgpack.Decoder(social.Part)
 
 
 class Providers:
-    """The RSGI application: one object a worker."""
+    """The application: one object a worker."""
 
     def __init__(self, folder: Path, workers: int = 1, *, rough: bool = False) -> None:
         self.seen = Seen()
         self.moods = Moods()
         self.totals: Counter[str] = Counter()
+        fcm, apns = block_of(*FCM_TAKEN[:2], len(FCM_TAKEN[2])), block_of(*APNS_TAKEN[:2], 0)
+        self.known = Known((fcm + FCM_TAKEN[2], len(FCM_TAKEN[2]), apns), self._count)
         self._dice = {name: Dice() for name in (*CHANNELS, "sms_second")}
         self._issuer = Issuer(folder)
         self._siblings = Siblings(folder / "workers", self._obey, count=workers)
         self._networks = social.Networks(number=os.getpid() % 1_000 if workers > 1 else 0, alone=workers == 1)
         self._post = PostOffice()
         self._moods_file, self._rough = folder / MOODS_FILE, rough
+        self._questions: set[asyncio.Task[None]] = set()
         self._obedient = True
-        self._plain = True  # obedient, and credentials are not looked at
         if self._moods_file.exists():
             self._be(_MOODS.decode(self._moods_file.read_bytes()))
-        self._fcm_paths: set[str] = set()
-        self._fcm_forms: dict[bytes, Add] = {}  # by what follows the token in the body
-        self._apns_forms: dict[bytes, Add] = {}  # by the body
 
-    def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        loop.run_until_complete(self._siblings.listen())
+    async def listen(self) -> None:
+        """Answer the other workers."""
+        await self._siblings.listen()
 
-    async def __rsgi__(self, scope: Any, protocol: Any) -> None:
-        path: str = scope.path
-        if self._plain:
-            if path in self._fcm_paths:
-                body: bytes = await protocol()
-                end = body.find(b'"', 21)
-                add = self._fcm_forms.get(body[end:])
-                if add is not None and body[21:25] not in _MARKED and body.startswith(_FCM_HEAD):
-                    self.totals["fcm"] += 1
-                    add(body[21:end])
-                    protocol.response_bytes(*FCM_TAKEN)
-                    return
-                await self._read(scope, protocol, path, body)
-                return
-            if path[:10] == _DEVICE:
-                body = await protocol()
-                token = path[10:].encode()
-                add = self._apns_forms.get(body)
-                plain = token and token[:4] not in _MARKED and "apns-id" not in scope.headers
-                if add is not None and plain:
-                    self.totals["apns"] += 1
-                    add(token)
-                    protocol.response_empty(200, NONE)
-                    return
-                await self._read(scope, protocol, path, body)
-                return
-        await self._read(scope, protocol, path, await protocol())
+    def _count(self, channel: str, count: int) -> None:
+        self.totals[channel] += count
 
-    async def _read(self, scope: Any, protocol: Any, path: str, body: bytes) -> None:
-        """Any request, read and answered as its provider does."""
+    def asked(self, request: Request, respond: Respond) -> None:
+        """Any request, read and answered as its provider does, now or later."""
+        method, path, body = request.method, request.path, request.body
         if (network := social.network_of(path)) is not None:
             mood = getattr(self.moods, network)
-            reply = self._networks.answer(scope.method, path, scope.query_string, scope.headers, body, mood)
-        elif scope.method == "POST":
+            reply = self._networks.answer(method, path, request.query, request.headers, body, mood)
+        elif method == "POST":
             if path.startswith(_DEVICE):
-                reply = self._stranger(scope, "apns") or self.apns(path[10:].encode(), body)
-                if asked := scope.headers.get("apns-id"):
+                reply = self._stranger(request, "apns") or self.apns(path[10:].encode(), body)
+                if asked := request.headers.get("apns-id"):
                     reply = reply[0], [*reply[1], ("apns-id", asked)], reply[2]
             elif path.endswith("/messages:send"):
-                self._fcm_paths.add(path)
-                reply = self._stranger(scope, "fcm") or self.fcm(body)
+                reply = self._stranger(request, "fcm") or self.fcm(body)
             elif path.startswith("/push/"):
-                reply = self.webpush(path[6:].encode(), body, scope.headers)
+                reply = self.webpush(path[6:].encode(), body, request.headers)
             elif path == "/v1.0/message":
-                reply = self.sms(body, scope.headers.get("x-cm-producttoken") or "")
+                reply = self.sms(body, request.headers.get("x-cm-producttoken") or "")
             elif path == "/voiceapi/v2/Notification":
                 reply = self.one_number("voice", body)
             elif path.endswith("/messages"):
@@ -178,14 +150,21 @@ class Providers:
         elif path.startswith(_DEVICE):
             reply = apns_error(405, "MethodNotAllowed")
         else:
-            question = self._ask(scope.method, path, scope.query_string, body)  # it has a time-out: a task's affair
-            reply = await asyncio.get_running_loop().create_task(question)
-        if reply[0] < 0:
-            await self._late(protocol, reply)
-        elif reply[2]:
-            protocol.response_bytes(*reply)
-        else:
-            protocol.response_empty(reply[0], reply[1])
+            question = asyncio.get_running_loop().create_task(self._question(request, respond))
+            self._questions.add(question)
+            question.add_done_callback(self._questions.discard)
+            return
+        if reply[0] >= 0:
+            respond(*reply)
+        elif reply[0] != -1:  # -1 is never, the others are late
+            asyncio.get_running_loop().call_later((-reply[0] - 1) / 1000, respond, 200, reply[1], reply[2])
+
+    async def _question(self, request: Request, respond: Respond) -> None:
+        """A question of a test or a load run; it may take as long as other workers do."""
+        try:
+            respond(*await self._ask(request.method, request.path, request.query, request.body))
+        except (OSError, EOFError, TimeoutError) as error:
+            respond(500, JSON, msgspec.json.encode({"message": f"another worker does not answer: {error!r}"}))
 
     # --- push -----------------------------------------------------------------------------------------------------
 
@@ -200,9 +179,9 @@ class Providers:
         if len(body) > PAYLOAD_BYTES_MAX + len(message.token):
             return fcm_error(400, "INVALID_ARGUMENT", "Android message is too big", "message.android")
         token = message.token.encode()
-        add = self.seen.add(message.data.action, "fcm", phase)
+        record = self.seen.record(message.data.action, "fcm", phase)
         if body.startswith(_FCM_HEAD + token + b'"'):
-            _keep(self._fcm_forms, body[len(_FCM_HEAD) + len(token) :], add)
+            self.known.keep_form(kernels.FCM, body[len(_FCM_HEAD) + len(token) :], "fcm", record)
         mark = token[:4]
         if mark == b"dead":
             return fcm_error(404, "UNREGISTERED", "Requested entity was not found.", "")
@@ -213,22 +192,20 @@ class Providers:
             reply, taken = self._moody("fcm", self.moods.fcm, mark == b"510e", reply)
             if not taken:
                 return reply
-        add(token)
+        record.add(token)
         return reply
 
     def apns(self, token: bytes, body: bytes) -> Reply:
         """One notification of APNs."""
         self.totals["apns"] += 1
-        add = self._apns_forms.get(body)
-        if add is None:
-            try:
-                read = APNS.decode(body).fanout
-                add = self.seen.add(read.action, "apns", int(read.phase))
-            except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
-                return apns_error(400, "PayloadEmpty" if not body else "BadMessageId")
-            if len(body) > PAYLOAD_BYTES_MAX:
-                return apns_error(413, "PayloadTooLarge")
-            _keep(self._apns_forms, body, add)
+        try:
+            read = APNS.decode(body).fanout
+            record = self.seen.record(read.action, "apns", int(read.phase))
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
+            return apns_error(400, "PayloadEmpty" if not body else "BadMessageId")
+        if len(body) > PAYLOAD_BYTES_MAX:
+            return apns_error(413, "PayloadTooLarge")
+        self.known.keep_form(kernels.APNS, body, "apns", record)
         mark = token[:4]
         if mark == b"dead":
             return apns_error(410, "Unregistered")
@@ -239,7 +216,7 @@ class Providers:
             reply, taken = self._moody("apns", self.moods.apns, mark == b"510e", reply)
             if not taken:
                 return reply
-        add(token)
+        record.add(token)
         return reply
 
     def webpush(self, token: bytes, body: bytes, headers: Any) -> Reply:
@@ -261,7 +238,7 @@ class Providers:
             reply, taken = self._moody("webpush", self.moods.webpush, mark == b"510e", reply)
             if not taken:
                 return reply
-        self.seen.add(topic[1], "webpush", int(topic[2]))(token)
+        self.seen.record(topic[1], "webpush", int(topic[2])).add(token)
         return reply
 
     def _moody(self, channel: str, mood: Mood, slow: bool, reply: Reply) -> tuple[Reply, bool]:
@@ -286,13 +263,6 @@ class Providers:
         if slow or dice.hit("slow", mood.slow):
             return (-mood.slow_ms - 1, reply[1], reply[2]), True
         return reply, True
-
-    async def _late(self, protocol: Any, reply: Reply) -> None:
-        """Answer after a while, with 200; -1 is never."""
-        if reply[0] == -1:
-            await asyncio.sleep(3_600)
-        await asyncio.sleep((-reply[0] - 1) / 1000)
-        protocol.response_bytes(200, reply[1], reply[2])
 
     # --- SMS ------------------------------------------------------------------------------------------------------
 
@@ -323,7 +293,7 @@ class Providers:
                 refused += bad
                 if not bad:
                     references.append(message.reference)
-                    self.seen.add(action, "sms", phase)(to.number.encode())
+                    self.seen.record(action, "sms", phase).add(to.number.encode())
                 statuses.append(
                     {
                         "to": to.number,
@@ -365,7 +335,7 @@ class Providers:
             reply, taken = self._moody(channel, mood, False, reply)
             if not taken:
                 return reply
-        self.seen.add(action, channel, phase)(number.encode())
+        self.seen.record(action, channel, phase).add(number.encode())
         if channel == "voice":
             self._post.add(self.moods.receipts, "voice", [asked.reference])
         return reply
@@ -384,11 +354,11 @@ class Providers:
             return 400, JSON, b'{"error":"invalid_grant"}'
         return 200, JSON, msgspec.json.encode({"access_token": granted, "expires_in": life_s, "token_type": "Bearer"})
 
-    def _stranger(self, scope: Any, channel: str) -> Reply | None:
+    def _stranger(self, request: Request, channel: str) -> Reply | None:
         """The refusal of a request that does not say who it is from, in the mood `strict`."""
         if not self.moods.strict:
             return None
-        shown = scope.headers.get("authorization") or ""
+        shown = request.headers.get("authorization") or ""
         if channel == "fcm":
             known = self._issuer.bearer(shown, time.time())
             return None if known else fcm_error(401, "THIRD_PARTY_AUTH_ERROR", "Request had invalid credentials.", "")
@@ -444,7 +414,7 @@ class Providers:
         """Behave like this from now on."""
         self.moods = moods
         self._obedient = smooth(moods) == Moods(receipts=moods.receipts)
-        self._plain = self._obedient and not moods.strict
+        self.known.plain = self._obedient and not moods.strict
 
     async def _all(self, order: Order) -> list[bytes]:
         return await self._siblings.ask_all(msgspec.msgpack.encode(order))
@@ -464,8 +434,7 @@ class Providers:
                 told = dict(self.totals + self._networks.totals)
             case "DELETE", _:
                 self.seen.clear()
-                self._fcm_forms.clear()
-                self._apns_forms.clear()
+                self.known.forget_forms()
                 self.totals.clear()
                 self._networks.clear()
                 self._networks.totals.clear()
@@ -474,22 +443,28 @@ class Providers:
         return msgspec.msgpack.encode(told)
 
 
-def _keep(forms: dict[bytes, Add], form: bytes, add: Add) -> None:
-    if len(forms) >= FORMS_MAX:
-        forms.clear()
-    forms[form] = add
+def work(
+    folder: Path, files: tls.Files, *, port: int, streams: int, workers: int, rough: bool,
+    until: Callable[[asyncio.Event], None],
+) -> None:  # fmt: skip
+    """One worker, until the event that `until` is told of."""
 
+    async def serve() -> None:
+        ended = asyncio.Event()
+        until(ended)
+        providers = Providers(folder, workers, rough=rough)
+        await providers.listen()
+        server = Server(
+            providers.known, providers.asked, context=tls_context(str(files.cert), str(files.key)), streams=streams
+        )
+        with listening(port, shared=workers > 1) as listener:
+            server.listen(listener)
+            gc.freeze()  # what is imported stays; what comes per request is freed by its count alone
+            gc.set_threshold(100_000, 50, 100)
+            await ended.wait()
+            server.close(listener)
 
-App = Callable[[Any, Any], Awaitable[None]]
-
-
-def application() -> Providers:
-    """The application of one worker; what granian calls."""
-    folder, workers = Path(os.environ[FOLDER_VARIABLE]), int(os.environ.get(WORKERS_VARIABLE, "1"))
-    found = Providers(folder, workers, rough=ROUGH_VARIABLE in os.environ)
-    gc.freeze()  # what is imported stays; what comes per request is freed by its count alone
-    gc.set_threshold(100_000, 50, 100)
-    return found
+    asyncio.run(serve())
 
 
 def main(
@@ -501,45 +476,24 @@ def main(
     moods: Annotated[str, typer.Option(help="The first moods, as for PUT /_moods: JSON, or @ and a file of it.")] = "",
 ) -> None:
     """Simulated providers on one port, until interrupted."""
-    from granian import Granian
-    from granian.constants import Interfaces, Loops, RuntimeModes, TaskImpl
-    from granian.http import HTTP2Settings
-
     write_keys(folder, f"https://127.0.0.1:{port}")
     files = tls.write(folder, now=datetime.datetime.now(datetime.UTC))
-    os.environ[FOLDER_VARIABLE], os.environ[WORKERS_VARIABLE] = str(folder.resolve()), str(workers)
     shutil.rmtree(folder / "workers", ignore_errors=True)
     (folder / "workers").mkdir()
     first = _moods_of(moods)
     if is_rough(first) and not rough_port:
         raise typer.BadParameter(_NOT_ROUGH)
     write_moods(folder / MOODS_FILE, first)
-    server = Granian(
-        "fanout.simulators.providers:application",
-        factory=True,
-        address="127.0.0.1",
-        port=port,
-        interface=Interfaces.RSGI,
-        workers=workers,
-        workers_kill_timeout=END_S,  # connections of the rough port, and answers that never come, end with us
-        loop=Loops.uvloop,
-        task_impl=TaskImpl.rust,  # a task of asyncio for each request costs a fifth more
-        runtime_mode=RuntimeModes.st,
-        http2_settings=HTTP2Settings(max_concurrent_streams=streams),
-        ssl_cert=files.cert,
-        ssl_key=files.key,
-        websockets=False,
-        log_enabled=False,
-    )
+    kernels.warm()
+    one = partial(work, folder.resolve(), files, port=port, streams=streams, workers=workers, rough=bool(rough_port))
     if not rough_port:
-        server.serve()
+        run_workers(workers, lambda until: one(until=until))
         return
-    os.environ[ROUGH_VARIABLE] = str(rough_port)
     command = [sys.executable, "-m", "fanout.simulators.rough", "--port", str(rough_port)]
     command += ["--upstream", f"https://127.0.0.1:{port}", "--folder", str(folder)]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as front:  # ends when its input does
         try:
-            server.serve()
+            run_workers(workers, lambda until: one(until=until))
         finally:
             front.terminate()
 
