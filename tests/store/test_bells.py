@@ -20,7 +20,7 @@ from fanout.store.sqlite_store import SqliteStore
 LONG_S = 60.0
 
 
-def in_thread(call: Callable[[], None]) -> threading.Thread:
+def in_thread(call: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
     return thread
