@@ -12,6 +12,8 @@ Lore, from the platform's reference and from those who run it at scale:
 * 400 names the field it dislikes: `message.token` is a bad token, everything else is our payload.
 * 500 INTERNAL may have done its work first, so it is unknown: sent once more without a sound, and whoever never answers
   better still counts as perhaps told, and gets the result. 503 UNAVAILABLE says that it did nothing.
+* 401 with `THIRD_PARTY_AUTH_ERROR` is not our token: the project's key at Apple or for browsers is wrong, so this
+  device cannot be reached by FCM until somebody mends that. Another attempt would meet the same.
 * 429 and 503 may carry Retry-After; 4xx other than 429 count against the quota, so dead tokens cost.
 * A 200 is taken at its word: the lane drops what follows it, since reading it would cost more than sending. What
   answers 200 to anything is found before the first action (`greetings.py`).
@@ -108,6 +110,8 @@ def _particular(code: int, body: bytes) -> tuple[Event, Reason] | None:
     if code == 400 and b"INVALID_ARGUMENT" in words:
         bad_token = b"message.token" in body or b"registration token" in body
         return Event.REJECT, Reason.TOKEN_INVALID if bad_token else Reason.PAYLOAD
+    if code == 401 and b"THIRD_PARTY_AUTH_ERROR" in words:
+        return Event.REJECT, Reason.CREDENTIALS
     if code == 403 and b"SENDER_ID_MISMATCH" in words:
         return Event.REJECT, Reason.TOKEN_INVALID
     return None

@@ -4,11 +4,13 @@ Four kinds, one question: `authorize(origin)` gives the header's value now.
 
 * `Fixed`: a key that does not change, or a simulator that wants none.
 * `ProviderToken` (APNs): an ES256 JWT of our own, made anew after 40 minutes. Apple refuses tokens older than an hour,
-  and refuses a key that is renewed more often than every 20 minutes; so a 403 does not renew it.
+  and refuses a key that is renewed more often than every 20 minutes; so one that Apple calls expired (by its clock) is
+  made anew at once, but the next such word counts only 20 minutes later.
 * `Vapid` (Web Push): an ES256 JWT per origin, good for 12 hours, made anew after half of them.
 * `AccessToken` (FCM): an RS256 JWT of the service account, exchanged for an access token at Google's token endpoint
   (RFC 7523). It is fetched in the background when a fifth of its life is left, so that no batch ever waits for it;
-  while the endpoint fails the old token goes on to its end.
+  while the endpoint fails the old token goes on to its end. A 401 fetches another, unless it says that somebody else's
+  key is meant (`THIRD_PARTY_AUTH_ERROR`: what the project has with Apple).
 
 Time is the wall clock, in seconds since 1970, handed in: tokens carry it. A token is judged by when *we* got it, so a
 clock that jumps costs at most one renewal.
@@ -17,7 +19,7 @@ clock that jumps costs at most one renewal.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Final, Protocol
 from urllib.parse import urlencode
@@ -27,6 +29,7 @@ import numpy as np
 import trio
 from cryptography.hazmat.primitives.asymmetric import ec
 from msgspec import Meta
+from numpy.typing import NDArray
 
 from fanout.channels.answers import decoded
 from fanout.channels.jwt import Key, base64url, load_key, point, sign
@@ -38,6 +41,7 @@ from fanout.errors import Refused
 log = logging.getLogger("fanout.dispatch")
 
 PROVIDER_TOKEN_S: Final = 40 * 60  # between the 20 minutes below which Apple objects and the 60 it allows
+PROVIDER_TOKEN_LEAST_S: Final = 20 * 60
 VAPID_S: Final = 12 * 3_600  # RFC 8292 allows 24
 ASSERTION_S: Final = 3_600  # the longest Google takes
 RENEW_AT: Final = 0.8  # of a token's life
@@ -49,6 +53,9 @@ class Credential(Protocol):
     """What a route asks before it renders."""
 
     def authorize(self, origin: str) -> str: ...
+
+    def answered(self, codes: NDArray[np.int16], bodies: Mapping[int, bytes]) -> None:
+        """What came back, as a channel's `interpret` gets it: the credential may be what was refused."""
 
     async def keep(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """The task that renews; starts once there is something to show, or it is known that there is not."""
@@ -63,6 +70,9 @@ class Fixed:
     def authorize(self, origin: str) -> str:
         return self._value
 
+    def answered(self, codes: NDArray[np.int16], bodies: Mapping[int, bytes]) -> None:
+        """There is no other."""
+
     async def keep(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         task_status.started()
 
@@ -73,7 +83,7 @@ class ProviderToken(Fixed):
     def __init__(self, key: Key, *, key_id: str, team_id: str, now_s: Callable[[], float]) -> None:
         super().__init__("")
         self._key, self._key_id, self._team_id, self._now_s = key, key_id, team_id, now_s
-        self._made_s = float("-inf")
+        self._made_s = self._expired_s = float("-inf")
 
     def authorize(self, origin: str) -> str:
         now_s = self._now_s()
@@ -81,6 +91,16 @@ class ProviderToken(Fixed):
             token = sign(self._key, {"iss": self._team_id, "iat": int(now_s)}, kid=self._key_id)
             self._value, self._made_s = f"bearer {token}", now_s
         return self._value
+
+    def answered(self, codes: NDArray[np.int16], bodies: Mapping[int, bytes]) -> None:
+        """403 `ExpiredProviderToken`: whoever asks next gets another."""
+        refused = np.flatnonzero(codes == 403).tolist()
+        if not any(b"ExpiredProviderToken" in bodies.get(row, b"") for row in refused):
+            return
+        now_s = self._now_s()
+        if not self._expired_s <= now_s < self._expired_s + PROVIDER_TOKEN_LEAST_S:
+            log.warning("Apple calls our provider token expired; it is made anew")
+            self._made_s, self._expired_s = float("-inf"), now_s
 
 
 class Vapid(Fixed):
@@ -129,9 +149,11 @@ class AccessToken(Fixed):
         self._refused = trio.Event()
         self.renewals = 0
 
-    def refused(self) -> None:
-        """The provider did not accept the token (401): fetch another now."""
-        self._refused.set()
+    def answered(self, codes: NDArray[np.int16], bodies: Mapping[int, bytes]) -> None:
+        """401: the provider did not accept the token; another is fetched now."""
+        refused = np.flatnonzero(codes == 401).tolist()
+        if not all(b"THIRD_PARTY_AUTH_ERROR" in bodies.get(row, b"") for row in refused):
+            self._refused.set()
 
     async def keep(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         try:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fanout.channels.protocol import Column, Message, Requests, RowChannel
 from fanout.dispatch.breaker import PROBE_ROWS, Breaker, Is
 from fanout.dispatch.bucket import Bucket
-from fanout.dispatch.credentials import AccessToken, Credential
+from fanout.dispatch.credentials import Credential
 from fanout.dispatch.lanes import Lane
 from fanout.dispatch.routes import ASK_S, Batch, Delivered, Early, MayGo, ignored, merged, not_taken, tell
 from fanout.store.protocol import Lease
@@ -58,8 +58,7 @@ class Way:
                 self.breaker.answered(0, 0, trio.current_time())
             raise
         tell(self.breaker, self.bucket, sent.codes, sent.asked_s, trio.current_time(), probe=probe)
-        if isinstance(self._credential, AccessToken) and (sent.codes == 401).any():
-            self._credential.refused()
+        self._credential.answered(sent.codes, sent.bodies)
         outcome = self._channel.interpret(sent.codes, sent.bodies)
         since_ms = self._channel.dead_since_ms(sent.codes, sent.bodies)
         return Delivered(sent.codes, outcome, sent.asked_s, sent.first_ms, sent.last_ms, since_ms)

@@ -69,6 +69,7 @@ def test_a_text_that_looks_like_our_mark_stays_a_text() -> None:
         (404, b"<html>not found</html>", Event.REJECT, Reason.GARBAGE),
         (400, b'{"error":{"status": "INVALID_ARGUMENT","x":"message.token"}}', Event.REJECT, Reason.TOKEN_INVALID),
         (400, b'{"error":{"status":"INVALID_ARGUMENT","x":"message.android"}}', Event.REJECT, Reason.PAYLOAD),
+        (401, b'{"error":{"details":[{"errorCode":"THIRD_PARTY_AUTH_ERROR"}]}}', Event.REJECT, Reason.CREDENTIALS),
         (403, b'{"error":{"details":[{"errorCode":"SENDER_ID_MISMATCH"}]}}', Event.REJECT, Reason.TOKEN_INVALID),
         (403, b"{}", Event.REJECT, Reason.CREDENTIALS),
         (429, b'{"error":{"details":[{"errorCode":"QUOTA_EXCEEDED"}]}}', Event.RETRY, Reason.QUOTA),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import trio
 from trio.testing import MockClock
@@ -13,6 +14,7 @@ from fanout.channels.jwt import from_base64url
 from fanout.channels.protocol import Answer, Call
 from fanout.dispatch.calls import HttpCaller
 from fanout.dispatch.credentials import (
+    PROVIDER_TOKEN_LEAST_S,
     PROVIDER_TOKEN_S,
     VAPID_S,
     AccessToken,
@@ -74,6 +76,27 @@ def test_apns_tokens_are_neither_too_old_nor_too_new(folder: Path) -> None:
     assert Issuer(folder).provider_token("bearer a.b.c", now_s) == "InvalidProviderToken"
 
 
+def test_an_apns_token_that_apple_calls_expired_is_made_anew_and_not_again_and_again(folder: Path) -> None:
+    """By Apple's clock it is over an hour old, whatever ours says. Until it is made anew nobody is reached."""
+    now_s = 1_000_000.0
+    token = ProviderToken(read_key("k", str(folder / "apns.p8")), key_id=KEY_ID, team_id=TEAM_ID, now_s=lambda: now_s)
+    first = token.authorize("x")
+    codes, expired = np.array([200, 403, 403], np.int16), {2: b'{"reason":"ExpiredProviderToken"}'}
+    token.answered(codes, {1: b'{"reason":"InvalidProviderToken"}'})
+    token.answered(np.array([200, 410, 410], np.int16), expired)
+    assert token.authorize("x") == first, "another key, another code"
+    now_s += 60
+    token.answered(codes, expired)
+    second = token.authorize("x")
+    assert claims(second)["iat"] == now_s
+    now_s += PROVIDER_TOKEN_LEAST_S - 1
+    token.answered(codes, expired)  # rows that went with the first one, or a clock that is wrong
+    assert token.authorize("x") == second, "Apple objects to a key renewed too often"
+    now_s += 1
+    token.answered(codes, expired)
+    assert token.authorize("x") != second
+
+
 def test_vapid_is_one_token_for_each_push_service(folder: Path) -> None:
     now_s = 1_000_000.0
     key = read_key("k", str(folder / "apns.p8"))
@@ -105,7 +128,11 @@ async def test_an_access_token_is_renewed_before_it_ends(folder: Path, autojump_
         assert token.authorize("x") == "Bearer t2", "while the endpoint fails, the old one goes on"
         await trio.sleep(5)
         assert token.authorize("x") == "Bearer t5"
-        token.refused()
+        codes = np.array([200, 401], np.int16)
+        token.answered(codes, {1: b'{"error":{"details":[{"errorCode":"THIRD_PARTY_AUTH_ERROR"}]}}'})
+        await trio.sleep(2)
+        assert (token.authorize("x"), endpoint.asked) == ("Bearer t5", 5), "Apple's word about another key"
+        token.answered(codes, {1: b'{"error":{"status":"UNAUTHENTICATED"}}'})
         await trio.sleep(2)
         assert (token.authorize("x"), endpoint.asked) == ("Bearer t6", 6), "refused: another was asked for at once"
         nursery.cancel_scope.cancel()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from fanout.channels import catalogue
 from fanout.channels.protocol import NO_ANSWER, NO_CONNECTION, NOT_SENT, Message, Requests
 from fanout.dispatch.breaker import COOL_S_FIRST, LEAST, PROBE_ROWS, Breaker, Is
 from fanout.dispatch.bucket import Bucket
-from fanout.dispatch.credentials import Fixed
+from fanout.dispatch.credentials import Credential, Fixed
 from fanout.dispatch.lanes import Sent
 from fanout.dispatch.routes import Delivered
 from fanout.dispatch.row_route import RowRoute
@@ -23,6 +23,7 @@ from fanout.store.states import Event, Reason
 from tests.dispatch.kit import FCM, Registry, settings_for
 
 ROWS = 2_048
+FIXED = Fixed("x")
 
 
 class Wire:
@@ -47,12 +48,12 @@ class Wire:
         """Nothing is open."""
 
 
-def route_to(wire: Wire) -> RowRoute:
+def route_to(wire: Wire, credential: Credential = FIXED) -> RowRoute:
     settings = settings_for("https://127.0.0.1:9", Path("ca.pem"))
     now_s = trio.current_time()
     return RowRoute(
         catalogue.row_channel("fcm", settings), wire, breaker=Breaker(now_s=now_s),
-        bucket=Bucket(rate_per_s=1e6, burst=1e6, reserve=0, now_s=now_s), credential=Fixed("x"),
+        bucket=Bucket(rate_per_s=1e6, burst=1e6, reserve=0, now_s=now_s), credential=credential,
     )  # fmt: skip
 
 
@@ -86,6 +87,19 @@ async def test_open_nothing_goes(autojump_clock: object) -> None:
     route.breaker.answered(0, LEAST, 0.0)
     assert await through(route, lease(1)) is None
     assert not wire.sent
+
+
+async def test_the_credential_hears_what_came_back(autojump_clock: object) -> None:
+    """It alone knows whether that was about it, and what to do then."""
+
+    class Doubted(Fixed):
+        def answered(self, codes: NDArray[np.int16], bodies: Mapping[int, bytes]) -> None:
+            heard.extend(codes.tolist())
+
+    heard: list[int] = []
+    route = route_to(Wire(403), Doubted("x"))
+    await through(route, lease(1, rows=3))
+    assert heard == [403, 403, 403]
 
 
 @pytest.mark.parametrize("code", [200, 503, NO_ANSWER])
