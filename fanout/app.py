@@ -224,7 +224,8 @@ async def _sweep_pictures(settings: Settings, shelf: Shelf, engine: Engine, post
 
 
 async def _ring(store: Store, changes: Changes) -> None:
-    """Tell streams of changes, as soon as somebody may have committed some."""
+    """Tell streams of changes, as soon as somebody may have committed some; without a stream nobody looks."""
+    await changes.wanted()
     if await trio.to_thread.run_sync(store.wait, 1.0, abandon_on_cancel=True):
         changes.ring()
 

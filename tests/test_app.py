@@ -19,6 +19,7 @@ import pytest
 import trio
 
 from fanout import app, limits
+from fanout.api.events import Changes
 from fanout.demo.crew import Crew, CrewError
 from fanout.demo.world import free_port
 from fanout.errors import Refused
@@ -174,7 +175,9 @@ async def test_a_full_disk_ends_no_upkeep(monkeypatch: pytest.MonkeyPatch, error
     engine: Any = type("Engine", (), {"keep_up": staticmethod(keep_up)})
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
-            await nursery.start(app._upkeep, things, things, engine, things, sweep)
+            changes = Changes()
+            nursery.start_soon(changes.wait, 30.0)
+            await nursery.start(app._upkeep, things, things, engine, changes, sweep)
             asked = ("wants_compaction", "take_dead", "wait", "keep_up")
             while any(things.asked[name] < 4 for name in asked):  # noqa: ASYNC110 - nobody tells of it
                 await trio.sleep(0.01)

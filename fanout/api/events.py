@@ -29,6 +29,8 @@ class Changes:
 
     def __init__(self) -> None:
         self._bell = trio.Event()
+        self._waiting = 0
+        self._wanted = trio.Event()
 
     def ring(self) -> None:
         """Something may have changed."""
@@ -37,8 +39,19 @@ class Changes:
 
     async def wait(self, timeout_s: float) -> None:
         """Until the next ring, or until the time is over."""
-        with trio.move_on_after(timeout_s):
-            await self._bell.wait()
+        self._waiting += 1
+        self._wanted.set()
+        try:
+            with trio.move_on_after(timeout_s):
+                await self._bell.wait()
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._wanted = trio.Event()
+
+    async def wanted(self) -> None:
+        """Until somebody waits for a ring: to look for changes that nobody reads costs a share of a core."""
+        await self._wanted.wait()
 
 
 async def stream(engine: Engine, changes: Changes, tenant: str, action_id: int) -> AsyncIterator[bytes]:

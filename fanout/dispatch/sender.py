@@ -6,10 +6,11 @@ gets into the ledger. Rules:
 1. Channels are bulkheads: each has its own batches in hand, places, quota and breaker. One that hangs holds no other.
 2. Capacity is kept free for the more urgent: each lane has room for `batches_in_hand` batches and one, whatever the
    less urgent ones have in hand, and its rows go first.
-3. A close or an end is noticed twice: by `intend`, and by the watch that looks at the ledger when it changed and makes
-   what waits give up. What was stopped is not claimed again before the next look, which may know better. A look is one
-   call for all there is to see, since a thread's turn costs more than what it reads: a nation's ledger changes a
-   hundred times a second, for each sender.
+3. A close or an end is noticed twice: by `intend`, and by the watch that looks at the ledger when there is news for
+   senders and makes what waits give up. What was stopped is not claimed again before the next look, which may know
+   better. A look is one call for all there is to see, since a thread's turn costs more than what it reads. Intents and
+   results of others are no news: a nation's ledger changes a hundred times a second, and to look at each was a tenth of
+   a core for every sender.
 4. On `stop` nothing more is claimed, nobody waits for a place any more, and what is on the wire is finished and settled
    within the time of one request. A cancelled sender does the same; what it could not settle by then is resolved by the
    ledger as after a crash.
@@ -177,7 +178,7 @@ class _Sender:
     # --- what all channels share --------------------------------------------------------------------------------
 
     async def watch(self) -> None:
-        """Whenever the ledger changed: learn which actions in hand may not go on, and say so if a claim may succeed."""
+        """Whenever there is news: learn which actions in hand may not go on, and say so if a claim may succeed."""
         while True:
             seen: _Seen | None = await self.try_to(self.writing.ask, self.look, CLAIM_EVERY_S)
             if seen is not None:
@@ -187,11 +188,11 @@ class _Sender:
             await trio.sleep(WAKE_EVERY_S)
 
     def look(self, timeout_s: float) -> _Seen | None:
-        """What there is to see once the ledger has changed; None if it does not within the time. Blocking.
+        """What there is to see once there is news; None if the ledger did not change within the time. Blocking.
 
         A change that could not be looked at since the ledger refused is looked at the next time, without waiting.
         """
-        self.unseen = self.store.wait(0.0 if self.unseen else timeout_s) or self.unseen
+        self.unseen = self.store.wait_for_work(0.0 if self.unseen else timeout_s) or self.unseen
         if not self.unseen:
             return None
         actions = self.hand.read_actions(self.hand.actions())

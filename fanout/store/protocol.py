@@ -306,5 +306,13 @@ class Store(Ledger, Log, Documents, Protocol):
         is safe, and may learn of a commit only at its time-out.
         """
 
+    def wait_for_work(self, timeout_s: float) -> bool:
+        """As `wait`, but for senders: only what gives somebody work or stops it ends this before the time is over.
+
+        That is an action opened, closed, paused, resumed or given a phase, batches hastened, leases released, rows that
+        moved to another channel. Of all else, a nation's intents and results by the hundred a second, it says at the
+        end of the time that there was some (True).
+        """
+
     def close_store(self) -> None:
         """End it: every connection is closed, and a `wait` returns. No other call may follow."""

@@ -24,6 +24,8 @@ from fanout.store.states import Event
 
 PREFIX: Final = "fanout:"
 COMMITS: Final = f"{PREFIX}commits"
+NEWS: Final = f"{PREFIX}news"
+"""How many commits there were, and of these the ones that senders wait for (`Store.wait_for_work`)."""
 ACTIVE: Final = f"{PREFIX}active"
 """Actions that are not over, or have batches that want work."""
 ALL: Final = f"{PREFIX}actions"
@@ -107,6 +109,7 @@ def write_action(pipe: Any, action: Action) -> None:
     number = action.record.id
     pipe.set(key_of(number, "action"), _pack(action))
     pipe.zadd(ACTIVE, {str(number): number})
+    pipe.incr(NEWS)
 
 
 def write_batch(pipe: Any, one: Batch, marks: row_logic.Columns) -> None:
@@ -146,6 +149,8 @@ def add_batches(pipe: Any, record: ActionRecord, phase: int, first: int, batches
         for name in (key_of(record.id, "batches"), of_key(record.id, phase, batch.channel)):
             pipe.rpush(name, str(number))
         write_batch(pipe, one, marks)
+    if batches:
+        pipe.incr(NEWS)
 
 
 # --- as callers get them --------------------------------------------------------------------------------------------

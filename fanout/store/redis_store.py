@@ -45,6 +45,7 @@ from fanout.store.redis_keys import (
     ALL,
     BATCHES,
     COMMITS,
+    NEWS,
     PREFIX,
     Action,
     Batch,
@@ -80,6 +81,7 @@ class RedisStore(RedisReceipts):
         self._address = address
         self._closing = threading.Event()
         self._seen = 0
+        self._seen_work = (0, 0)  # commits, news
 
     def __repr__(self) -> str:
         return f"<RedisStore {self._address}>"
@@ -106,7 +108,8 @@ class RedisStore(RedisReceipts):
                 detail = f"Redis at {address} keeps no append-only file; set `appendonly yes` there"
                 raise Refused("store_unavailable", detail=detail)
             bring_up_to_date(client, store._change, address)
-            store._seen = int(client.get(COMMITS) or 0)
+            store._seen_work = store._counted()
+            store._seen = store._seen_work[0]
         return store
 
     # --- transactions -----------------------------------------------------------------------------------------------
@@ -156,6 +159,24 @@ class RedisStore(RedisReceipts):
                 return False
             self._closing.wait(min(POLL_S, left_s))
         return False
+
+    def wait_for_work(self, timeout_s: float) -> bool:
+        """See `Store.wait_for_work`."""
+        end_s = time.monotonic() + timeout_s
+        while not self._closing.is_set():
+            with self._told_plainly():
+                found = self._counted()
+            left_s = end_s - time.monotonic()
+            if found[1] != self._seen_work[1] or left_s <= 0:
+                before, self._seen_work = self._seen_work, found
+                return found != before
+            self._closing.wait(min(POLL_S, left_s))
+        return False
+
+    def _counted(self) -> tuple[int, int]:
+        """Commits so far, and news among them."""
+        commits, news = self._redis.mget(COMMITS, NEWS)
+        return int(commits or 0), int(news or 0)
 
     def close_store(self) -> None:
         """See `Store.close_store`."""
@@ -248,6 +269,7 @@ class RedisStore(RedisReceipts):
                 one.due_ms = 0
                 pipe.multi()
                 write_batch(pipe, one, stored)
+                pipe.incr(NEWS)
                 return 1
 
             changed += self._change(work, key_of(action, "action"), batch_key(action, known.id))
@@ -503,4 +525,5 @@ def _release(pipe: Any, action: int, batch: int, owner: str) -> int:
     one.owner, one.due_ms = None, 0
     pipe.multi()
     write_batch(pipe, one, row_logic.let_go(*stored, one.channel, found.stop(one.phase)))
+    pipe.incr(NEWS)
     return 1

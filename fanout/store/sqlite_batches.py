@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fanout.store import gathering
 from fanout.store import rows as row_logic
 from fanout.store.directory import Directories, Directory, Key, Part
-from fanout.store.protocol import BatchCounts, BatchView, Bytes8, Lease, NewBatch, Receipts
+from fanout.store.protocol import BatchCounts, BatchView, Bytes8, Lease, NewBatch, PhaseRecord, Receipts
 from fanout.store.schema import DONE, HELD, LEASED, READY
 from fanout.store.states import Event, Reason, State
 
@@ -81,6 +81,25 @@ def find(db: Connection, where: str, *values: Any) -> list[Batch]:
         values = (*row[:12], np.frombuffer(row[12], np.uint8), np.frombuffer(row[13], np.uint8), *row[14:])
         found.append(Batch(*values))
     return found
+
+
+def insert_phase(db: Connection, action: int, phase: PhaseRecord) -> None:
+    """Store one phase of an action, live."""
+    db.execute(
+        "INSERT INTO phases (action, phase, name, created_ms, end_ms, texts, titles, reference, stop_ms, live) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1)",
+        (
+            action,
+            phase.phase,
+            phase.name,
+            phase.created_ms,
+            phase.end_ms,
+            msgspec.msgpack.encode(phase.texts),
+            msgspec.msgpack.encode(phase.titles),
+            phase.reference,
+            phase.end_ms,
+        ),
+    )
 
 
 def insert(db: Connection, action: int, phase: int, lane: int, batches: Sequence[NewBatch], *, held: bool) -> None:

@@ -12,7 +12,9 @@ Rules:
 4. What the disk or the file does to us is `Refused("store_unavailable")` with what to do; a statement that is wrong is
    our bug and stays an `sqlite3.Error`.
 5. `wait` looks at `PRAGMA data_version`: at once when new work was committed, which rings (`bells.py`), else every
-   `POLL_S`. The question takes 3 µs, but a thread that wakes for it up to 100.
+   `POLL_S`. The question takes 3 µs, but a thread that wakes for it up to 100, so senders `wait_for_work`: for the bell
+   alone. What a commit tells them that does not ring (a pause of retries that is over, a lease that ran out) has its
+   own time.
 
 Why not one connection per thread: trio's threads come and go, and each connection has a page cache of its own.
 """
@@ -94,7 +96,7 @@ class SqliteStore:
             self._prepare()
         self._writer.execute("PRAGMA busy_timeout = 0")  # rule 2: the waiting is ours
         self._waiter = self._connect()
-        self._seen = self._data_version()
+        self._seen = self._seen_work = self._data_version()
         self._bell = Bell(path)
 
     def __repr__(self) -> str:
@@ -264,6 +266,17 @@ class SqliteStore:
                 return False
             self._bell.wait(min(POLL_S, left_s))
 
+    def wait_for_work(self, timeout_s: float) -> bool:
+        """See `Store.wait_for_work`."""
+        if self._bell.closed:
+            return False
+        rung = self._bell.wait(timeout_s)
+        with self._wait_lock, _told_plainly(self._path):
+            if self._bell.closed:
+                return False
+            before, self._seen_work = self._seen_work, self._data_version()
+        return rung or self._seen_work != before
+
     def close_store(self) -> None:
         """See `Store.close_store`."""
         self._bell.close()
@@ -296,7 +309,7 @@ class SqliteStore:
             ).lastrowid
             assert given is not None
             stored = msgspec.structs.replace(action, id=given)
-            _insert_phase(db, given, phase)
+            batch_sql.insert_phase(db, given, phase)
             batch_sql.insert(db, given, phase.phase, action.lane, batches, held=action.state == "paused")
             return stored, True
 
@@ -309,7 +322,7 @@ class SqliteStore:
             if record is None or record.state not in from_states:
                 return False
             db.execute("UPDATE actions SET state = ? WHERE id = ?", (state, action))
-            _insert_phase(db, action, phase)
+            batch_sql.insert_phase(db, action, phase)
             batch_sql.insert(db, action, phase.phase, record.lane, batches, held=state == "paused")
             return True
 
@@ -427,7 +440,7 @@ class SqliteStore:
     ) -> None:
         """See `Ledger.settle`."""
         assert not (done and among(status, OPEN).any()), "a batch with open rows is not done"
-        with self._writing() as db:
+        with self._writing(rings=bool(moved)) as db:
             batch_sql.settle(db, lease, (status, reason), first_ms, last_ms, not_before_ms, moved)
 
     def renew(self, leases: Sequence[Lease], *, until_ms: int) -> None:
@@ -440,7 +453,7 @@ class SqliteStore:
 
     def release(self, owner: str) -> int:
         """See `Ledger.release`."""
-        with self._writing() as db:
+        with self._writing(rings=True) as db:
             leased = batch_sql.find(db, "WHERE b.stage = 1 AND b.owner = ?", owner)
             for batch in leased:
                 batch.due_ms = 0
@@ -544,24 +557,6 @@ def _records(db: sqlite3.Connection, sql: str, *values: Any) -> list[ActionRecor
 def _record(db: sqlite3.Connection, action: int) -> ActionRecord | None:
     found = _records(db, "SELECT * FROM actions WHERE id = ?", action)
     return found[0] if found else None
-
-
-def _insert_phase(db: sqlite3.Connection, action: int, phase: PhaseRecord) -> None:
-    db.execute(
-        "INSERT INTO phases (action, phase, name, created_ms, end_ms, texts, titles, reference, stop_ms, live) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 1)",
-        (
-            action,
-            phase.phase,
-            phase.name,
-            phase.created_ms,
-            phase.end_ms,
-            msgspec.msgpack.encode(phase.texts),
-            msgspec.msgpack.encode(phase.titles),
-            phase.reference,
-            phase.end_ms,
-        ),
-    )
 
 
 def _last(db: sqlite3.Connection, stream: str) -> int:

@@ -237,9 +237,9 @@ async def test_a_ledger_that_cannot_be_read_or_waited_for_ends_no_sender(
     store: SqliteStore, providers: Providers
 ) -> None:
     action = start(store, {FCM: range(50), SMS: range(50, 60)})
-    disk = FullDisk(store, "wait", "action")
+    disk = FullDisk(store, "wait_for_work", "action")
     async with sending(disk, settings_for(providers.url, providers.ca)):  # type: ignore[arg-type]
-        await until(lambda: disk.refused["wait"] >= 2 and disk.refused["action"] >= 2)
+        await until(lambda: disk.refused["wait_for_work"] >= 2 and disk.refused["action"] >= 2)
         assert providers.seen(action)["total"] == 0
         disk.emptied = True
         await sent_all(store, action)

@@ -14,13 +14,7 @@ import numpy as np
 
 from fanout.store.protocol import Receipts, Store
 from fanout.store.states import Reason
-from tests.store.kit_logs import (
-    a_claim_that_finds_nothing_writes_nothing,
-    a_group_shares_a_commit_and_no_failure,
-    documents_are_written_together,
-    logs_number_their_entries,
-    waiting_learns_of_every_commit,
-)
+from tests.store.kit_logs import LOG_CHECKS
 from tests.store.makings import (
     AC,
     AG,
@@ -584,11 +578,7 @@ CHECKS: tuple[Check, ...] = (
     a_receipt_overtakes_its_result,
     receipts_find_batches_that_came_later,
     open_rows_are_those_of_actions_not_over,
-    logs_number_their_entries,
-    documents_are_written_together,
-    a_group_shares_a_commit_and_no_failure,
-    waiting_learns_of_every_commit,
-    a_claim_that_finds_nothing_writes_nothing,
+    *LOG_CHECKS,
 )
 
 

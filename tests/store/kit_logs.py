@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 
 from fanout.errors import Refused
-from tests.store.makings import Place, action, claim, everything, opened, phase
+from fanout.store.states import State
+from tests.store.makings import SMS, Place, action, batch, claim, everything, opened, phase
+
+PATIENCE_S = 30.0
 
 
 def logs_number_their_entries(place: Place) -> None:
@@ -71,6 +75,50 @@ def waiting_learns_of_every_commit(place: Place) -> None:
     assert store.wait(30.0)
 
 
+def senders_are_woken_by_what_gives_work_or_stops_it(place: Place) -> None:
+    store, other = place(), place()
+
+    def wakes(tell: Callable[[], object]) -> bool:
+        """Whether `tell` ends a wait that would outlast every patience."""
+        while store.wait_for_work(0.0):
+            pass
+        waiting = threading.Thread(target=store.wait_for_work, args=(PATIENCE_S * 10,), daemon=True)
+        waiting.start()
+        tell()
+        waiting.join(PATIENCE_S)
+        return not waiting.is_alive()
+
+    number = opened(other, batch(range(3)), batch(range(3, 6)), batch(range(6, 9), seq=9, not_before_ms=900))
+    assert wakes(lambda: opened(other, reference="another"))
+    assert wakes(lambda: other.set_paused(number, True))
+    assert wakes(lambda: other.set_paused(number, False))
+    assert wakes(lambda: other.hasten(number, below_seq=10))
+    claim(other, "gone")
+    assert wakes(lambda: other.release("gone"))
+    (lease,) = claim(other)
+    assert other.intend(lease, everything(lease), now_ms=11)
+    on_sms = batch(lease.rows.tolist(), channel=SMS)
+    moved = np.full(len(lease.rows), State.MOVED, np.uint8)
+    assert wakes(
+        lambda: other.settle(
+            lease, status=moved, reason=lease.reason, first_ms=None, last_ms=None, done=True, moved=[on_sms]
+        )
+    )
+    assert wakes(lambda: other.close(number, state="cancelled", now_ms=12))
+    assert wakes(lambda: opened(store, reference="by itself"))
+
+
+def senders_hear_of_all_else_at_the_end_of_their_time(place: Place) -> None:
+    store, other = place(), place()
+    opened(other)
+    (lease,) = claim(other)
+    while store.wait_for_work(0.0):
+        pass
+    assert other.intend(lease, everything(lease), now_ms=12)
+    assert store.wait_for_work(0.0)
+    assert not store.wait_for_work(0.0)
+
+
 def a_claim_that_finds_nothing_writes_nothing(place: Place) -> None:
     store, other = place(), place()
     number = opened(store)
@@ -86,3 +134,14 @@ def a_claim_that_finds_nothing_writes_nothing(place: Place) -> None:
     assert claim(other) == []
     assert not other.intend(lease, everything(lease), now_ms=13)
     assert not store.wait(0.0)
+
+
+LOG_CHECKS = (
+    a_claim_that_finds_nothing_writes_nothing,
+    a_group_shares_a_commit_and_no_failure,
+    documents_are_written_together,
+    logs_number_their_entries,
+    waiting_learns_of_every_commit,
+    senders_are_woken_by_what_gives_work_or_stops_it,
+    senders_hear_of_all_else_at_the_end_of_their_time,
+)
