@@ -371,12 +371,13 @@ class RedisStore(RedisReceipts):
     def _sweep(self, action: Action, now_ms: int) -> None:
         """Settle what nobody works on in phases that are over, and forget an action that wants nothing more."""
         number = action.record.id
-        if not any(action.is_over(phase.phase, now_ms) for phase in action.phases):
+        over = {phase.phase for phase in action.phases if action.is_over(phase.phase, now_ms)}
+        if not over:
             return
         unleased = self._unfinished(number, ("later", "turn"))
         lost = [int(one) for one in self._redis.zrangebyscore(key_of(number, "leased"), "-inf", now_ms)]
         for batch in self._read_batches(number, [*unleased, *lost]):
-            if action.is_over(batch.phase, now_ms):
+            if batch.phase in over:  # a phase that came since the action was read is not
                 self._end(number, batch.id, now_ms)
         if action.record.state not in _LIVING and not self._unfinished(number, ("later", "turn", "leased")):
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -151,3 +152,22 @@ def test_receipts_and_counts_read_what_they_are_about(place: kit.Place, address:
     assert sum(one.states[kit.D] for one in counts) == 7
     assert [sum(batch) for batch in zip(*(one.states for one in counts), strict=True)][kit.IN] == 993
     assert kit.states(store, number)[2] == [kit.D, kit.D] + [kit.IN] * 8
+
+
+def test_a_phase_that_comes_while_another_claims_is_left_alone(
+    place: kit.Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result of an action that a claim has read without it."""
+    store, other = place(), place()
+    number = kit.opened(store)
+    assert store.close(number, state="closing", now_ms=50)
+    unfinished = RedisStore._unfinished
+
+    def meanwhile(self: RedisStore, *given: Any) -> list[int]:
+        late = kit.phase(1, "result", end_ms=2 * kit.END_MS)
+        other.add_phase(number, late, [kit.batch((7,))], state="closed", from_states=("closing",))
+        return unfinished(self, *given)
+
+    monkeypatch.setattr(RedisStore, "_unfinished", meanwhile)
+    claimed = [lease.rows.tolist() for _ in range(2) for lease in kit.claim(store, now_ms=60)]
+    assert claimed == [[7]], "at the next claim, if not at this one"
