@@ -6,8 +6,9 @@ Lore:
   comes from outside, so it is a way to make us call anybody: only https, and only hosts of the push services named in
   the settings (`*.notify.windows.com` names all below it).
 * The body is encrypted for each subscription (`ece.py`); rendering a batch is work for a thread, not the loop.
-* `Authorization: vapid` is a JWT per origin, so there is a template per origin; headers stay constant below it. An
-  origin is written as RFC 6454 has it, in small letters and without 443: push services compare it with their own.
+* `Authorization: vapid` is a JWT per origin, so there is a template per origin; headers stay constant below it, and the
+  address is the origin and a path. An origin is written as RFC 6454 has it, in small letters and without 443: push
+  services compare it with their own.
 * `TTL` ends with the action. `Urgency: high` wakes a sleeping phone; a resend is `normal` and marked silent inside.
 * `Topic` (32 characters at most) is the phase's: a resend takes the place of the first while it waits at the service.
   On the screen the notification's `tag`, inside the body, is the action's: an update replaces what is shown.
@@ -23,7 +24,6 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Final
-from urllib.parse import urlsplit
 
 import msgspec
 import numpy as np
@@ -60,7 +60,11 @@ _MEANINGS: Final = meanings(
         400: (Event.REJECT, Reason.PAYLOAD),
     }
 )
-_ENDPOINT: Final = re.compile(r"https://[A-Za-z0-9.:\[\]-]+/[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]*")
+_ENDPOINT: Final = re.compile(
+    r"https://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::([0-9]{0,5}))?(/[A-Za-z0-9._~:/?\[\]@!$&'()*+,;=%-]*)"
+    r"(?:#[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=%-]*)?"
+)
+_PORT_MAX: Final = 65_535
 
 
 class _Keys(msgspec.Struct):
@@ -95,20 +99,20 @@ class WebPush:
     def render(
         self, message: Message, addresses: Column, again: NDArray[np.bool_], *, now_ms: int, authorize: Authorize
     ) -> Requests:
-        """Column 0 is the endpoint, column 1 the sealed body; one template per origin, loud and quiet."""
+        """Column 0 is the path, column 1 the sealed body; one template per origin, loud and quiet."""
         plain = {quiet: _plain(message, quiet=quiet) for quiet in (False, True)}
         ttl_s = deadline_s(message.end_ms, now_ms, most_s=TTL_S_MAX)
         templates: list[Template] = []
         numbers: dict[tuple[str, bool], int] = {}
         rows = len(again)
         which, usable = np.zeros(rows, np.uint16), np.zeros(rows, np.bool_)
-        endpoints, bodies = [b""] * rows, [b""] * rows
+        paths, bodies = [b""] * rows, [b""] * rows
         salts = self._entropy(ece.SALT_BYTES * rows)
         for row, (address, quiet) in enumerate(zip(addresses.rows(), again.tolist(), strict=True)):
             found = self._read(address)
             if found is None:
                 continue
-            endpoint, origin, subscriber = found
+            path, origin, subscriber = found
             salt = salts[ece.SALT_BYTES * row : ece.SALT_BYTES * (row + 1)]
             try:
                 bodies[row] = ece.encrypt(plain[quiet], subscriber, salt=salt, ours=ece.new_key())
@@ -119,11 +123,9 @@ class WebPush:
                 if len(numbers) == 2 * ORIGINS_MAX:
                     continue
                 number = numbers[origin, quiet] = len(templates)
-                templates.append(_template(message, authorize(origin), ttl_s, quiet=quiet))
-            endpoints[row], which[row], usable[row] = endpoint.encode(), number, True
-        return Requests(
-            templates=tuple(templates), columns=(column(endpoints), column(bodies)), which=which, usable=usable
-        )
+                templates.append(_template(message, origin, authorize(origin), ttl_s, quiet=quiet))
+            paths[row], which[row], usable[row] = path.encode(), number, True
+        return Requests(templates=tuple(templates), columns=(column(paths), column(bodies)), which=which, usable=usable)
 
     def interpret(self, codes: NDArray[np.int16], bodies: Mapping[int, bytes]) -> Outcome:
         return look_up(_MEANINGS, codes)
@@ -132,25 +134,24 @@ class WebPush:
         return {}
 
     def _read(self, address: bytes) -> tuple[str, str, ece.Subscriber] | None:
-        """(endpoint, origin, keys) of a subscription that may be used."""
+        """(path, origin, keys) of a subscription that may be used."""
         subscription = decoded(_SUBSCRIPTION, address)
-        if subscription is None:
+        if subscription is None or (parts := _ENDPOINT.fullmatch(subscription.endpoint)) is None:
+            return None
+        named, port, path = parts[1].lower(), int(parts[2] or 443), parts[3]
+        host = named.strip("[]")
+        if port > _PORT_MAX or not (host in self._exact or host.endswith(self._below)):
             return None
         try:
             keys = ece.Subscriber(from_base64url(subscription.keys.p256dh), from_base64url(subscription.keys.auth))
-            parts = urlsplit(subscription.endpoint)
-            host, port = parts.hostname or "", parts.port
         except ValueError:
             return None
-        known = host in self._exact or host.endswith(self._below)
-        sound = len(keys.point) == POINT_BYTES and len(keys.auth) == ece.AUTH_BYTES
-        if not known or not sound or not _ENDPOINT.fullmatch(subscription.endpoint):
+        if len(keys.point) != POINT_BYTES or len(keys.auth) != ece.AUTH_BYTES:
             return None
-        named = f"[{host}]" if ":" in host else host
-        return subscription.endpoint, f"https://{named}" + ("" if port in (None, 443) else f":{port}"), keys
+        return path, f"https://{named}" + ("" if port == 443 else f":{port}"), keys
 
 
-def _template(message: Message, authorization: str, ttl_s: int, *, quiet: bool) -> Template:
+def _template(message: Message, origin: str, authorization: str, ttl_s: int, *, quiet: bool) -> Template:
     headers = (
         "content-type: application/octet-stream",
         "content-encoding: aes128gcm",
@@ -159,7 +160,7 @@ def _template(message: Message, authorization: str, ttl_s: int, *, quiet: bool) 
         f"urgency: {'normal' if quiet else 'high'}",
         f"topic: a{message.action}p{message.phase}",
     )
-    return Template(method="POST", url=(0,), headers=headers, body=(1,))
+    return Template(method="POST", url=(origin.encode(), 0), headers=headers, body=(1,))
 
 
 def _plain(message: Message, *, quiet: bool) -> bytes:

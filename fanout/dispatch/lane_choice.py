@@ -1,7 +1,8 @@
 """Which lane a channel's rows take: the one place that decides it.
 
-* Web Push rows go to many origins, and plain `http` has no lane of frames: libcurl.
-* FCM and APNs take the lane that `dispatch.lane` names: `frames`, or `libcurl`.
+* FCM and APNs take the lane that `dispatch.lane` names: `frames`, or `libcurl`. So does each origin of Web Push that
+  gets rows enough (`origin_lane.py`).
+* Plain `http` has no lane of frames: libcurl.
 * A provider that does not agree to HTTP/2 when it is first spoken to (a proxy in between, a test server) is spoken to
   by libcurl from then on, over HTTP/1.1. Rows that were waiting go on there; nothing of them had been sent.
 """
@@ -18,7 +19,8 @@ from fanout.channels.protocol import NO_CONNECTION, Requests
 from fanout.dispatch.bucket import Bucket
 from fanout.dispatch.curl_lane import CurlLane
 from fanout.dispatch.frame_lane import FrameLane
-from fanout.dispatch.lanes import RunningLane, Sent
+from fanout.dispatch.lanes import RunningLane, Sent, gathered
+from fanout.dispatch.origin_lane import OriginLane
 from fanout.settings import DispatchSettings
 
 MANY_ORIGINS = ("webpush",)
@@ -40,19 +42,22 @@ def lane_for(
             clock_ms=clock_ms,
         )
 
-    if dispatch.lane == "libcurl" or name in MANY_ORIGINS or not url.startswith("https://"):
+    def frames(origin: str) -> FramesOrCurl:
+        lane = FrameLane(
+            url=origin,
+            ca=ca,
+            connections=dispatch.connections,
+            streams=dispatch.streams,
+            timeout_s=dispatch.request_timeout_s,
+            reserve=dispatch.reserve,
+            bucket=bucket,
+            clock_ms=clock_ms,
+        )
+        return FramesOrCurl(lane, curl)
+
+    if dispatch.lane == "libcurl" or not url.startswith("https://"):
         return curl()
-    frames = FrameLane(
-        url=url,
-        ca=ca,
-        connections=dispatch.connections,
-        streams=dispatch.streams,
-        timeout_s=dispatch.request_timeout_s,
-        reserve=dispatch.reserve,
-        bucket=bucket,
-        clock_ms=clock_ms,
-    )
-    return FramesOrCurl(frames, curl)
+    return OriginLane(frames, curl()) if name in MANY_ORIGINS else frames(url)
 
 
 class FramesOrCurl:
@@ -106,15 +111,7 @@ class FramesOrCurl:
         if self._frames.speaks_h2() or not len(left):
             return sent
         other = await (await self._other()).send(requests, index[left], lane=lane, action=action, may_go=may_go)
-        codes = sent.codes.copy()
-        codes[left] = other.codes
-        return Sent(
-            codes,
-            {**sent.bodies, **{int(left[place]): body for place, body in other.bodies.items()}},
-            max(sent.asked_s, other.asked_s),
-            other.first_ms if sent.first_ms is None else sent.first_ms,
-            sent.last_ms if other.last_ms is None else other.last_ms,
-        )
+        return gathered(len(index), [(np.arange(len(index)), sent), (left, other)])
 
     async def _other(self) -> CurlLane:
         self._needed.set()

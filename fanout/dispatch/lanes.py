@@ -2,8 +2,8 @@
 
 Two lanes keep this contract, and `lane_choice.py` says which is used where:
 
-* `frame_lane.py` writes the frames of one provider itself, a handful of rows at a time: FCM and APNs;
-* `curl_lane.py` leaves it to libcurl, row by row: Web Push, whose rows go to many origins, and HTTP/1.1.
+* `frame_lane.py` writes the frames of one origin itself, a handful of rows at a time: FCM, APNs, push of browsers;
+* `curl_lane.py` leaves it to libcurl, row by row: HTTP/1.1, and origins that get a few rows.
 
 What a lane does: it takes the rows of many batches, lets the scheduler say whose go next, keeps a bounded number of
 requests in flight, and answers each batch with a code a row. What it does not: retry what may have been taken, pace,
@@ -19,7 +19,7 @@ read meanings, or look at a wall clock of its own. Rules, held by one suite of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import numpy as np
@@ -43,6 +43,23 @@ class Sent(NamedTuple):
 
 
 NOTHING_SENT: Final = Sent(np.empty(0, np.int16), {}, 0.0, None, None)
+
+
+def gathered(rows: int, parts: Sequence[tuple[NDArray[np.intp], Sent]]) -> Sent:
+    """What came back for parts of the rows, each with its places, as one; a later part counts where two have a place,
+    and what is in none was not sent."""
+    codes = np.full(rows, NOT_SENT, np.int16)
+    bodies: dict[int, bytes] = {}
+    for at, sent in parts:
+        codes[at] = sent.codes
+        bodies |= {int(at[place]): body for place, body in sent.bodies.items()}
+    return Sent(
+        codes,
+        bodies,
+        max((sent.asked_s for _, sent in parts), default=0.0),
+        min((sent.first_ms for _, sent in parts if sent.first_ms is not None), default=None),
+        max((sent.last_ms for _, sent in parts if sent.last_ms is not None), default=None),
+    )
 
 
 class Lane(Protocol):

@@ -98,15 +98,11 @@ class ServiceRoute:
         return merged(len(usable), parts)
 
     def _numbers(self, requests: Requests) -> NDArray[np.intp]:
-        """intp[templates]: the service of each; a template has rows of one origin only."""
-        found = np.zeros(len(requests.templates), np.intp)
-        which, firsts = np.unique(np.where(requests.usable, requests.which, len(found)), return_index=True)
-        endpoints = requests.columns[0]
-        for template, row in zip(which.tolist(), firsts.tolist(), strict=True):
-            if template < len(found):
-                begin, end = endpoints.offsets[row : row + 2].tolist()
-                found[template] = service_of(self._hosts, bytes(endpoints.data[begin:end]).decode())
-        return found
+        """intp[templates]: the service of each; a template has one origin, which its address begins with."""
+        origins = [template.url[0] for template in requests.templates]
+        return np.array(
+            [service_of(self._hosts, origin.decode()) for origin in origins if isinstance(origin, bytes)], np.intp
+        )
 
 
 async def _send(way: Way, requests: Requests, index: NDArray[np.intp], lease: Lease, may_go: MayGo) -> Delivered:

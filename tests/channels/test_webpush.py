@@ -57,15 +57,16 @@ def test_shape_and_what_the_browser_reads() -> None:
 @pytest.mark.parametrize(
     ("endpoint", "origin"),
     [
-        ("https://DB5P.Notify.Windows.com:443/w", "https://db5p.notify.windows.com"),
-        ("https://updates.push.services.mozilla.com:8443/w", "https://updates.push.services.mozilla.com:8443"),
+        ("https://DB5P.Notify.Windows.com:443/w?a=b#c", "https://db5p.notify.windows.com"),
+        ("https://updates.push.services.mozilla.com:8443/w?a=b", "https://updates.push.services.mozilla.com:8443"),
     ],
 )
 def test_we_say_who_we_are_to_an_origin_as_it_calls_itself(endpoint: str, origin: str) -> None:
     requests = render(subscription(endpoint))
     template, url, _ = written(requests, 0)
     assert f"authorization: vapid {origin}" in template.headers
-    assert url == endpoint.encode(), "the address itself is the browser's"
+    assert url == f"{origin}/w?a=b".encode(), "the path is the browser's, and what follows a # is for nobody but it"
+    assert template.url[0] == origin.encode(), "a template has one origin"
 
 
 @pytest.mark.parametrize(
@@ -83,6 +84,7 @@ def test_we_say_who_we_are_to_an_origin_as_it_calls_itself(endpoint: str, origin
         subscription("https://updates.push.services.mozilla.com/x", key=b"\x04" + b"\x01" * 64),
         subscription("https://updates.push.services.mozilla.com/x", key=b"\x02" + b"\x01" * 32),
         subscription("https://[::1/x"),
+        subscription("https://updates.push.services.mozilla.com"),
         subscription("https://updates.push.services.mozilla.com:99999/x"),
         b'{"endpoint": 7}',
         b"[]",

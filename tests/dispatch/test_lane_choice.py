@@ -19,6 +19,7 @@ from fanout.dispatch.bucket import Bucket
 from fanout.dispatch.curl_lane import CurlLane
 from fanout.dispatch.lane_choice import FramesOrCurl, lane_for
 from fanout.dispatch.lanes import RunningLane
+from fanout.dispatch.origin_lane import OriginLane
 from fanout.settings import DispatchSettings
 from fanout.simulators import tls
 from tests.dispatch.kit import clock_ms, settings_for
@@ -41,7 +42,8 @@ async def test_which_lane(certificates: tls.Files) -> None:
     frames, libcurl = (settings_for(url, ca, lane=lane).dispatch for lane in ("frames", "libcurl"))
     assert isinstance(choose("fcm", url, ca, frames), FramesOrCurl)
     assert isinstance(choose("apns", url, ca, frames), FramesOrCurl)
-    assert isinstance(choose("webpush", url, ca, frames), CurlLane)
+    assert isinstance(choose("webpush", url, ca, frames), OriginLane)
+    assert isinstance(choose("webpush", url, ca, libcurl), CurlLane)
     assert isinstance(choose("fcm", "http://127.0.0.1:9", ca, frames), CurlLane)
     assert isinstance(choose("fcm", url, ca, libcurl), CurlLane)
 
