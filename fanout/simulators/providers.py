@@ -485,6 +485,11 @@ def main(
         raise typer.BadParameter(_NOT_ROUGH)
     write_moods(folder / MOODS_FILE, first)
     kernels.warm()
+    try:
+        listening(port, shared=workers > 1).close()
+    except OSError as error:
+        print(f"simulators: 127.0.0.1:{port}: {error.strerror}", file=sys.stderr)
+        raise typer.Exit(1) from None
     one = partial(work, folder.resolve(), files, port=port, streams=streams, workers=workers, rough=bool(rough_port))
     if not rough_port:
         run_workers(workers, lambda until: one(until=until))

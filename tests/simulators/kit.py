@@ -20,8 +20,8 @@ class Providers:
     rough: Providers | None = None
     """The same on its rough port, if it has one."""
 
-    def __init__(self, url: str, ca: Path) -> None:
-        self.url, self.ca = url, ca
+    def __init__(self, url: str, ca: Path, process: subprocess.Popen[bytes]) -> None:
+        self.url, self.ca, self.process = url, ca, process
         self.http = httpx.Client(
             base_url=url, verify=ssl.create_default_context(cafile=str(ca)), timeout=10, trust_env=False
         )
@@ -60,12 +60,12 @@ def running_providers(folder: Path, *, workers: int = 1, rough: bool = False, mo
                 with socket.socket() as probe:
                     if probe.connect_ex(("127.0.0.1", one)) == 0:
                         break
-        providers = Providers(f"https://127.0.0.1:{port}", folder / "ca.pem")
+        providers = Providers(f"https://127.0.0.1:{port}", folder / "ca.pem", process)
         with providers.http:
             if not rough:
                 yield providers
                 return
-            providers.rough = Providers(f"https://127.0.0.1:{ports[1]}", folder / "ca.pem")
+            providers.rough = Providers(f"https://127.0.0.1:{ports[1]}", folder / "ca.pem", process)
             with providers.rough.http:
                 yield providers
     finally:
