@@ -187,6 +187,13 @@ class Ledger(Protocol):
     def set_paused(self, action: int, paused: bool) -> bool:
         """Open to paused, or back. False if it was in neither."""
 
+    def move_end(self, action: int, *, end_ms: int, now_ms: int) -> bool:
+        """Let an action that goes on end at another time, later or sooner, and all its phases with it.
+
+        Batches that wait for the end since nobody let them go (`hasten`) wait for the new one. False if the action is
+        not open or paused, or its end has passed: nothing was changed then.
+        """
+
     def hasten(self, action: int, *, below_seq: int) -> int:
         """Let batches of an action whose `seq` is below a number go out now, which waited for their time.
 

@@ -252,21 +252,52 @@ class RedisStore(RedisReceipts):
 
         return self._change(work, key_of(action, "action"))
 
+    def move_end(self, action: int, *, end_ms: int, now_ms: int) -> bool:
+        """See `Ledger.move_end`. What waits for the end is never due before it, wherever this is cut short."""
+        with self._told_plainly():
+            before = read_action(self._redis, action)
+        if before is None:
+            return False
+
+        def work(pipe: Any) -> bool:
+            found = read_action(pipe, action)
+            if found is None or found.record.state not in ("open", "paused") or found.record.end_ms <= now_ms:
+                return False
+            phases = [msgspec.structs.replace(phase, end_ms=end_ms) for phase in found.phases]
+            pipe.multi()
+            write_action(pipe, Action(msgspec.structs.replace(found.record, end_ms=end_ms), phases))
+            return True
+
+        def wait() -> None:
+            self._reschedule(action, end_ms, lambda batch: batch.due_ms >= before.record.end_ms)
+
+        if end_ms >= before.record.end_ms:
+            wait()
+            return self._change(work, key_of(action, "action"))
+        moved = self._change(work, key_of(action, "action"))
+        if moved:
+            wait()
+        return moved
+
     def hasten(self, action: int, *, below_seq: int) -> int:
         """See `Ledger.hasten`. One transaction a batch: those done stay done if this is cut short."""
+        return self._reschedule(action, 0, lambda batch: batch.seq < below_seq and batch.due_ms > 0)
+
+    def _reschedule(self, action: int, due_ms: int, which: Callable[[Batch], bool]) -> int:
+        """Let batches that wait for their time and that no sender ever had be due at another one."""
         with self._told_plainly():
             waiting = [int(one) for one in self._redis.zrange(key_of(action, "later"), 0, -1)]
             batches = self._read_batches(action, waiting)
         changed = 0
         for known in batches:
-            if known.seq >= below_seq or known.token:
+            if known.token or not which(known):
                 continue
 
             def work(pipe: Any, batch: int = known.id) -> int:
                 _, one, stored = read(pipe, action, batch)
-                if one.token or not one.due_ms:
+                if one.token or not which(one):
                     return 0
-                one.due_ms = 0
+                one.due_ms = due_ms
                 pipe.multi()
                 write_batch(pipe, one, stored)
                 pipe.incr(NEWS)

@@ -171,6 +171,21 @@ def hasten(db: Connection, action: int, below_seq: int) -> int:
     return changed
 
 
+def move_end(db: Connection, action: int, end_ms: int, now_ms: int) -> bool:
+    """Let an action end at another time, its phases and what waits for its end with it."""
+    found = db.execute(
+        "SELECT end_ms FROM actions WHERE id = ? AND state IN ('open', 'paused') AND end_ms > ?", (action, now_ms)
+    ).fetchone()
+    if found is None:
+        return False
+    db.execute("UPDATE actions SET end_ms = ? WHERE id = ?", (end_ms, action))
+    db.execute("UPDATE phases SET end_ms = ?, stop_ms = ? WHERE action = ?", (end_ms, end_ms, action))
+    db.execute(
+        "UPDATE batches SET due_ms = ? WHERE action = ? AND token = 0 AND due_ms >= ?", (end_ms, action, found[0])
+    )
+    return True
+
+
 def stop(db: Connection, batch: Batch, event: Event) -> None:
     """Close one batch that a sender may be working on: what is on the wire stays its own."""
     status, reason = row_logic.stopped(batch.status, batch.reason, event)

@@ -358,6 +358,11 @@ class SqliteStore:
             db.execute("UPDATE batches SET stage = ? WHERE action = ? AND stage = ?", stages)
             return True
 
+    def move_end(self, action: int, *, end_ms: int, now_ms: int) -> bool:
+        """See `Ledger.move_end`."""
+        with self._writing(rings=True) as db:
+            return batch_sql.move_end(db, action, end_ms, now_ms)
+
     def hasten(self, action: int, *, below_seq: int) -> int:
         """See `Ledger.hasten`."""
         with self._writing(rings=True) as db:

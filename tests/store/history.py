@@ -57,7 +57,8 @@ class History:
         self.open()
         chances: dict[Callable[[], None], int] = {
             self.open: 3, self.claim: 16, self.intend: 16, self.settle: 16, self.receipt: 5, self.pass_time: 8,
-            self.hasten: 3, self.pause: 3, self.renew: 2, self.die: 3, self.close: 2, self.tell_result: 3,
+            self.hasten: 3, self.move_end: 3, self.pause: 3, self.renew: 2, self.die: 3, self.close: 2,
+            self.tell_result: 3,
         }  # fmt: skip
         try:
             for step in self.random.choices(list(chances), list(chances.values()), k=steps):
@@ -108,6 +109,12 @@ class History:
         action, paused = self.random.choice(self.actions), self.random.random() < 0.4
         self.tell(f"pause {action} {paused}")
         assert self.store().set_paused(action, paused) == self.naive.set_paused(action, paused)
+
+    def move_end(self) -> None:
+        action, end_ms = self.random.choice(self.actions), self.now_ms + self.random.choice((200, 1_000, 3_000))
+        self.tell(f"move the end of {action} to {end_ms}")
+        moved = self.store().move_end(action, end_ms=end_ms, now_ms=self.now_ms)
+        assert moved == self.naive.move_end(action, end_ms, self.now_ms)
 
     def hasten(self) -> None:
         action, below_seq = self.random.choice(self.actions), self.random.randrange(4)

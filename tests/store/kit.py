@@ -156,6 +156,34 @@ def a_pause_holds_back_and_lets_go(place: Place) -> None:
     assert not store.set_paused(number, False)
 
 
+def an_end_is_moved_and_what_waits_for_it_too(place: Place) -> None:
+    store, other = place(), place()
+    held = (batch((2,), seq=1, not_before_ms=END_MS), batch((3,), seq=2, not_before_ms=END_MS))
+    number = opened(store, batch((1,)), *held)
+    assert store.set_paused(number, True)
+    assert store.move_end(number, end_ms=3 * END_MS, now_ms=10)
+    assert store.set_paused(number, False)
+    record = other.action(number)
+    assert record is not None
+    assert (record.end_ms, [phase.end_ms for phase in other.phases(number)]) == (3 * END_MS, [3 * END_MS])
+    (lease,) = claim(other, now_ms=2 * END_MS, most=9)
+    assert lease.rows.tolist() == [1], "what nobody let go is not due at the old end"
+    assert other.intend(lease, everything(lease), now_ms=2 * END_MS)
+    report(other, lease, AC)
+    assert store.move_end(number, end_ms=2 * END_MS + 9, now_ms=2 * END_MS + 1)
+    assert store.move_end(number, end_ms=4 * END_MS, now_ms=2 * END_MS + 2)
+    assert not claim(other, now_ms=3 * END_MS, most=9), "sooner, and later again: the newest counts"
+    assert store.hasten(number, below_seq=2) == 1
+    (lease,) = claim(other, now_ms=3 * END_MS, most=9)
+    assert lease.rows.tolist() == [2]
+    assert store.move_end(number, end_ms=3 * END_MS + 5, now_ms=3 * END_MS)
+    assert not other.intend(lease, everything(lease), now_ms=3 * END_MS + 5), "sooner: also for who has it in hand"
+    assert not store.move_end(number, end_ms=9 * END_MS, now_ms=3 * END_MS + 5), "its end has passed"
+    assert store.close(number, state="cancelled", now_ms=3 * END_MS + 6)
+    assert not store.move_end(number, end_ms=9 * END_MS, now_ms=10)
+    assert not store.move_end(99, end_ms=9 * END_MS, now_ms=10)
+
+
 # --- leases ---------------------------------------------------------------------------------------------------------
 
 
@@ -556,6 +584,7 @@ CHECKS: tuple[Check, ...] = (
     claims_go_by_lane_and_seq,
     a_batch_waits_for_its_time_or_is_hastened,
     what_waits_for_its_time_ends_with_its_action,
+    an_end_is_moved_and_what_waits_for_it_too,
     a_batch_has_one_lease_at_a_time,
     threads_share_a_store_and_no_batch,
     a_lease_lasts_until_somebody_takes_it,

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from fanout.store.protocol import ActionRecord, NewBatch, PhaseRecord
 from fanout.store.states import Reason, State
 
@@ -96,6 +98,17 @@ class NaiveLedger:
         if self.actions[action].state not in ("open", "paused"):
             return False
         self.actions[action].state = "paused" if paused else "open"
+        return True
+
+    def move_end(self, action: int, end_ms: int, now_ms: int) -> bool:
+        found = self.actions[action]
+        before_ms = found.phases[0].end_ms
+        if found.state not in ("open", "paused") or before_ms <= now_ms:
+            return False
+        found.phases = [msgspec.structs.replace(phase, end_ms=end_ms) for phase in found.phases]
+        for batch in self.all_batches:
+            if batch.action == action and batch.token == 0 and batch.due_ms >= before_ms:
+                batch.due_ms = end_ms
         return True
 
     def hasten(self, action: int, below_seq: int) -> int:
