@@ -125,7 +125,7 @@ class Drafter:
 
     async def draft(self, tenant: str, action: wire.Action) -> Draft:
         """Errors: every refusal of the kind, the tenant's rights, the times, the texts and the area."""
-        _check_times(action.end_ms, self._clock_ms())
+        check_end(action.end_ms, self._clock_ms())
         view = self._registry.view()
         checked = await self._check(tenant, action)
         aimed, batches = await self.blocking(self._select_and_plan, tenant, action, checked, view)
@@ -155,7 +155,7 @@ class Drafter:
     async def preview(self, tenant: str, request: wire.PreviewRequest) -> wire.Preview:
         """Errors: as `draft`; an end is not needed."""
         if request.end_ms:
-            _check_times(request.end_ms, self._clock_ms())
+            check_end(request.end_ms, self._clock_ms())
         view = self._registry.view()
         checked = await self._check(tenant, request)
         count = await self.blocking(self._count, tenant, request, checked, view)
@@ -399,8 +399,11 @@ def check_board_texts(texts: dict[str, list[str]], where: str) -> None:
             check_words(text, f"{where}.{language}[{number}]")
 
 
-def _check_times(end_ms: int, now_ms: int) -> None:
+def check_end(end_ms: int, now_ms: int, created_ms: int | None = None) -> None:
+    """Whether an action, one of `created_ms` or a new one, may end then. Errors: `Refused("end_in_the_past" |
+    "end_too_far")`."""
     if end_ms <= now_ms:
         raise Refused("end_in_the_past", "end_ms")
-    if end_ms > now_ms + limits.ACTION_HOURS_MAX * 3_600_000:
+    since_ms = now_ms if created_ms is None else created_ms
+    if end_ms > since_ms + limits.ACTION_HOURS_MAX * 3_600_000:
         raise Refused("end_too_far", "end_ms", limit_h=limits.ACTION_HOURS_MAX)

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fanout import wire
-from fanout.drafts import Drafter, check_board_texts, check_words
+from fanout.drafts import Drafter, check_board_texts, check_end, check_words
 from fanout.errors import Refused
 from fanout.geo.areas import NamedAreas, Shape
 from fanout.inbound import receipts
@@ -69,6 +69,9 @@ class Boards(Protocol):
         self, action_id: int, texts: dict[str, str], board_texts: dict[str, list[str]], now_ms: int
     ) -> None:
         """Put other texts in the place of an action's; it goes on."""
+
+    async def move_end(self, action_id: int, end_ms: int) -> None:
+        """Let an action that is on be over at another time. Again: nothing."""
 
     async def result(self, action_id: int, texts: dict[str, str], now_ms: int) -> None:
         """Take the action down, or put its result in its place for a while."""
@@ -195,32 +198,35 @@ class Engine:
         )
 
     async def update(self, tenant: str, action_id: int, request: wire.UpdateRequest) -> wire.ActionView:
-        """Tell news to everyone who got, or is about to get, an action that goes on. The same again changes nothing.
+        """Tell news to everyone who got, or is about to get, an action that goes on, and let it end at another time.
 
-        People who were not told yet get both messages, in order, and their apps show the last. Errors:
-        `Refused("action_not_open" | "reference_conflict" | "text_too_long")`.
+        The same news again changes nothing. People who were not told yet get both messages, in order, and their apps
+        show the last. What a provider or a phone has already keeps the end that it came with. Errors:
+        `Refused("action_not_open" | "reference_conflict" | "text_missing" | "text_too_long" | "end_in_the_past" |
+        "end_too_far")`.
         """
-        record = await self._record(tenant, action_id)
-        action = _request_of(record)
         async with self._waves.turn:
+            record = await self._record(tenant, action_id)
+            action = _request_of(record)
             phases = await self._blocking(self._store.phases, action_id)
             updates = {phase.reference: phase for phase in phases if phase.name == "update"}
             known = updates.get(request.reference)
             if known is None:
                 _need_state(record, "open", "paused")
-                opened = self._drafter.open_channels(action)
-                self._drafter.check_texts(request.texts, action.titles, opened, action.photo)
-                check_board_texts(request.board_texts, "board_texts")
-                await self._posts.check(record.id, request.texts, action.titles)
+                now_ms = self._clock_ms()
+                await self._check_update(record, action, request, now_ms)
+                if request.end_ms is not None:
+                    record = await self._move_end(record, request.end_ms, now_ms)
+            if known is None and request.texts:
                 batches = await self._blocking(self._further_batches, record, tuple(request.texts), _told_or_waiting)
-                number, now_ms, end_ms = len(phases), self._clock_ms(), record.end_ms
+                number, end_ms = len(phases), record.end_ms
                 phase = _phase(number, "update", now_ms, end_ms, request.texts, action.titles, request.reference)
                 # boards first: who dies before the ledger has it is asked again by the caller
                 await self._boards.update(record.id, request.texts, request.board_texts, now_ms)
                 if not await self._writer.run(_add_phase, self._store, record.id, phase, batches, record.state):
                     _need_state(await self._record(tenant, action_id), record.state)
                 await self._posts.tell(record.id, "update", number, request.texts, action.titles, end_ms)
-            elif known.texts != request.texts:
+            elif known is not None and known.texts != request.texts:
                 raise Refused("reference_conflict", "reference", reference=request.reference)
         return await self.view(tenant, action_id)
 
@@ -319,6 +325,8 @@ class Engine:
         showing = set(self._boards.showing())
         for action_id in showing - live.keys():
             await self._boards.result(action_id, {}, now_ms)
+        for action_id in showing & live.keys():
+            await self._boards.move_end(action_id, live[action_id].end_ms)
         for action_id in live.keys() - showing:
             action = _request_of(live[action_id])
             if action.boards.show:
@@ -375,9 +383,33 @@ class Engine:
             await self._posts.start(record.id, record.tenant, action, shape, record.lane)
         except Refused:  # a named area that was imported anew without it, or an account with a text of its own length
             return
+        await self._posts.move_end(record.id, record.end_ms)
         for phase in await self._blocking(self._store.phases, record.id):
             if phase.name == "update":
                 await self._posts.tell(record.id, "update", phase.phase, phase.texts, phase.titles, phase.end_ms)
+
+    async def _check_update(
+        self, record: ActionRecord, action: wire.ActionRequest, request: wire.UpdateRequest, now_ms: int
+    ) -> None:
+        if request.end_ms is not None:
+            check_end(request.end_ms, now_ms, record.created_ms)
+        if request.texts:
+            opened = self._drafter.open_channels(action)
+            self._drafter.check_texts(request.texts, action.titles, opened, action.photo)
+            check_board_texts(request.board_texts, "board_texts")
+            await self._posts.check(record.id, request.texts, action.titles)
+        elif request.board_texts or request.end_ms is None:
+            raise Refused("text_missing", "texts")
+
+    async def _move_end(self, record: ActionRecord, end_ms: int, now_ms: int) -> ActionRecord:
+        """The ledger first: what died before boards and posts heard of it, `recover` tells them."""
+        if not await self._writer.run(_move_end, self._store, record.id, end_ms, now_ms):
+            fresh = await self._record(record.tenant, record.id)
+            state = "expired" if fresh.state in ("open", "paused") else fresh.state
+            raise Refused("action_not_open", "id", state=state, needed="open or paused")
+        await self._boards.move_end(record.id, end_ms)
+        await self._posts.move_end(record.id, end_ms)
+        return msgspec.structs.replace(record, end_ms=end_ms)
 
     async def _close(
         self,
@@ -472,6 +504,10 @@ def _told_or_waiting(status: Status) -> NDArray[np.bool_]:
     return reached(status) | np.isin(status, OPEN)
 
 
+def _move_end(store: Store, action_id: int, end_ms: int, now_ms: int) -> bool:
+    return store.move_end(action_id, end_ms=end_ms, now_ms=now_ms)
+
+
 def _expire(store: Store, action_id: int, now_ms: int) -> bool:
     return store.close(action_id, state="expired", now_ms=now_ms)
 
@@ -503,8 +539,9 @@ def _need_state(record: ActionRecord, *needed: str) -> None:
 
 
 def _request_of(record: ActionRecord) -> wire.ActionRequest:
+    """What was asked, with the end that it has by now."""
     request: wire.ActionRequest = wire.decode_msgpack(record.body, wire.ActionRequest)
-    return request
+    return msgspec.structs.replace(request, end_ms=record.end_ms)
 
 
 def _digest(request: wire.ActionRequest) -> bytes:

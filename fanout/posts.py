@@ -35,6 +35,9 @@ class Posts(PostPlanner, Protocol):
     ) -> None:
         """Let an `update` or the `result` follow, as replies."""
 
+    async def move_end(self, action_id: int, end_ms: int) -> None:
+        """The action ends at another time: what is unsent may go until then."""
+
     async def over(self, action_id: int, state: str, now_ms: int) -> None:
         """The action is `closed`, `cancelled` or `expired`."""
 
@@ -65,6 +68,8 @@ class Nobody:
     async def tell(
         self, action_id: int, name: str, phase: int, texts: Mapping[str, str], titles: Mapping[str, str], end_ms: int
     ) -> None: ...
+
+    async def move_end(self, action_id: int, end_ms: int) -> None: ...
 
     async def over(self, action_id: int, state: str, now_ms: int) -> None: ...
 

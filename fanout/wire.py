@@ -321,12 +321,14 @@ class UpdateRequest(Input, frozen=True, kw_only=True):
     """`POST /v1/actions/{id}/update`: news for everyone who got, or is about to get, the action; it goes on.
 
     The text shall make sense alone: it takes the place of the first one where a channel replaces. `board_texts`: short
-    forms, as in `BoardOptions`.
+    forms, as in `BoardOptions`. `end_ms`: the action ends then, later or sooner than it would have; without `texts`
+    nobody is told of that, and nothing else changes.
     """
 
     reference: Reference
-    texts: Texts
+    texts: Annotated[dict[Language, Text], Meta(max_length=limits.LANGUAGES_MAX)] = {}
     board_texts: dict[Language, list[Text]] = {}
+    end_ms: Millis | None = None
 
 
 class OperatorsRequest(Input, frozen=True, kw_only=True):

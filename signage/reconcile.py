@@ -191,6 +191,15 @@ class Reconciler:
             if board is not None:
                 self._note_unfit(board, action)
 
+    def move_end(self, action: int, end_ms: int) -> None:
+        """Let an action that is on be over at another time. Again: nothing."""
+        showing = self.showings.get(action)
+        if showing is None or not showing.record.live or showing.record.end_ms == end_ms:
+            return
+        request = msgspec.structs.replace(showing.record.request, end_ms=end_ms)
+        showing.replace(end_ms=end_ms, request=request)
+        self._restage(showing)
+
     def end(self, action: int, texts: dict[str, str], now_ms: int, reason: str) -> None:
         """Take an action down, or put its result in its place for a while. Again: nothing."""
         showing = self.showings.get(action)

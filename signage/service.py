@@ -159,6 +159,14 @@ class Signage:
         self._core.update(action_id, texts, board_texts, now_ms)
         await self._flush()
 
+    async def move_end(self, action_id: int, end_ms: int) -> None:
+        """Let an action be over at another time; boards get documents with it. Unknown, over, or again: nothing.
+
+        Changed first and made durable after, as with `result`.
+        """
+        self._core.move_end(action_id, end_ms)
+        await self._flush()
+
     async def result(self, action_id: int, texts: dict[str, str], now_ms: int) -> None:
         """Take an action down: its result in its place for a while, or nothing. Again, or unknown: nothing.
 

@@ -34,6 +34,7 @@ class RecordedBoards:
         self.shown: dict[int, dict[str, str]] = {}
         self.areas: dict[int, tuple[wire.Area, Shape]] = {}
         self.taken_down: list[int] = []
+        self.ends_ms: dict[int, int] = {}
 
     async def plan(self, action: wire.Action, shape: Shape, kind: KindSettings) -> wire.BoardPlan:
         return wire.BoardPlan(boards=2 if kind.boards else 0)
@@ -55,6 +56,9 @@ class RecordedBoards:
         self, action_id: int, texts: dict[str, str], board_texts: dict[str, list[str]], now_ms: int
     ) -> None:
         self.shown[action_id] = dict(texts)
+
+    async def move_end(self, action_id: int, end_ms: int) -> None:
+        self.ends_ms[action_id] = end_ms
 
     async def result(self, action_id: int, texts: dict[str, str], now_ms: int) -> None:
         self.taken_down.append(action_id)
@@ -459,3 +463,67 @@ async def test_an_update_waits_with_its_wave(tmp_path: Path) -> None:
         assert len(room.send([Event.ACCEPT])) == 10, "those who know of it"
         await room.engine.operators("police", accepted.id, wire.OperatorsRequest(free=2))
         assert len(room.send([Event.ACCEPT])) == 20, "the others get both"
+
+
+async def test_an_end_is_moved_later_and_sooner(tmp_path: Path) -> None:
+    async with open_room(tmp_path) as room:
+        accepted = await room.engine.start("police", room.request())
+        begin_ms, two_hours = room.now_ms, wire.UpdateRequest(reference="e1", end_ms=room.now_ms + 2 * HOUR_MS)
+        view = await room.engine.update("police", accepted.id, two_hours)
+        assert (view.end_ms, [tally.phase for tally in view.tallies]) == (two_hours.end_ms, ["start"]), "nobody is told"
+        assert (room.boards.ends_ms, room.boards.shown) == (
+            {accepted.id: two_hours.end_ms},
+            {accepted.id: {"nl": "Vermist.", "en": "Missing."}},
+        )
+        room.now_ms += HOUR_MS
+        await room.engine.keep_up()
+        assert len(room.send([Event.ACCEPT])) == 20, "it goes on after its first end"
+        news = wire.UpdateRequest(reference="e2", texts={"nl": "Tot vier uur."}, end_ms=room.now_ms + HOUR_MS // 2)
+        view = await room.engine.update("police", accepted.id, news)
+        assert (view.end_ms, [tally.phase for tally in view.tallies]) == (news.end_ms, ["start", "update"])
+        later = wire.UpdateRequest(reference="e3", end_ms=begin_ms + 2 * HOUR_MS)
+        await room.engine.update("police", accepted.id, later)
+        view = await room.engine.update("police", accepted.id, news)
+        assert view.end_ms == later.end_ms, "the same news again changes nothing"
+        room.boards.ends_ms.clear()
+        await room.engine.recover()
+        assert room.boards.ends_ms == {accepted.id: later.end_ms}, "boards that missed it hear of it"
+        room.now_ms = begin_ms + 2 * HOUR_MS
+        with pytest.raises(Refused, match="expired"):
+            await room.engine.update(
+                "police", accepted.id, wire.UpdateRequest(reference="e4", end_ms=room.now_ms + HOUR_MS)
+            )
+        await room.engine.keep_up()
+        assert (await room.engine.view("police", accepted.id)).state == "expired"
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({}, "text_missing"),
+        ({"end_ms": 1}, "end_in_the_past"),
+        ({"end_ms": 1_790_000_000_000 + 72 * HOUR_MS + 1}, "end_too_far"),
+        ({"end_ms": 1_790_000_000_000 + 2 * HOUR_MS, "texts": {"nl": " "}}, "text_missing"),
+        ({"end_ms": 1_790_000_000_000 + 2 * HOUR_MS, "board_texts": {"nl": ["Kort"]}}, "text_missing"),
+    ],
+)
+async def test_an_update_that_is_refused_moves_no_end(tmp_path: Path, changes: dict[str, Any], code: str) -> None:
+    async with open_room(tmp_path) as room:
+        accepted = await room.engine.start("police", room.request())
+        with pytest.raises(Refused) as caught:
+            await room.engine.update("police", accepted.id, wire.UpdateRequest(reference="u", **changes))
+        assert caught.value.code == code
+        assert (await room.engine.view("police", accepted.id)).end_ms == room.now_ms + HOUR_MS
+
+
+async def test_waves_wait_for_an_end_that_was_moved(tmp_path: Path) -> None:
+    async with open_room(tmp_path) as room:
+        accepted = await room.engine.start("police", room.request(waves=wire.Waves(people=5, free=1)))
+        assert len(room.send([Event.ACCEPT])) == 5
+        await room.engine.update(
+            "police", accepted.id, wire.UpdateRequest(reference="e", end_ms=room.now_ms + 2 * HOUR_MS)
+        )
+        room.now_ms += HOUR_MS
+        assert room.send([Event.ACCEPT]) == [], "the old end lets nobody go"
+        await room.engine.operators("police", accepted.id, wire.OperatorsRequest(free=2))
+        assert len(room.send([Event.ACCEPT])) == 10

@@ -7,8 +7,8 @@ Rules:
    places, and a search while an information has. At most `most` batches for each lane, whatever is waiting; a small
    one counts by its rows, but as a `SMALL`-th of a whole one at least: people who fall back to SMS from a nation's
    push come in hundreds of batches of a few, and four at a time they would hold up everybody behind them.
-2. What keeps rows back is known twice: from the ledger, by `look`, and from the clock, at a phase's end. A result goes
-   out although its action is closed.
+2. What keeps rows back is known twice: from the ledger, by `look`, and from the clock, at a phase's end, which an
+   operator may have moved since. A result goes out although its action is closed.
 3. A batch whose lease ran out may be claimed anew by the sender that still has it: leases are kept by batch and token.
 
 The store blocks; what is called in a thread says so.
@@ -67,6 +67,7 @@ class Hand:
         self._clock_ms, self._most, self._sizes = clock_ms, most, sizes
         self.leases: dict[tuple[int, int], Lease] = {}
         self._stopped: dict[int, Event] = {}
+        self._ends_ms: dict[int, int] = {}  # of actions whose record was read since they are in hand
         self._messages: dict[tuple[int, int, str], Message] = {}
         self._channels: dict[tuple[int, int, str], list[int]] = {}
 
@@ -107,17 +108,25 @@ class Hand:
                 self._stopped[action] = STOPPED_BY.get(record.state if record else "", Event.CLOSE)
             else:
                 self._stopped.pop(action, None)
-        for action in self._stopped.keys() - self.actions():
-            del self._stopped[action]
+            if record is not None:
+                self._ends_ms[action] = record.end_ms
+        in_hand = self.actions()
+        for known in (self._stopped, self._ends_ms):
+            for action in known.keys() - in_hand:
+                del known[action]
         live = {(lease.action, lease.phase, lease.language) for lease in self.leases.values()}
         for key in self._messages.keys() - live:
             del self._messages[key], self._channels[key]
 
     def stopping(self, lease: Lease, message: Message) -> Event | None:
         """What keeps the rows of a batch back, if anything."""
-        if self._clock_ms() >= message.end_ms:
+        if self._clock_ms() >= self.end_ms(message):
             return Event.END
         return None if message.name == "result" else self._stopped.get(lease.action)
+
+    def end_ms(self, message: Message) -> int:
+        """When what it says is over: as it was read, unless the ledger has told of another end of its action since."""
+        return message.end_ms if message.name == "result" else self._ends_ms.get(message.action, message.end_ms)
 
     # --- of one batch -------------------------------------------------------------------------------------------------
 

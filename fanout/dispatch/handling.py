@@ -293,7 +293,7 @@ class Handling:
             most_s=dispatch.pause_most_s,
             asked_s=self.asked_s,
         )
-        return self.desk.clock_ms() + 1000 * wait_s >= message.end_ms
+        return self.desk.clock_ms() + 1000 * wait_s >= self.desk.hand.end_ms(message)
 
     def _speak_for_all(self, index: NDArray[np.intp]) -> None:
         """Rows that stayed behind since their provider was found failing share the attempt of those who found it."""
@@ -332,7 +332,8 @@ class Handling:
         to = fallback.targets(preferences, lease.channel, order)
         index, to = index[to != fallback.NOWHERE], to[to != fallback.NOWHERE]
         found.status[index] = State.MOVED
-        return fallback.batches(lease, index, to, desk.sizes)
+        by_ms = fallback.gathered_by_ms(lease, desk.clock_ms(), message.end_ms)
+        return fallback.batches(lease, index, to, desk.sizes, not_before_ms=by_ms)
 
     async def _report_dead(self) -> None:
         """Tell the registry which of the addresses that were tried do not lead anywhere."""

@@ -157,6 +157,11 @@ class Poster:
                 step = Step(name=name, phase=phase, text=text, end_ms=end_ms)
                 await self._keep(threads.told(self._threads[action_id, thread.account], step))
 
+    async def move_end(self, action_id: int, end_ms: int) -> None:
+        """The action ends at another time: what never went may go until then."""
+        for thread in self._of(action_id):
+            await self._keep(threads.until(self._threads[action_id, thread.account], end_ms))
+
     async def over(self, action_id: int, state: str, now_ms: int) -> None:
         """The action is `closed`, `cancelled` or `expired`: what is unsent stops, and posts go in their time."""
         remove_ms: int | None = now_ms + self._remove_after_ms if self._remove_after_ms else None

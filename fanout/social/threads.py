@@ -108,6 +108,17 @@ def told(thread: Thread, step: Step) -> Thread:
     return replace(thread, steps=(*thread.steps, step))
 
 
+def until(thread: Thread, end_ms: int) -> Thread:
+    """Its action ends then. A post that may have gone keeps the end it went with, by which its network knows it."""
+    steps = tuple(
+        replace(step, end_ms=end_ms)
+        if step.name != "result" and step.state is State.PENDING and not step.first_ms
+        else step
+        for step in thread.steps
+    )
+    return thread if steps == thread.steps else replace(thread, steps=steps)
+
+
 def ended(thread: Thread, event: Event, remove_ms: int | None) -> Thread:
     """The action is over (`END`, `CLOSE`): what is unsent stops, but for the result; the first word about it counts."""
     steps = tuple(

@@ -37,9 +37,9 @@ def message(name: str = "start", end_ms: int = 10) -> Message:
     )  # fmt: skip
 
 
-def record(state: str) -> ActionRecord:
+def record(state: str, end_ms: int = 10) -> ActionRecord:
     return ActionRecord(
-        id=1, tenant="t", reference="r", digest=b"", kind="x", lane=1, state=state, created_ms=0, end_ms=10,
+        id=1, tenant="t", reference="r", digest=b"", kind="x", lane=1, state=state, created_ms=0, end_ms=end_ms,
         snapshot_version=1, body=b"",
     )  # fmt: skip
 
@@ -97,6 +97,18 @@ def test_what_keeps_rows_back() -> None:
     mine.learn({})
     mine.take(one)
     assert mine.stopping(one, message()) is None, "what is not in hand is forgotten"
+
+
+def test_an_end_that_was_moved_counts_for_what_is_in_hand() -> None:
+    mine, one = hand(now_ms=15), lease(1)
+    mine.take(one)
+    assert mine.stopping(one, message()) == Event.END
+    mine.learn({1: record("open", end_ms=20)})
+    assert mine.stopping(one, message()) is None, "later"
+    assert mine.end_ms(message()) == 20
+    mine.learn({1: record("open", end_ms=15)})
+    assert mine.stopping(one, message(end_ms=30)) == Event.END, "sooner"
+    assert mine.stopping(one, message("result", end_ms=30)) is None, "a result has an end of its own"
 
 
 class Ledger:

@@ -57,6 +57,10 @@ async def running(
         yield signage
 
 
+def ends_filmed(display: Any) -> set[int]:
+    return {item.end_ms for frame in display.film for item in frame.items}
+
+
 def ready(signage: Signage) -> int:
     return sum(view.state == "ready" for view in signage.views())
 
@@ -96,6 +100,32 @@ async def test_what_a_start_put_on_boards_is_known_after_a_restart(tmp_path: Pat
     fields = {name: getattr(what, name) for name in wire.Action.__struct_fields__}
     async with running(tmp_path, memory, broker) as signage:
         await signage.show(1, wire.ActionRequest(reference="r-1", **fields), EVERYONE, 0, clock_ms())
+    async with running(tmp_path, memory, broker) as signage:
+        assert signage.showing() == [1]
+
+
+async def test_an_end_that_was_moved_is_told_to_boards_and_remembered(tmp_path: Path) -> None:
+    memory, end_ms = Documents(), hour()
+    broker = f"mqtt://127.0.0.1:{free_port()}"
+    async with running(tmp_path, memory) as signage, trio.open_nursery() as nursery:
+        fleet = Fleet(make_displays(spread_boards(2, 1), 1, [], 1), signage.broker_address, clock_ms)
+        nursery.start_soon(fleet.run)
+        await until(lambda: ready(signage) == 2, "all boards there")
+        await signage.show(1, action(end_ms=end_ms), EVERYONE, 0, clock_ms())
+        await until(lambda: signage.counts(1).shown == 2, "all shown")
+        for moved_ms in (end_ms + 3_600_000, clock_ms() + 2_000):
+            await signage.move_end(1, moved_ms)
+            await signage.move_end(2, moved_ms)  # of none that we know
+            await until(
+                lambda end=moved_ms: all(end in ends_filmed(one) for one in fleet.displays),  # type: ignore[misc]
+                "every board has the new end",
+            )
+        await until(lambda: signage.counts(1).cleared == 2, "all cleared, at the sooner end")
+        nursery.cancel_scope.cancel()
+    memory = Documents()
+    async with running(tmp_path, memory, broker) as signage:
+        await signage.show(1, action(end_ms=clock_ms() + 1), EVERYONE, 0, clock_ms())
+        await signage.move_end(1, hour())
     async with running(tmp_path, memory, broker) as signage:
         assert signage.showing() == [1]
 

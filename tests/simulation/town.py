@@ -101,6 +101,9 @@ class Boards:
     ) -> None:
         await run_here(self.shown.add, action_id)
 
+    async def move_end(self, action_id: int, end_ms: int) -> None:
+        """They forget nothing by themselves."""
+
     async def result(self, action_id: int, texts: dict[str, str], now_ms: int) -> None:
         await run_here(self.shown.discard, action_id)
 

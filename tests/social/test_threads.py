@@ -88,6 +88,15 @@ def test_a_key_is_good_for_so_long_only() -> None:
     assert states(threads.crashed(threads.intended(thread(), 0, NOW_MS), same_key=False)) == [State.UNKNOWN]
 
 
+def test_what_never_went_may_go_until_the_new_end() -> None:
+    unsure = Posted(Event.TIME_OUT, Reason.TIME_OUT)
+    one = threads.told(said(thread(), 0, unsure, same_key_s=3_600), step("update", 1))
+    one = threads.until(threads.told(one, step("result", 2)), NOW_MS + 9 * HOUR_MS)
+    hours = [(each.end_ms - NOW_MS) // HOUR_MS for each in one.steps]
+    assert hours == [1, 9, 1], "what may have gone is known to its network by its end"
+    assert threads.until(one, NOW_MS + 9 * HOUR_MS) is one
+
+
 def test_posts_that_were_taken_go_in_their_time() -> None:
     one = threads.ended(said(thread(), 0, TAKEN), Event.END, NOW_MS + HOUR_MS)
     assert threads.following(threads.by_the_clock(one, NOW_MS, 0), NOW_MS) == Later(NOW_MS + HOUR_MS)
