@@ -1,8 +1,8 @@
 """Where each row of one (action, phase, channel) is: what a receipt needs to find its batch without reading any other.
 
-Rows never change their batch, so what a directory has stays true; only for rows that it has not must somebody ask
-whether further batches came, and how many there are tells. It is 16 bytes a row, so a store keeps a few, those used
-last (`limits.RECEIPT_DIRECTORIES_MAX`).
+Rows never change their batch once a sender has had it, so what a directory has stays true; only for rows that it has
+not must somebody ask whether further batches came, and how many there are tells. It is 16 bytes a row, so a store keeps
+a few, those used last (`limits.RECEIPT_DIRECTORIES_MAX`).
 """
 
 from __future__ import annotations

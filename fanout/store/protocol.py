@@ -84,7 +84,9 @@ class PhaseRecord(msgspec.Struct, frozen=True, kw_only=True):
 class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
     """Deliveries to be made: one phase, one channel, one language. `rows` uint32[n], `generations` uint16[n].
 
-    `not_before_ms`: when it may go out at the earliest; `Ledger.hasten` brings that forward.
+    `not_before_ms`: when it may go out at the earliest; `Ledger.hasten` brings that forward. `joins_up_to`: a store may
+    put the rows of a batch that `settle` moves into one like it, that nobody ever had and that goes no later, if that
+    then has so many rows at most. 0: they stay by themselves.
     """
 
     channel: int
@@ -93,6 +95,7 @@ class NewBatch(msgspec.Struct, frozen=True, kw_only=True):
     rows: Rows
     generations: Generations
     not_before_ms: int = 0
+    joins_up_to: int = 0
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
@@ -317,8 +320,8 @@ class Store(Ledger, Log, Documents, Protocol):
         """As `wait`, but for senders: only what gives somebody work or stops it ends this before the time is over.
 
         That is an action opened, closed, paused, resumed or given a phase, batches hastened, leases released, rows that
-        moved to another channel. Of all else, a nation's intents and results by the hundred a second, it says at the
-        end of the time that there was some (True).
+        moved to another channel and need not wait. Of all else, a nation's intents and results by the hundred a second,
+        it says at the end of the time that there was some (True).
         """
 
     def close_store(self) -> None:

@@ -149,7 +149,7 @@ def add_batches(pipe: Any, record: ActionRecord, phase: int, first: int, batches
         for name in (key_of(record.id, "batches"), of_key(record.id, phase, batch.channel)):
             pipe.rpush(name, str(number))
         write_batch(pipe, one, marks)
-    if batches:
+    if any(not batch.not_before_ms for batch in batches):
         pipe.incr(NEWS)
 
 

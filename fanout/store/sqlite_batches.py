@@ -72,6 +72,8 @@ _BATCH: Final = (
 _STOPS: Final = {"expired": Event.END, "closing": Event.CLOSE, "closed": Event.CLOSE, "cancelled": Event.CLOSE}
 _GOES_OUT: Final = {"start": "open", "update": "open", "result": "closed"}
 _STATES: Final = len(State)
+_GROWING: Final = f"(token = 0 AND due_ms > 0 AND stage IN ({READY}, {HELD}))"
+"""Batches that moved rows may still join; one that is not among them never will be again."""
 
 
 def find(db: Connection, where: str, *values: Any) -> list[Batch]:
@@ -332,8 +334,45 @@ def settle(
     batch.due_ms, batch.attempt = not_before_ms, batch.attempt + 1
     let_go(db, batch, merged, batch.stop)
     further = row_logic.moved_batches(lease.rows, batch.status, merged[0], moved)
+    held = batch.state == "paused"
+    further = [one for one in further if held or not _joined(db, batch, one)]
     if further:
-        insert(db, batch.action, batch.phase, batch.lane, further, held=batch.state == "paused")
+        insert(db, batch.action, batch.phase, batch.lane, further, held=held)
+
+
+def _joined(db: Connection, moved_from: Batch, fresh: NewBatch) -> bool:
+    """Put moved rows into a batch like theirs that waits for its time and was never claimed, if there is one with room.
+
+    Nobody has heard of its rows yet, no sender and no provider, so it may still change.
+    """
+    found = db.execute(
+        "SELECT b.id, c.rows, c.generations, m.status, m.reason FROM batches b JOIN contents c ON c.batch = b.id "
+        "JOIN marks m ON m.batch = b.id WHERE b.stage < 2 AND b.channel = ? AND b.lane = ? AND b.due_ms > 0 "
+        "AND b.due_ms <= ? AND b.token = 0 AND b.stage = ? AND b.action = ? AND b.phase = ? AND b.language = ? "
+        "AND length(c.rows) <= ? LIMIT 1",
+        (
+            fresh.channel,
+            moved_from.lane,
+            fresh.not_before_ms,
+            READY,
+            moved_from.action,
+            moved_from.phase,
+            fresh.language,
+            (fresh.joins_up_to - len(fresh.rows)) * fresh.rows.itemsize,
+        ),
+    ).fetchone()
+    if found is None:
+        return False
+    number, rows, generations, status, reason = found
+    more = bytes(len(fresh.rows))
+    rows += fresh.rows.astype("<u4", copy=False).tobytes()
+    generations += fresh.generations.astype("<u2", copy=False).tobytes()
+    marks = (status + more, reason + more)
+    db.execute("UPDATE contents SET rows = ?, generations = ? WHERE batch = ?", (rows, generations, number))
+    db.execute("UPDATE marks SET status = ?, reason = ? WHERE batch = ?", (*marks, number))
+    tally = row_logic.tally(*(np.frombuffer(column, np.uint8) for column in marks)).tobytes()
+    db.execute("UPDATE batches SET tally = ? WHERE id = ?", (tally, number))
+    return True
 
 
 # --- counting and reading -------------------------------------------------------------------------------------------
@@ -390,16 +429,16 @@ def views(db: Connection, action: int) -> list[BatchView]:
 
 
 def directory(db: Connection, known: Directories, key: Key, rows: NDArray[np.uint32]) -> Directory:
-    """Where rows of an (action, phase, channel) are."""
+    """Where rows of an (action, phase, channel) are. Batches that may still grow are left out: nobody has sent them."""
 
     def count() -> int:
-        where = "WHERE action = ? AND phase = ? AND channel = ?"
+        where = f"WHERE action = ? AND phase = ? AND channel = ? AND NOT {_GROWING}"
         return int(db.execute(f"SELECT count(*) FROM batches {where}", key).fetchone()[0])
 
     def parts() -> list[Part]:
         found: list[Part] = db.execute(
             "SELECT b.id, c.rows FROM batches b JOIN contents c ON c.batch = b.id "
-            "WHERE b.action = ? AND b.phase = ? AND b.channel = ? ORDER BY b.id",
+            f"WHERE b.action = ? AND b.phase = ? AND b.channel = ? AND NOT {_GROWING} ORDER BY b.id",
             key,
         ).fetchall()
         return found

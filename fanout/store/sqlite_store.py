@@ -445,7 +445,7 @@ class SqliteStore:
     ) -> None:
         """See `Ledger.settle`."""
         assert not (done and among(status, OPEN).any()), "a batch with open rows is not done"
-        with self._writing(rings=bool(moved)) as db:
+        with self._writing(rings=any(not one.not_before_ms for one in moved)) as db:
             batch_sql.settle(db, lease, (status, reason), first_ms, last_ms, not_before_ms, moved)
 
     def renew(self, leases: Sequence[Lease], *, until_ms: int) -> None:

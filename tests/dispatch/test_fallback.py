@@ -6,7 +6,17 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fanout.dispatch.fallback import MOVABLE, NOWHERE, batches, failed_now, targets
+from fanout.dispatch.fallback import (
+    GATHER_END_S,
+    GATHER_FROM,
+    GATHER_S,
+    MOVABLE,
+    NOWHERE,
+    batches,
+    failed_now,
+    gathered_by_ms,
+    targets,
+)
 from fanout.registry.columns import preference_of
 from fanout.store.protocol import Lease
 from fanout.store.states import Reason, State
@@ -43,12 +53,17 @@ def test_own_order_goes_before_that_of_the_settings() -> None:
     assert targets(words, fcm, [fcm, voice, sms]).tolist() == [sms, NOWHERE, voice]
 
 
-def test_moved_rows_are_cut_as_their_new_channel_wants() -> None:
+def leased(*, lane: int = 1, seq: int = 7) -> Lease:
     rows, zeros = np.arange(100, 200, dtype=np.uint32), np.zeros(100, np.uint8)
-    lease = Lease(
-        batch=1, token=1, action=1, phase=0, lane=1, channel=0, language="nl", attempt=0, until_ms=0, rows=rows,
-        generations=np.arange(100, dtype=np.uint16), status=zeros, reason=zeros, seq=7,
+    return Lease(
+        batch=1, token=1, action=1, phase=0, lane=lane, channel=0, language="nl", attempt=0, until_ms=0, rows=rows,
+        generations=np.arange(100, dtype=np.uint16), status=zeros, reason=zeros, seq=seq,
     )  # fmt: skip
+
+
+def test_moved_rows_are_cut_as_their_new_channel_wants() -> None:
+    lease = leased()
+    rows = lease.rows
     index = np.arange(1, 100)
     to = np.where(index % 4 == 0, np.uint8(3), np.uint8(4))
     found = batches(lease, index, to, {3: 500, 4: 30})
@@ -60,3 +75,14 @@ def test_moved_rows_are_cut_as_their_new_channel_wants() -> None:
     ], "in their turn by distance: the first of another action do not wait for the last of this"
     assert sorted(np.concatenate([one.rows for one in found]).tolist()) == rows[index].tolist()
     assert all((one.rows - 100 == one.generations).all() for one in found)
+    assert {(one.not_before_ms, one.joins_up_to) for one in found} == {(0, 0)}
+    waiting = batches(lease, index, to, {3: 500, 4: 30}, not_before_ms=9)
+    assert {(one.channel, one.not_before_ms, one.joins_up_to) for one in waiting} == {(3, 9, 500), (4, 9, 30)}
+
+
+def test_moved_rows_of_a_large_action_wait_for_those_who_come_after_them() -> None:
+    late = 10_000 + int(1000 * GATHER_END_S)
+    assert gathered_by_ms(leased(seq=GATHER_FROM), 10_000, late + 1) == 10_000 + int(1000 * GATHER_S)
+    assert gathered_by_ms(leased(seq=GATHER_FROM - 1), 10_000, late + 1) == 0, "the nearest, and all of a local action"
+    assert gathered_by_ms(leased(seq=GATHER_FROM, lane=0), 10_000, late + 1) == 0, "lives are at risk"
+    assert gathered_by_ms(leased(seq=GATHER_FROM), 10_000, late) == 0, "it is nearly over"

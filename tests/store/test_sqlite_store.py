@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from fanout import limits
 from fanout.errors import Refused
@@ -36,6 +38,68 @@ def place_in(folder: Path) -> Iterator[kit.Place]:
 def test_the_store_kit(check: kit.Check, tmp_path: Path) -> None:
     with place_in(tmp_path) as place:
         check(place)
+
+
+def moves(store: Store, *rows: int, not_before_ms: int = 50, joins_up_to: int = 4) -> None:
+    """Have a batch of these rows on push move to SMS, all of them."""
+    (lease,) = kit.claim(store)
+    assert lease.rows.tolist() == list(rows)
+    assert store.intend(lease, kit.everything(lease), now_ms=11)
+    fresh = replace(kit.batch(rows, channel=kit.SMS, not_before_ms=not_before_ms), joins_up_to=joins_up_to)
+    status = np.full(len(rows), kit.M, np.uint8)
+    store.settle(
+        lease, status=status, reason=lease.reason, first_ms=None, last_ms=None, done=True, moved=[fresh]
+    )  # fmt: skip
+
+
+def test_moved_rows_join_a_batch_that_nobody_has_had(tmp_path: Path) -> None:
+    with place_in(tmp_path) as place:
+        store, other = place(), place()
+        push = [kit.batch(rows, seq=seq) for seq, rows in enumerate(((1, 2), (3,), (4, 5), (6,), (7,)))]
+        number = kit.opened(store, *push, kit.batch((9,), channel=kit.SMS, seq=9))
+        strange = kit.opened(store, kit.batch((8,), seq=9), reference="another")
+        moves(store, 1, 2)
+        moves(other, 3, not_before_ms=60)
+        moves(store, 4, 5, not_before_ms=60)
+        moves(other, 6, not_before_ms=40)
+        moves(store, 7, not_before_ms=70, joins_up_to=1)
+        (planned,) = kit.claim(store)
+        assert planned.rows.tolist() == [9], "what is planned for its time stays as it is"
+        moves(other, 8, not_before_ms=70)
+        found = kit.claim(store, now_ms=100, most=9)
+        assert [(lease.action, lease.rows.tolist(), lease.generations.tolist()) for lease in found] == [
+            (number, [1, 2, 3], [0, 1, 0]),
+            (number, [4, 5], [0, 1]),
+            (number, [6], [0]),
+            (number, [7], [0]),
+            (strange, [8], [0]),
+        ]
+        assert all((lease.status == kit.P).all() and not lease.reason.any() for lease in found)
+        assert sum(sum(one.states) for one in store.counts(number)) == 7 + 8
+
+
+def test_a_receipt_finds_rows_that_joined_a_batch_after_others_were_looked_for(tmp_path: Path) -> None:
+    with place_in(tmp_path) as place:
+        store = place()
+        number = kit.opened(store, kit.batch((1,)), kit.batch((2,), seq=1), kit.batch((3,), seq=2))
+        moves(store, 1)
+        assert kit.received(store, number, [1], [True]) == 0, "nobody has sent it yet"
+        moves(store, 2)
+        (lease,) = kit.claim(store, now_ms=60, lease_ms=5)
+        (late,) = kit.claim(store, now_ms=60)
+        assert late.rows.tolist() == [3]
+        assert store.intend(late, kit.everything(late), now_ms=61)
+        fresh = replace(kit.batch((3,), channel=kit.SMS, not_before_ms=90), joins_up_to=4)
+        status = np.full(1, kit.M, np.uint8)
+        store.settle(late, status=status, reason=late.reason, first_ms=None, last_ms=None, done=True, moved=[fresh])
+        assert store.intend(lease, kit.everything(lease), now_ms=62)
+        kit.report(store, lease, kit.AC, kit.AC)
+        assert kit.received(store, number, [1, 2, 3], [True, False, True]) == 2
+        (last,) = kit.claim(store, now_ms=100)
+        assert last.rows.tolist() == [3], "a batch that somebody had takes nobody in"
+        assert store.intend(last, kit.everything(last), now_ms=101)
+        kit.report(store, last, kit.AC)
+        assert kit.received(store, number, [3], [True]) == 1
 
 
 def test_what_was_closed_is_there_when_it_is_opened_again(tmp_path: Path) -> None:
