@@ -5,10 +5,10 @@ of one batch differ by a token in the path or the body and by nothing else, so t
 straight from the batch's columns into the connection's buffer, and reads answers as a column of codes. `frames/` is the
 protocol, this is the shell: sockets, TLS, time, and whose rows go next. Rules beside those of `lanes.py`:
 
-1. One task drives all connections by an epoll of its own, a turn at a time: read what came, hand out free places,
-   write. A turn is a few milliseconds at most, and a busy lane leaves `GAP_S` between two, in which answers gather and
-   other tasks have theirs: what a turn costs beside its rows is as much as ten of them. Who brings new rows has a turn
-   at once.
+1. All connections are driven through an epoll of the lane's own, a turn at a time: read what came, hand out free
+   places, write. A turn is a few milliseconds at most, and a busy lane leaves a gap between two (`gap.py`), in which
+   answers gather and other tasks have theirs; the shortest, while rows wait to which life is at risk. Who brings new
+   rows has a turn at once, in its own task: until the lane's came round a busy sender took 10 ms.
 2. Connections are kept open from the first use on. One that ends is replaced; one that fails is tried again after a
    pause that doubles, so a dead provider costs next to nothing, and what waits comes back as `NO_CONNECTION`. One that
    ends young without an answer has failed, unless it gave a sign of life and was never asked for more: a provider may
@@ -35,6 +35,7 @@ from fanout.dispatch.bucket import Bucket
 from fanout.dispatch.frames import kernels
 from fanout.dispatch.frames.connection import Connection
 from fanout.dispatch.frames.plans import Text, columns_of, origin_of, text_of
+from fanout.dispatch.gap import LEAST_S, Gap
 from fanout.dispatch.lanes import NOTHING_SENT, Job, Sent
 from fanout.dispatch.retry_after import seconds_of
 from fanout.dispatch.scheduler import WEED_S, Scheduler
@@ -42,7 +43,6 @@ from fanout.dispatch.tls_socket import TlsSocket, connect
 
 NEVER_S: Final = float("inf")
 STARTS_MAX: Final = 1_024  # rows written in one turn: 2 ms
-GAP_S: Final = 0.004  # between turns of a busy lane: 80 rows of 20,000 a second, a third of what is in flight
 TRIES_MAX: Final = 4  # times a row that was refused unprocessed is sent again at once
 PAUSE_FIRST_S: Final = 0.1  # before a failed connection is tried again; doubled each time
 PAUSE_MOST_S: Final = 5.0
@@ -178,6 +178,7 @@ class FrameLane:
         self._news = trio.Event()
         self._life = trio.CancelScope(shield=True)
         self._nap = trio.CancelScope()
+        self._gap = Gap()
         self._woken = False
         self._nursery: trio.Nursery | None = None
 
@@ -214,7 +215,8 @@ class FrameLane:
             self._woken = False
             self._turn()
             if self.in_flight >= self._streams:
-                with trio.CancelScope(deadline=trio.current_time() + GAP_S) as self._nap:
+                gap_s = LEAST_S if self._scheduler.urgent else self._gap.s
+                with trio.CancelScope(deadline=trio.current_time() + gap_s) as self._nap:
                     await trio.sleep_forever()
                 await trio.lowlevel.checkpoint_if_cancelled()
 
@@ -259,7 +261,9 @@ class FrameLane:
         self._jobs[number] = job
         self._wanted = True
         self._scheduler.add(job)
-        self._wake()
+        if self._nursery is not None and not self._life.cancel_called:
+            self._turn()
+            self._nap.deadline = min(self._nap.deadline, self._again_s, self._check_s)
         try:
             await job.done.wait()
         finally:
@@ -271,9 +275,10 @@ class FrameLane:
 
     def _turn(self) -> None:
         """Everything that can be done now: answers, new requests, sockets, time."""
-        now_s = trio.current_time()
+        now_s, before = trio.current_time(), self.in_flight
         for fd, _mask in self._epoll.poll(0):
             self._receive(self._links[fd], now_s)
+        self._gap.learn(before, before - self.in_flight)
         self._feed(now_s)
         self._weed(now_s)
         for link in list(self._links.values()):

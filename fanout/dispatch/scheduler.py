@@ -68,6 +68,11 @@ class Scheduler(Generic[T]):
         """Whether no row waits."""
         return not any(self._lanes)
 
+    @property
+    def urgent(self) -> bool:
+        """Whether rows of the highest lane wait."""
+        return bool(self._lanes[0])
+
     def resize(self, places: int) -> None:
         """So many rows may be in flight from now on: what the provider's connections carry."""
         self._places = places
