@@ -268,8 +268,6 @@ class SqliteStore:
 
     def wait_for_work(self, timeout_s: float) -> bool:
         """See `Store.wait_for_work`."""
-        if self._bell.closed:
-            return False
         rung = self._bell.wait(timeout_s)
         with self._wait_lock, _told_plainly(self._path):
             if self._bell.closed:
