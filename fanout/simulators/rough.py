@@ -2,8 +2,8 @@
 
     python -m fanout.simulators.providers --port 8443 --rough-port 8444
 
-granian, which serves the providers, speaks HTTP/2 too well to send GOAWAY, to reset a stream or to lower the number of
-streams in the middle. So those moods (`moods.ROUGH`) hold on a second port: a small front, HTTP/2 frame by frame
+The server of the providers is made to be quick and keeps to HTTP/2: it sends no GOAWAY, resets no stream, and lowers
+no number of streams in the middle. So those moods (`moods.ROUGH`) hold on a second port: a small front, frame by frame
 (`frames.py`) and HTTP/1.1 by h11, that hands every request on to the first port and relays the answer. All that holds
 there (addresses, quotas, storms, what was seen) holds here too, and what a fault keeps back is not seen. A client is
 pointed at this port instead of the other; it takes some thousand requests a second, not tens of thousands.
