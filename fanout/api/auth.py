@@ -7,8 +7,9 @@ Rules:
 2. A request without a valid key gets 401 `key_invalid`, whatever was wrong, and learns nothing about what exists.
 3. A key has scopes: `actions` (start and end them, see their counts), `participants` (upsert, erase, positions). Too
    small a scope is 403 `not_permitted`. Providers have no key: they sign their receipts.
-4. Answers are kept for `CACHE_S` seconds, so a revoked key dies within that time, and a flood of calls does not become
-   a flood of look-ups. Unknown keys are looked up each time: a key made a moment ago works at once.
+4. Answers are kept for `CACHE_S` seconds, so a revoked key dies within that time, its live streams too, and a flood of
+   calls does not become a flood of look-ups. Unknown keys are looked up each time: a key made a moment ago works at
+   once.
 """
 
 from __future__ import annotations
@@ -98,6 +99,14 @@ class Keys:
         if scope not in record.scopes:
             raise Refused("not_permitted")
         return record
+
+    async def holds(self, authorization: str | None, scope: Scope) -> bool:
+        """Whether a key that was good still is; a ledger that cannot say takes nothing away."""
+        try:
+            await self.check(authorization, scope)
+        except Refused as error:
+            return error.code not in ("key_invalid", "not_permitted")
+        return True
 
 
 def _digest(secret: str) -> str:

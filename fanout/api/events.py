@@ -5,23 +5,29 @@ Rules:
 1. An event is whole, never a difference: a reader that missed some has lost nothing.
 2. An event is sent when the view changed, at most every `INTERVAL_S`; a comment line goes out when nothing changed for
    `SILENCE_S`, so that a dead connection is noticed on both sides.
-3. The stream ends by itself when the action is over, its rows are settled, and its boards are clear.
+3. The stream ends by itself when the action is over, its rows are settled, and its boards are clear; and when the key
+   that asked for it is revoked.
 4. Readers wait on one `Changes`: a commit anywhere wakes them, and they read the ledger at their own pace.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final, Protocol
 
 import trio
 
 from fanout import wire
-from fanout.engine import Engine
 
 INTERVAL_S: Final = 0.25
 SILENCE_S: Final = 10.0
 OVER: Final = ("closed", "cancelled", "expired")
+
+
+class Viewer(Protocol):
+    """What a stream asks of the engine."""
+
+    async def view(self, tenant: str, action_id: int) -> wire.ActionView: ...
 
 
 class Changes:
@@ -54,11 +60,13 @@ class Changes:
         await self._wanted.wait()
 
 
-async def stream(engine: Engine, changes: Changes, tenant: str, action_id: int) -> AsyncIterator[bytes]:
-    """Chunks of `text/event-stream`. Errors: `Refused("not_found")` before the first chunk."""
+async def stream(
+    engine: Viewer, changes: Changes, tenant: str, action_id: int, holds: Callable[[], Awaitable[bool]]
+) -> AsyncIterator[bytes]:
+    """Chunks of `text/event-stream`, while `holds`. Errors: `Refused("not_found")` before the first chunk."""
     previous = b""
     silent_since_s = trio.current_time()
-    while True:
+    while await holds():
         view = await engine.view(tenant, action_id)
         current = wire.encode_json(view)
         now_s = trio.current_time()

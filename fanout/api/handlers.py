@@ -125,7 +125,7 @@ class Handlers:
 
     async def follow_action(self, call: Call) -> Response:
         await self._engine.view(call.key.tenant, call.path["id"])
-        events = stream(self._engine, self._changes, call.key.tenant, call.path["id"])
+        events = stream(self._engine, self._changes, call.key.tenant, call.path["id"], call.holds)
         return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
     async def update_action(self, call: Call) -> wire.ActionView:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from starlette.applications import Starlette
@@ -31,12 +32,16 @@ Handler = Callable[["Call"], Awaitable[Any]]
 
 
 class Call(NamedTuple):
-    """One request, checked: who calls, the path's parameters, the decoded body (None where the call takes none)."""
+    """One request, checked: who calls, the path's parameters, the decoded body (None where the call takes none).
+
+    `holds`: whether its key is still good, for answers that go on.
+    """
 
     key: KeyRecord
     path: dict[str, Any]
     body: Any
     request: Request
+    holds: Callable[[], Awaitable[bool]]
 
 
 class Row(NamedTuple):
@@ -120,13 +125,15 @@ class _Endpoint:
     async def _checked(self, request: Request, row: Row | None) -> Response:
         any_row = row or next(iter(self._methods.values()), None)
         scope = any_row.scope if any_row else "actions"
-        key = NOBODY if scope is None else await self._keys.check(request.headers.get("authorization"), scope)
+        said = request.headers.get("authorization")
+        key = NOBODY if scope is None else await self._keys.check(said, scope)
         if row is None and (self._methods or request.url.path in self._only_read):
             raise Refused("method_not_allowed", request.url.path, method=request.method)
         if row is None:
             raise Refused("not_found", request.url.path, what="address")
         body = None if row.takes is None else await bodies.read(request, row.takes, row.quick)
-        answer = await row.handler(Call(key, _path(request), body, request))
+        holds = partial(self._keys.holds, said, scope or "actions")
+        answer = await row.handler(Call(key, _path(request), body, request, holds))
         return answer if isinstance(answer, Response) else bodies.write(request, answer, row.status)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import trio
 import trio.testing
 
-from fanout.api.events import Changes
+from fanout import wire
+from fanout.api.events import Changes, stream
 
 LONG_S = 60.0
 
@@ -39,3 +40,28 @@ async def test_changes_are_wanted_while_somebody_waits_for_them(autojump_clock: 
         await trio.sleep(1.5 * LONG_S)
         assert await is_wanted()
     assert not await is_wanted()
+
+
+class Busy:
+    """An engine with an action that goes on and on."""
+
+    async def view(self, tenant: str, action_id: int) -> wire.ActionView:
+        tally = wire.Tally(phase="start", waiting=1, accepted=int(trio.current_time()))
+        return wire.ActionView(
+            id=action_id, reference="r", kind="x", lane="life", state="open", created_ms=0, end_ms=1, outcome=None,
+            tallies=[tally], boards=wire.BoardCounts(),
+        )  # fmt: skip
+
+
+async def test_a_stream_ends_with_its_key(autojump_clock: trio.testing.MockClock) -> None:
+    """Who may not ask any more is not told any more either, for as long as the action may last."""
+
+    async def holds() -> bool:
+        return trio.current_time() < until_s
+
+    until_s, events = trio.current_time() + LONG_S, 0
+    with trio.fail_after(2 * LONG_S):
+        async for _ in stream(Busy(), Changes(), "police", 1, holds):
+            events += 1
+    assert events > LONG_S / 2
+    assert trio.current_time() < until_s + 2.0
