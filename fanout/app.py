@@ -11,7 +11,6 @@ the engine goes on answering.
 from __future__ import annotations
 
 import logging
-import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable
@@ -33,6 +32,7 @@ from fanout.crews import Senders
 from fanout.engine import Engine
 from fanout.errors import Refused
 from fanout.geo.areas import NamedAreas
+from fanout.listening import bind
 from fanout.media.shelf import Shelf
 from fanout.registry import bodies as positions
 from fanout.registry.registry import Registry
@@ -135,6 +135,7 @@ async def _serve(
             await senders.warm.wait()
             (address,) = await nursery.start(_listen, application, settings, stop)
             _write_run_file(settings, "broker", boards.broker_address)
+            _write_run_file(settings, "receipts", senders.receipts_address)
             _write_run_file(settings, "api", address)
             memory.settle()
             missing.clear()
@@ -159,7 +160,7 @@ async def _listen(
     *,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    listener = _bind(settings.api.listen)
+    listener = bind(settings.api.listen, "api.listen")
     config = Config()
     config.bind = [f"fd://{listener.fileno()}"]
     config.loglevel = "WARNING"
@@ -170,20 +171,6 @@ async def _listen(
     if settings.api.client_ca:
         config.ca_certs, config.verify_mode = settings.api.client_ca, ssl.CERT_REQUIRED
     await hypercorn_serve(application, config, shutdown_trigger=stop.wait, task_status=task_status)
-
-
-def _bind(listen: str) -> socket.socket:
-    """A socket on `host:port`. Errors: `Refused("port_in_use")`, also for a host that is not ours."""
-    host, _, port = listen.rpartition(":")
-    host = host.strip("[]")
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, int(port)))
-    except OSError as error:
-        listener.close()
-        raise Refused("port_in_use", "api.listen", address=listen, detail=error.strerror or error) from error
-    return listener
 
 
 async def _upkeep(

@@ -8,6 +8,7 @@ Rules:
 1. A sender that dies is started again, and its batches are released at once; what it had on the wire is resolved by the
    ledger's rules.
 2. Senders end with this process, also when it is killed.
+3. What takes receipts in at a door of their own (`intake.py`) is a process among them, and lives and ends as they do.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Final
 
 import trio
@@ -23,11 +24,15 @@ import trio
 from fanout.dispatch.terms import PUSH, ends_within_s
 from fanout.errors import Refused
 from fanout.forkserver import Fork, ForkServer, open_forkserver
+from fanout.listening import RECEIPTS, address_of, bind
 from fanout.settings import Settings, dump
 from fanout.store.protocol import Store
 from fanout.wire import CHANNELS
 
 log = logging.getLogger("fanout.app")
+
+BACKLOG: Final = 512
+"""Connections at the door of receipts that wait while its process is started again."""
 
 AGAIN_S: Final = 1.0
 """Pause before a ledger that refused is asked again to release the batches of a dead sender."""
@@ -42,20 +47,27 @@ class Senders:
 
     def __init__(self) -> None:
         self.warm = trio.Event()
+        self.receipts_address = ""
         self._ended = trio.Event()
         self._scope = trio.CancelScope()
 
     async def run(self, settings: Settings, store: Store) -> None:
         """Keep them alive until `end`; they get warm side by side."""
-        wanted = crews(settings)
-        with self._scope:
+        with self._scope, ExitStack() as open_files:
+            wanted: list[tuple[str, Sequence[str], Sequence[int]]]
+            wanted = [(f"sender-{name}", channels, ()) for name, channels in crews(settings)]
+            if settings.api.receipts_listen:
+                door = open_files.enter_context(bind(settings.api.receipts_listen, "api.receipts_listen"))
+                door.listen(BACKLOG)
+                self.receipts_address = address_of(door)
+                wanted.append((RECEIPTS, (), (door.fileno(),)))
             if not wanted:
                 self.warm.set()
                 await trio.sleep_forever()
             async with open_forkserver("fanout.sender", dump(settings)) as server, trio.open_nursery() as nursery:
                 async with trio.open_nursery() as starting:
-                    for name, channels in wanted:
-                        starting.start_soon(nursery.start, _supervise, server, settings, store, name, channels)
+                    for what in wanted:
+                        starting.start_soon(nursery.start, _supervise, server, settings, store, *what)
                 self.warm.set()
         self._ended.set()
 
@@ -96,13 +108,14 @@ async def _supervise(
     store: Store,
     name: str,
     channels: Sequence[str],
+    handles: Sequence[int],
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     starts = 0
     while True:
-        owner, since_s = f"sender-{name}.{os.getpid()}.{starts}", trio.current_time()
-        async with _sender(server, settings, owner, channels) as process:
+        owner, since_s = f"{name}.{os.getpid()}.{starts}", trio.current_time()
+        async with _process(server, settings, [owner, *channels], handles) as process:
             await process.line()
             if not starts:
                 task_status.started()
@@ -124,8 +137,10 @@ async def _release(store: Store, owner: str) -> int:
 
 
 @asynccontextmanager
-async def _sender(server: ForkServer, settings: Settings, owner: str, channels: Sequence[str]) -> AsyncIterator[Fork]:
-    process = await server.fork([owner, *channels])
+async def _process(
+    server: ForkServer, settings: Settings, arguments: Sequence[str], handles: Sequence[int]
+) -> AsyncIterator[Fork]:
+    process = await server.fork(arguments, handles)
     try:
         yield process
     finally:

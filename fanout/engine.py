@@ -293,9 +293,8 @@ class Engine:
 
         Errors: `Refused("key_invalid")` for a wrong signature, `Refused("not_found")` for a provider that sends none.
         """
-        section = getattr(self._settings.providers, provider, None)
         lower = {name.lower(): value for name, value in headers.items()}
-        read = receipts.read(provider, lower, body, secret=getattr(section, "receipt_secret", ""))
+        read = receipts.read(provider, lower, body, secret=receipts.secret_of(self._settings.providers, provider))
         changed = await self._writer.share(self._store.apply_receipts, read.receipts) if read.receipts else []
         return wire.ReceiptsAccepted(reports=read.reports, changed=sum(changed), ignored=read.ignored)
 

@@ -27,8 +27,10 @@ class Entry(NamedTuple):
 
 CATALOGUE: Final[dict[str, Entry]] = {
     # --- the request ------------------------------------------------------------------------------------------------
+    "request_malformed": Entry(400, "The request is not valid HTTP: {detail}."),
     "body_malformed": Entry(400, "The body is not valid {format}: {detail}."),
     "body_too_large": Entry(413, "The body has more than {limit} bytes."),
+    "head_too_large": Entry(431, "The head of the request has more than {limit} bytes."),
     "body_too_slow": Entry(408, "The body did not arrive whole within {limit_s} s."),
     "media_type_unknown": Entry(415, "Send application/msgpack or application/json, not {given!r}."),
     "field_invalid": Entry(422, "{detail}"),
@@ -110,11 +112,18 @@ CATALOGUE: Final[dict[str, Entry]] = {
     "broker_unavailable": Entry(503, "No MQTT broker answers at {address}: {detail}."),
     "port_in_use": Entry(500, "Cannot listen on {address}: {detail}."),
     "data_in_use": Entry(409, "Another engine runs on the folder {folder}; stop it, or set engine.data elsewhere."),
+    "store_in_use": Entry(
+        409,
+        "The engine on the folder {folder} of {host} has this ledger; stop it first, or wait {hold_s} s if it is dead.",
+    ),
     "data_unwritable": Entry(507, "{path} cannot be written: {detail}; see to the folder, its rights and the disk."),
     "engine_unreachable": Entry(503, "No engine answers at {address}: {detail}."),
     "not_ready": Entry(503, "The engine is starting: {detail}."),
     "internal": Entry(500, "Something went wrong here; it was logged as {incident}."),
 }
+
+
+_HEADERS: Final = {"key_invalid": {"WWW-Authenticate": "Bearer"}, "too_many_requests": {"Retry-After": "1"}}
 
 
 class Refused(Exception):
@@ -130,6 +139,11 @@ class Refused(Exception):
         self.status = entry.status
         self.message = entry.sentence.format(**holes)
         super().__init__(f"{code}: {self.message}" + (f" ({where})" if where else ""))
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What HTTP says of it beside the status."""
+        return _HEADERS.get(self.code, {})
 
     def __reduce__(self) -> tuple[object, ...]:
         return rebuild, (self.code, self.where, self.message)

@@ -36,6 +36,9 @@ from fanout.children import start_child
 ORDER_BYTES_MAX: Final = 4_096
 """Of one order: the arguments of a fork."""
 
+HANDLES_MAX: Final = 1
+"""Files beside its pipes that a fork may be given: a socket to listen on."""
+
 LOADING: Final = {"OPENBLAS_NUM_THREADS": "1"}
 """Environment of the server: numpy's linear algebra, which nobody here uses, would start a thread for each core."""
 
@@ -99,8 +102,11 @@ class ForkServer:
             self._server = await start_child([self._module], theirs.fileno(), os.environ | LOADING)
         await trio.to_thread.run_sync(self._orders.sendall, self._first_line.encode() + b"\n")
 
-    async def fork(self, arguments: Sequence[str]) -> Fork:
-        """A process with these arguments, as soon as the server has loaded; one that is dead if the server died."""
+    async def fork(self, arguments: Sequence[str], handles: Sequence[int] = ()) -> Fork:
+        """A process with these arguments, as soon as the server has loaded; one that is dead if the server died.
+
+        `handles`, at most `HANDLES_MAX`: files it has too; their numbers there are appended to its arguments.
+        """
         async with self._one_at_a_time:
             await self.start()
             assert self._orders is not None
@@ -108,7 +114,7 @@ class ForkServer:
             words, out = os.pipe()
             fork = Fork(trio.lowlevel.FdStream(into), trio.lowlevel.FdStream(words))
             with suppress(OSError):  # it died: nobody has the pipe then, and it ends
-                socket.send_fds(self._orders, ["\0".join(arguments).encode()], [silence, out])
+                socket.send_fds(self._orders, ["\0".join(arguments).encode()], [silence, out, *handles])
             os.close(silence)
             os.close(out)
             try:
@@ -147,7 +153,7 @@ async def open_forkserver(module: str, first_line: str) -> AsyncIterator[ForkSer
 def serve_forks() -> list[str] | None:
     """Serve, once everything is loaded. Returns in each fork, with its arguments; in the server with None, at its end.
 
-    In a fork standard input and output are its pipes, and everything else of the server is closed.
+    In a fork standard input and output are its pipes, what it was given is open, and all else of the server is closed.
     """
     gc.collect()
     gc.freeze()  # or a collection in a fork would write to every page that it shares
@@ -165,10 +171,10 @@ def serve_forks() -> list[str] | None:
                 woken.recv(ORDER_BYTES_MAX)
                 _bury(pipes)
             if orders in ready:
-                order, handles, _, _ = socket.recv_fds(orders, ORDER_BYTES_MAX, 2)
+                order, handles, _, _ = socket.recv_fds(orders, ORDER_BYTES_MAX, 2 + HANDLES_MAX)
                 if not order:
                     return None
-                silence, out = handles
+                silence, out, *given = handles
                 pid = os.fork()
                 if not pid:
                     os.dup2(silence, 0)
@@ -176,8 +182,9 @@ def serve_forks() -> list[str] | None:
                     for pipe in (silence, out, *pipes.values()):
                         os.close(pipe)
                     _say(1, f"{os.getpid()}")
-                    return order.decode().split("\0")
-                os.close(silence)
+                    return [*order.decode().split("\0"), *(str(handle) for handle in given)]
+                for handle in (silence, *given):
+                    os.close(handle)
                 pipes[pid] = out
     finally:
         signal.set_wakeup_fd(-1)

@@ -1,7 +1,8 @@
 """What senders are: `python -m fanout.sender`, started by `crews`, which hands it its settings and asks for forks.
 
 It loads once what every sender needs, and each sender is a fork of that (`forkserver.py`), with an owner's name and
-channels. It is a program of its own, and imports no more than it needs: no API, no boards, no registry but its replica.
+channels; and so is what takes receipts in at a door of their own (`intake.py`). It is a program of its own, and imports
+no more than it needs: no API, no boards, no registry but its replica.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from fanout.dispatch.frames import kernels as frames
 from fanout.dispatch.sender import run_sender
 from fanout.dispatch.terms import ends_within_s
 from fanout.forkserver import call_process, serve_forks
+from fanout.intake import take_in
+from fanout.listening import RECEIPTS
 from fanout.registry.replica import Replica
 from fanout.settings import Settings, parse
 from fanout.stores import open_store
@@ -60,8 +63,12 @@ def main() -> None:
     frames.warm()
     if arguments := serve_forks():
         owner, *channels = arguments
-        call_process(owner.partition(".")[0])
-        trio.run(send, settings, owner, channels)
+        name = owner.partition(".")[0]
+        call_process(name)
+        if name == RECEIPTS:
+            trio.run(take_in, settings, int(channels[0]))
+        else:
+            trio.run(send, settings, owner, channels)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,8 @@ Url = Annotated[str, Meta(pattern=r"^(https?|mqtts?|rediss?|smtps?|smtp)://[^\s]
 """An address with its scheme; inside the fence it must be loopback."""
 HostPort = Annotated[str, Meta(pattern=r"^\S+:\d{1,5}$(?!\n)", extra=_FENCED)]
 """`host:port`; inside the fence it must be loopback."""
+HostPortOrNone = Annotated[str, Meta(pattern=r"^(\S+:\d{1,5})?$(?!\n)", extra=_FENCED)]
+"""The same, or empty."""
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 """0: any free port, written to the log and to `run/` in the data folder."""
 Fraction = Annotated[float, Meta(ge=0, le=1)]
@@ -62,6 +64,7 @@ class ApiSettings(Section, frozen=True, kw_only=True):
     """[api]"""
 
     listen: HostPort
+    receipts_listen: HostPortOrNone
     tls_certificate: str
     tls_key: str
     client_ca: str
@@ -436,6 +439,10 @@ def is_loopback(address: str) -> bool:
         return False
 
 
+def _is_fenced(kind: Any) -> bool:
+    return any(getattr(meta, "extra", None) == _FENCED for meta in getattr(kind, "__metadata__", ()))
+
+
 def _hold_fence(value: Any, kind: Any, key: str) -> None:
     table = _table_of(kind)
     if table is not None:
@@ -448,7 +455,5 @@ def _hold_fence(value: Any, kind: Any, key: str) -> None:
     elif get_origin(kind) is list:
         for index, item in enumerate(value):
             _hold_fence(item, get_args(kind)[0], f"{key}[{index}]")
-    elif any(getattr(meta, "extra", None) == _FENCED for meta in getattr(kind, "__metadata__", ())) and not is_loopback(
-        value
-    ):
+    elif value and _is_fenced(kind) and not is_loopback(value):
         raise Refused("fence", key, setting=key, address=value)

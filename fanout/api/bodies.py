@@ -69,10 +69,7 @@ def write_error(request: Request, error: Refused) -> Response:
     """An error of the catalogue as `{code, message, where}`."""
     body = wire.ErrorBody(code=error.code, message=error.message, where=error.where)
     response = write(request, body, error.status)
-    if error.code == "key_invalid":
-        response.headers["WWW-Authenticate"] = "Bearer"
-    if error.code == "too_many_requests":
-        response.headers["Retry-After"] = "1"
+    response.headers.update(error.headers)
     return response
 
 

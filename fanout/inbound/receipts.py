@@ -29,6 +29,7 @@ import numpy as np
 
 from fanout.channels.answers import decoded, each, number_of
 from fanout.errors import Refused
+from fanout.settings import ProvidersSettings
 from fanout.store.protocol import Receipts
 from fanout.wire import CHANNELS
 
@@ -57,6 +58,11 @@ class Read(NamedTuple):
 def sign(body: bytes, secret: str) -> str:
     """The signature of a body, as it stands in the header."""
     return "sha256=" + hmac.digest(secret.encode(), body, hashlib.sha256).hex()
+
+
+def secret_of(providers: ProvidersSettings, provider: str) -> str:
+    """What a provider signs its receipts with; empty for one that sends none."""
+    return str(getattr(getattr(providers, provider, None), "receipt_secret", ""))
 
 
 def read(provider: str, headers: Mapping[str, str], body: bytes, *, secret: str) -> Read:
