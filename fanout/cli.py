@@ -21,7 +21,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fanout import logs, wire
+from fanout import holding, logs, wire
 from fanout.api.auth import SCOPES, Scope, create_key, list_keys, revoke_key
 from fanout.clock import clock_ms
 from fanout.errors import Refused
@@ -171,6 +171,7 @@ def participants_import(
     settings = load(config)
     lock = lock_folder(settings)
     store = open_store(settings)
+    holding.look(store, holding.me(settings.data), clock_ms())
     registry = open_registry(settings, store)
     started_s = time.monotonic()
     try:

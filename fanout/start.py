@@ -6,7 +6,7 @@ while senders get warm.
 
 Rules:
 
-1. One folder, one engine: a second one on the same data is refused.
+1. One folder, one engine: a second one on the same data is refused. So is one on the same ledger (`holding.py`).
 2. What cannot start says so in one sentence of the catalogue, before anything was begun.
 """
 
@@ -18,13 +18,16 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Final
 
 import trio
 
 from fanout import memory
+from fanout.clock import clock_ms
 from fanout.crews import open_senders
 from fanout.errors import Refused
+from fanout.holding import holding
 from fanout.settings import Settings
 from fanout.stores import open_store
 
@@ -66,8 +69,12 @@ async def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
 
 async def _run(settings: Settings, stop: trio.Event, on_ready: Callable[[str], None]) -> None:
     store = await trio.to_thread.run_sync(open_store, settings)
+    alone = settings.store.kind == "sqlite"  # in the folder, which is locked
     try:
-        async with open_senders(settings, store) as senders:
+        async with (
+            nullcontext() if alone else holding(store, settings.data, clock_ms),
+            open_senders(settings, store) as senders,
+        ):
             app: Any = await trio.to_thread.run_sync(importlib.import_module, "fanout.app")
             await app.run(settings, store, senders, stop, on_ready)
     finally:

@@ -43,6 +43,7 @@ LEVELS = {
     "fanout.memory": 4,
     "fanout.stores": 5,
     "fanout.holding": 5,
+    "fanout.holding": 5,
     "fanout.listening": 4,
     "fanout.intake": 8,
     "fanout.children": 7,
