@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -114,6 +115,23 @@ async def test_none_holds_the_pipes_of_another(server: ForkServer) -> None:
     assert await first.wait() == "ended with -9", "its end is seen while others live"
     for fork in (first, *others):
         await fork.end(10)
+
+
+async def test_what_it_is_given_it_has_alone(server: ForkServer) -> None:
+    ours, theirs = socket.socketpair()
+    with ours:
+        fork = await server.fork(["one", "list"], [theirs.fileno()])
+        theirs.close()
+        *said, number = (await fork.line()).split()
+        assert said == ["settings", "one", "list"]
+        assert os.readlink(f"/proc/{fork.pid}/fd/{number}").startswith("socket:")
+        assert await fork.line() == "5", "three streams, what was given, and the folder that is read"
+        other = await server.fork(["other", "list"])
+        await other.line()
+        assert await other.line() == "4"
+        await fork.end(10)
+        assert ours.recv(1) == b"", "nobody else has it"
+        await other.end(10)
 
 
 async def test_a_server_that_died_is_started_again_and_its_forks_live(server: ForkServer) -> None:

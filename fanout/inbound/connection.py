@@ -19,6 +19,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final, TypeAlias, TypeVar
 
 import trio
@@ -34,6 +35,8 @@ IDLE_S: Final = 60.0
 """Suppliers keep connections open between bursts, and open another when one is gone."""
 HANDSHAKE_S: Final = 10.0
 LINGER_S: Final = 2.0
+EXACT_S: Final = 0.5
+"""A deadline is moved only by more than this: trio keeps each in a heap, which costs as much as to read a request."""
 
 Take: TypeAlias = Callable[["Connection", Heard], None]
 """Where what is heard goes. Each is answered by one `say`, in the order in which it was taken."""
@@ -82,7 +85,7 @@ class Connection:
             while not self._talk.over:
                 if not (inside and self._talk.inside):
                     inside = self._talk.inside
-                    self._patience.deadline = trio.current_time() + (limits.BODY_S_MAX if inside else IDLE_S)
+                    self._wait_until(trio.current_time() + (limits.BODY_S_MAX if inside else IDLE_S))
                 data = await self._receive()
                 if not data:
                     return
@@ -95,6 +98,10 @@ class Connection:
                     await self._until_paid()
         if self._patience.cancelled_caught and self._talk.inside:
             self._hand_in(Refused("body_too_slow", "body", limit_s=int(limits.BODY_S_MAX)))
+
+    def _wait_until(self, deadline: float) -> None:
+        if abs(deadline - self._patience.deadline) > EXACT_S:
+            self._patience.deadline = deadline
 
     def _hand_in(self, heard: Heard) -> None:
         self.owed += 1
@@ -131,10 +138,10 @@ class Connection:
             await trio.lowlevel.checkpoint()
         else:
             await trio.lowlevel.wait_readable(self._sock)
-        return await self._as_soon_as_it_can(self._receive_now)
-
-    def _receive_now(self) -> bytes:
-        return self._sock.recv(CHUNK_BYTES)
+        try:
+            return self._sock.recv(CHUNK_BYTES)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return await self._as_soon_as_it_can(partial(self._sock.recv, CHUNK_BYTES))
 
     async def _as_soon_as_it_can(self, call: Callable[[], T]) -> T:
         while True:
