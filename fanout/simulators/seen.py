@@ -2,8 +2,9 @@
 
 One record per (action, channel, phase) keeps tokens end to end, how long each is, and when they came: those that were
 read together have one time. Adding is a few appends without a look at anything, since the simulators share their core
-with what is measured; counting, and finding what came twice, is done when somebody asks. Several workers each keep
-their own `Seen`: `part` is what one of them has of an action, `answer` is made of all parts.
+with what is measured; counting, and finding what came twice, is done when somebody asks: by digests of tokens, and for
+those that agree by the tokens themselves. Several workers each keep their own `Seen`: `part` is what one of them has of
+an action, `answer` is made of all parts.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fanout.simulators.http2 import kernels
 
 DOUBLED_SHOWN_MAX: Final = 100
 
@@ -94,24 +97,22 @@ def answer(action: str, parts: Iterable[Part], *, phase: int | None = None, toke
     times_ms: list[int] = []
     doubled_all: list[str] = []
     for channel, mine in sorted(by_channel.items()):
-        counts: Counter[tuple[int, bytes]] = Counter()
-        for part in mine:
-            counts.update(_rows(part))
-        here = counts.total()
+        counted = [_counted(group) for group in _by_phase(mine)]
+        here, kinds = sum(rows for rows, _ in counted), sum(rows - extra.total() for rows, extra in counted)
         span_ms = [min(part.first_ns for part in mine) // 1_000_000, max(part.last_ns for part in mine) // 1_000_000]
-        doubled = [token.decode("latin-1") for (_, token), count in counts.items() if count > 1]
+        doubled = [token.decode("latin-1") for _, extra in counted for token in extra]
         one: dict[str, object] = {
             "total": here,
-            "distinct": len(counts),
+            "distinct": kinds,
             "doubled": doubled[:DOUBLED_SHOWN_MAX],
             "doubled_count": len(doubled),
             "first_ms": span_ms[0],
             "last_ms": span_ms[1],
         }
         if tokens:
-            one["tokens"] = sorted({token.decode("latin-1") for _, token in counts})
+            one["tokens"] = sorted({token.decode("latin-1") for part in mine for token in _tokens(part)})
         channels[channel] = one
-        total, distinct = total + here, distinct + len(counts)
+        total, distinct = total + here, distinct + kinds
         times_ms += span_ms
         doubled_all += doubled
     return {
@@ -126,8 +127,35 @@ def answer(action: str, parts: Iterable[Part], *, phase: int | None = None, toke
     }
 
 
-def _rows(part: Part) -> Iterable[tuple[int, bytes]]:
-    begin, tokens, phase = 0, part.tokens, part.phase
-    for end in np.cumsum(np.frombuffer(part.lengths, np.uint32), dtype=np.int64).tolist():
-        yield phase, tokens[begin:end]
+def _by_phase(parts: Iterable[Part]) -> list[list[Part]]:
+    groups: defaultdict[int, list[Part]] = defaultdict(list)
+    for part in parts:
+        groups[part.phase].append(part)
+    return list(groups.values())
+
+
+def _counted(parts: list[Part]) -> tuple[int, Counter[bytes]]:
+    """(deliveries, by token how many there were beyond the first) of one phase at all workers."""
+    tokens = b"".join(part.tokens for part in parts)
+    ends = _ends(b"".join(part.lengths for part in parts))
+    marks = np.zeros(len(ends), np.int64)
+    kernels.digests(np.frombuffer(tokens, np.uint8), ends, marks)
+    order = np.argsort(marks, kind="stable")
+    alike = np.zeros(len(ends), np.bool_)
+    alike[1:] = marks[order[1:]] == marks[order[:-1]]
+    alike[:-1] |= alike[1:]
+    begins = np.concatenate((np.zeros(1, np.int64), ends[:-1]))
+    rows = np.sort(order[alike])
+    counts = Counter(tokens[begin:end] for begin, end in zip(begins[rows].tolist(), ends[rows].tolist(), strict=True))
+    return len(ends), Counter({token: count - 1 for token, count in counts.items() if count > 1})
+
+
+def _ends(lengths: bytes) -> NDArray[np.int64]:
+    return np.cumsum(np.frombuffer(lengths, np.uint32), dtype=np.int64)
+
+
+def _tokens(part: Part) -> Iterable[bytes]:
+    begin = 0
+    for end in _ends(part.lengths).tolist():
+        yield part.tokens[begin:end]
         begin = end
