@@ -7,7 +7,8 @@ of them hear waits in one line, is committed together, and is answered from ther
 1. An answer is sent after the commit. What was not answered may be sent again: receipts are idempotent.
 2. Everything goes through the line, refusals too: so answers leave in the order of their requests.
 3. A commit that fails is tried again for each request alone, unless the ledger itself refused: none fails with others.
-4. At the end: no new connections, silent ones are closed, begun requests are finished, and told that it was the last.
+4. What is refused is counted, and told to the log once a minute: a supplier with a wrong secret tells nobody.
+5. At the end: no new connections, silent ones are closed, begun requests are finished, and told that it was the last.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import logging
 import secrets
 import socket
 import ssl
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from email.utils import formatdate
@@ -37,6 +38,7 @@ from fanout.store.protocol import Receipts
 log = logging.getLogger("fanout.receipts")
 
 PATH: Final = "/v1/receipts/"
+TELL_EVERY_S: Final = 60.0
 
 Reader: TypeAlias = Callable[[str, Mapping[str, str], bytes], Read]
 """`receipts.read` with the secret of the provider: of provider, headers by lower-case name, and body."""
@@ -72,6 +74,7 @@ class Door:
         self._bell = trio.Event()
         self._connections: set[Connection] = set()
         self._closing = False
+        self._refused: Counter[str] = Counter()
         self._answered = self._commits = 0
         self._thread = trio.CapacityLimiter(1)
 
@@ -93,6 +96,7 @@ class Door:
         """
         async with trio.open_nursery() as line:
             line.start_soon(self._work)
+            line.start_soon(self._tell)
             async with trio.open_nursery() as talks, trio.open_nursery() as doorway:
                 doorway.start_soon(self._accept, listener, tls, talks)
                 await stop.wait()
@@ -161,9 +165,24 @@ class Door:
         date = formatdate(usegmt=True)
         counts = iter(() if isinstance(changed, Refused) else changed)
         for asked in group:
-            failed = changed if isinstance(changed, Refused) and _receipts(asked) else None
-            asked.connection.say(_answer(asked, failed, sum(islice(counts, len(_receipts(asked)))), date))
+            found = changed if isinstance(changed, Refused) and _receipts(asked) else asked.found
+            if isinstance(found, Refused):
+                self._refused[found.code] += 1
+                answer = replies.refused(found, date=date, last=asked.last, bare=asked.bare)
+            else:
+                mine = sum(islice(counts, len(found.receipts)))
+                accepted = wire.ReceiptsAccepted(reports=found.reports, changed=mine, ignored=found.ignored)
+                answer = replies.taken(accepted, date=date, last=asked.last)
+            asked.connection.say(answer)
         self._answered += len(group)
+
+    async def _tell(self) -> None:
+        while True:
+            await trio.sleep(TELL_EVERY_S)
+            if self._refused:
+                told = ", ".join(f"{count} {code}" for code, count in self._refused.most_common())
+                log.warning("receipts: requests were refused: %s", told)
+                self._refused.clear()
 
     async def _commit(self, receipts: list[Receipts]) -> list[int] | Refused:
         """How many rows changed by each, or why nothing was written."""
@@ -181,15 +200,6 @@ class Door:
 
 def _receipts(asked: _Asked) -> Sequence[Receipts]:
     return asked.found.receipts if isinstance(asked.found, Read) else ()
-
-
-def _answer(asked: _Asked, failed: Refused | None, changed: int, date: str) -> bytes:
-    error = asked.found if isinstance(asked.found, Refused) else failed
-    if error is not None:
-        return replies.refused(error, date=date, last=asked.last, bare=asked.bare)
-    assert isinstance(asked.found, Read)
-    found = wire.ReceiptsAccepted(reports=asked.found.reports, changed=changed, ignored=asked.found.ignored)
-    return replies.taken(found, date=date, last=asked.last)
 
 
 def _incident(what: str) -> Refused:

@@ -20,7 +20,7 @@ import trio.testing
 
 from fanout import limits
 from fanout.errors import CATALOGUE, Refused
-from fanout.inbound import connection, receipts
+from fanout.inbound import connection, door, receipts
 from fanout.inbound.door import Door
 from fanout.simulators.tls import write as write_certificates
 from fanout.store.protocol import Receipts
@@ -71,11 +71,11 @@ def read(provider: str, headers: object, body: bytes) -> receipts.Read:
 @asynccontextmanager
 async def opened(tls: ssl.SSLContext | None = None, drain_s: float = 5.0) -> AsyncIterator[House]:
     ledger, stop = Ledger(), trio.Event()
-    door = Door(read, ledger.apply)
+    served = Door(read, ledger.apply)
     listener = socket.create_server(("127.0.0.1", 0))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(door.serve, listener, stop, tls=tls, drain_s=drain_s))
-        yield House(door, ledger, listener.getsockname(), stop)
+        nursery.start_soon(partial(served.serve, listener, stop, tls=tls, drain_s=drain_s))
+        yield House(served, ledger, listener.getsockname(), stop)
         ledger.go_on.set()
         stop.set()
 
@@ -365,6 +365,21 @@ async def test_a_request_that_takes_too_long(
         assert (answer.code, answer.status) == ("body_too_slow", 408)
         assert trio.current_time() - began_s <= limits.BODY_S_MAX + 2
         nursery.cancel_scope.cancel()
+
+
+async def test_what_is_refused_is_told_to_the_log(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    autojump_clock.autojump_threshold = 0.02
+    async with opened() as house:
+        for _ in range(3):
+            await ask(house, post(1).replace(b"sha256=", b"sha256=0"))
+        await ask(house, post(1, body=b"{"))
+        await ask(house, post(1))
+        await trio.sleep(3 * door.TELL_EVERY_S)
+    assert [one.getMessage() for one in caplog.records] == [
+        "receipts: requests were refused: 3 key_invalid, 1 body_malformed"
+    ]
 
 
 async def test_a_silent_connection_is_closed(autojump_clock: trio.testing.MockClock) -> None:
