@@ -5,9 +5,11 @@ made once. Rules beside those of `routes.py` and `line.py`:
 
 1. The calls of a way have their places: they are made at once, side by side, and each gives its place back as it ends.
 2. `may_go` is asked before each call, and before each mail.
-3. A call that goes wrong in here (a body nobody foresaw) is that call's: its rows may have been taken, the others are
+3. Who waits is woken when it is granted something, not whenever somebody's call ends: the first of those who wait looks
+   after the time from when quotas let go, for all of them. All ask `may_go` now and then.
+4. A call that goes wrong in here (a body nobody foresaw) is that call's: its rows may have been taken, the others are
    told what they were told.
-4. Of mail only a lost session and a reply that ends one (421) are the provider's failure: other refusals are of one
+5. Of mail only a lost session and a reply that ends one (421) are the provider's failure: other refusals are of one
    recipient.
 """
 
@@ -47,16 +49,21 @@ from fanout.store.states import Event, Reason
 log = logging.getLogger("fanout.dispatch")
 
 NAP_S: Final = 0.001  # a quota that is ready in less is not waited for more finely
+STAND_S: Final = (
+    0.25  # how often who stands in line asks whether it may still go: a nation has a hundred standing there
+)
 SESSION_ENDED: Final = 421
 
 
 class _Want:
-    """A batch in line; `way` is what it got."""
+    """A batch in line; `way` is what it got, and `nap` how long it waits for that."""
 
     def __init__(self, lease: Lease, rows: int) -> None:
         self.lane, self.action, self.batch, self.attempt = lease.lane, lease.action, lease.batch, lease.attempt
         self.rows = rows
         self.way: Way | None = None
+        self.bell = trio.Event()
+        self.nap = trio.CancelScope()
 
 
 class Supplier(NamedTuple):
@@ -73,7 +80,7 @@ class _LineRoute(ABC):
     def __init__(self, name: str, number: int, gates: Sequence[Gate]) -> None:
         self.name, self.number = name, number
         self._line: Line[_Want] = Line(gates)
-        self._bell = trio.Event()
+        self._standing: dict[_Want, None] = {}  # in the order of coming
         self._serve_at_s = 0.0
 
     def __repr__(self) -> str:
@@ -86,6 +93,7 @@ class _LineRoute(ABC):
         """Stand in line for places and quota; see `routes.Route`."""
         want = _Want(lease, rows)
         self._line.add(want)
+        self._standing[want] = None
         self._serve_at_s = 0.0
         try:
             while may_go():
@@ -97,34 +105,43 @@ class _LineRoute(ABC):
                 now_s = trio.current_time()
                 if self._line.dead(now_s):
                     return None
-                bell = self._bell
-                with trio.CancelScope(deadline=max(now_s + NAP_S, min(self._serve_at_s, now_s + ASK_S))):
-                    await bell.wait()
+                want.bell = trio.Event()
+                with trio.CancelScope(deadline=now_s + STAND_S) as want.nap:
+                    self._keep_time()
+                    await want.bell.wait()
             return None
         finally:
             self._line.drop(want)
+            del self._standing[want]
+            self._keep_time()
             if want.way is not None:
                 want.way.free()
 
     def ring(self) -> None:
         """Something came free."""
-        self._serve_at_s = 0.0
-        self._bell.set()
-        self._bell = trio.Event()
+        if not self._standing:
+            return
+        self._serve()
+        if self._line.dead(trio.current_time()):
+            for want in self._standing:
+                want.bell.set()
 
     def _serve(self) -> None:
-        """Let go all who may, one of those who wait for all of them; the next time is when quotas allow, or soon, for
-        breakers close without a word."""
-        served = False
+        """Let go all who may; the next time is when quotas allow, or soon, for breakers close without a word."""
         while True:
             granted, again_s = self._line.next(trio.current_time())
             if granted is None:
                 break
             granted.want.way = self._way(granted.gate, granted.rows, granted.probe)
-            served = True
-        if served:
-            self.ring()
+            granted.want.bell.set()
         self._serve_at_s = min(again_s, trio.current_time() + ASK_S)
+        self._keep_time()
+
+    def _keep_time(self) -> None:
+        """Have the first of those who stand in line wake when it is time to serve."""
+        first = next(iter(self._standing), None)
+        if first is not None:
+            first.nap.deadline = min(first.nap.deadline, max(self._serve_at_s, trio.current_time() + NAP_S))
 
     @abstractmethod
     def _way(self, gate: int, rows: int, probe: bool) -> Way:

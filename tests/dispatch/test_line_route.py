@@ -17,7 +17,7 @@ from fanout.channels.voice import Voice
 from fanout.dispatch.breaker import COOL_S_FIRST, LEAST, PROBE_ROWS, Breaker, Is
 from fanout.dispatch.bucket import Bucket
 from fanout.dispatch.line import Gate
-from fanout.dispatch.line_route import CallRoute, MailRoute, Supplier
+from fanout.dispatch.line_route import STAND_S, CallRoute, MailRoute, Supplier
 from fanout.dispatch.mailer import Mailer
 from fanout.dispatch.routes import ASK_S, Delivered, Route, Way
 from fanout.store.protocol import Lease
@@ -276,3 +276,36 @@ async def test_refused_mailboxes_are_no_outage(autojump_clock: object, monkeypat
         assert (told.codes == code).all()
         assert gate.breaker.state is state, code
         assert gate.used == 0
+
+
+async def test_who_stands_in_line_is_not_woken_by_each_call_that_ends(autojump_clock: object) -> None:
+    phone = Phone(latency_s=0.01)
+    route = CallRoute([supplier(phone, places=1, rate=1e3, burst=1e3)], clock_ms=lambda: 0)
+    asked, turns = Counter[int](), list[int]()
+
+    def may_go(number: int) -> Callable[[], bool]:
+        def go() -> bool:
+            asked[number] += 1
+            return not over
+
+        return go
+
+    async def stand(number: int) -> None:
+        way = await route.reserve(lease(number, 1, lane=1, action=1), 1, may_go(number))
+        if way is not None:
+            turns.append(number)
+            way.free()
+
+    over = False
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(through, route, lease(1, 200, action=1))
+        for number in range(2, 12):
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(stand, number)
+        await trio.sleep(1.0)
+        assert 50 <= len(phone.asked) < 200
+        assert not turns
+        last = [asked[number] for number in range(3, 12)]
+        assert max(last) <= 1.0 / STAND_S + 2, "one call after the other has ended beside them"
+    assert turns == list(range(2, 12)), "the nearest first, and all of them without a wait"
+    assert trio.current_time() < 200 * 0.01 + 1.0
