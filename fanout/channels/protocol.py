@@ -118,6 +118,42 @@ class Requests(msgspec.Struct, frozen=True, kw_only=True):
     usable: NDArray[np.bool_]
 
 
+AUTHORIZATION: Final = "authorization: "
+
+
+def origin_of(template: Template) -> str:
+    """Where a template's rows go: its address begins with it."""
+    begin = template.url[0]
+    assert isinstance(begin, bytes), "a template has one origin"
+    scheme, _, rest = begin.decode().partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}"
+
+
+def authorizations(requests: Requests) -> list[tuple[str, str]]:
+    """What each template says of who we are, with the origin it says it to."""
+    return [
+        (origin_of(template), header.removeprefix(AUTHORIZATION))
+        for template in requests.templates
+        for header in template.headers
+        if header.startswith(AUTHORIZATION)
+    ]
+
+
+def authorized(requests: Requests, authorize: Authorize) -> Requests:
+    """The same requests with the authorisation of now, for rows that waited longer than the one they were made with."""
+    templates = [
+        msgspec.structs.replace(
+            template,
+            headers=tuple(
+                AUTHORIZATION + authorize(origin_of(template)) if header.startswith(AUTHORIZATION) else header
+                for header in template.headers
+            ),
+        )
+        for template in requests.templates
+    ]
+    return msgspec.structs.replace(requests, templates=tuple(templates))
+
+
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One request for many rows. `index` intp[k] are its rows in the batch, in the order of the request.
 

@@ -19,7 +19,7 @@ import numpy as np
 import trio
 from numpy.typing import NDArray
 
-from fanout.channels.protocol import Requests
+from fanout.channels.protocol import Requests, origin_of
 from fanout.dispatch.lanes import NOTHING_SENT, RunningLane, Sent, gathered
 
 ORIGINS_MAX: Final = 8  # with a lane of frames; Microsoft's service has some dozens, all others one
@@ -67,7 +67,7 @@ class OriginLane:
     ) -> Sent:
         """Send the rows at `index`; see `lanes.Lane`."""
         which = requests.which[index]
-        origins = np.array([_origin(requests, number) for number in range(len(requests.templates))])
+        origins = np.array([origin_of(template) for template in requests.templates])
         found, number = np.unique(origins, return_inverse=True)
         parts: list[tuple[NDArray[np.intp], Sent]] = []
 
@@ -99,10 +99,3 @@ class OriginLane:
         lane = self._frames[origin] = self._make_frames(origin)
         await self._nursery.start(lane.run)
         return lane
-
-
-def _origin(requests: Requests, template: int) -> str:
-    origin = requests.templates[template].url[0]
-    assert isinstance(origin, bytes), "a template has one origin"
-    scheme, _, rest = origin.decode().partition("://")
-    return f"{scheme}://{rest.partition('/')[0]}"

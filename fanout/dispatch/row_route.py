@@ -6,19 +6,24 @@ sent once more without a sound. What the breaker asks is kept here:
 1. Open, nothing is reserved: the batch goes back to the ledger.
 2. Half open, one batch goes, and of it first `PROBE_ROWS` rows. If they find the provider working, the others follow;
    if not, they speak for all: the batch has had an attempt, and 2,000 people have not waited for a time-out.
+
+Rows carry who we are from when they were rendered, and may wait for a quota longer than that is good. So what has not
+gone when the credential is another is taken back from the lane, and goes on with the new one: no attempt is spent.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import numpy as np
 import trio
 from numpy.typing import NDArray
 
-from fanout.channels.protocol import Column, Message, Requests, RowChannel
+from fanout.channels.protocol import NOT_SENT, Column, Message, Requests, RowChannel, authorizations, authorized
 from fanout.dispatch.breaker import PROBE_ROWS, Breaker, Is
 from fanout.dispatch.bucket import Bucket
 from fanout.dispatch.credentials import Credential
-from fanout.dispatch.lanes import Lane
+from fanout.dispatch.lanes import Lane, Sent, gathered
 from fanout.dispatch.routes import ASK_S, Batch, Delivered, Early, MayGo, ignored, merged, not_taken, tell
 from fanout.store.protocol import Lease
 from fanout.store.states import State
@@ -52,7 +57,7 @@ class Way:
         self, requests: Requests, index: NDArray[np.intp], lease: Lease, may_go: MayGo, *, probe: bool
     ) -> Delivered:
         try:
-            sent = await self._lane.send(requests, index, lane=lease.lane, action=lease.action, may_go=may_go)
+            sent = await self._signed(requests, index, lease, may_go)
         except BaseException:
             if probe:  # it will not answer
                 self.breaker.answered(0, 0, trio.current_time())
@@ -62,6 +67,27 @@ class Way:
         outcome = self._channel.interpret(sent.codes, sent.bodies)
         since_ms = self._channel.dead_since_ms(sent.codes, sent.bodies)
         return Delivered(sent.codes, outcome, sent.asked_s, sent.first_ms, sent.last_ms, since_ms)
+
+    async def _signed(self, requests: Requests, index: NDArray[np.intp], lease: Lease, may_go: MayGo) -> Sent:
+        """Send rows, each with who we are when it goes."""
+        authorize = self._credential.authorize
+        parts: list[tuple[NDArray[np.intp], Sent]] = []
+        left = np.arange(len(index))
+        while True:
+            said = authorizations(requests)
+
+            def holds(said: list[tuple[str, str]] = said) -> bool:
+                return all(authorize(origin) == value for origin, value in said)
+
+            def goes(holds: Callable[[], bool] = holds) -> bool:
+                return may_go() and holds()
+
+            sent = await self._lane.send(requests, index[left], lane=lease.lane, action=lease.action, may_go=goes)
+            parts.append((left, sent))
+            left = left[sent.codes == NOT_SENT]
+            if not len(left) or not may_go() or holds():
+                return sent if len(parts) == 1 else gathered(len(index), parts)
+            requests = authorized(requests, authorize)
 
     def close(self) -> None:
         """End the lane."""

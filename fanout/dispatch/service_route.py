@@ -22,7 +22,7 @@ import numpy as np
 import trio
 from numpy.typing import NDArray
 
-from fanout.channels.protocol import NOT_SENT, Column, Message, Requests, RowChannel
+from fanout.channels.protocol import NOT_SENT, Column, Message, Requests, RowChannel, origin_of
 from fanout.dispatch.breaker import Is
 from fanout.dispatch.credentials import Credential
 from fanout.dispatch.routes import ASK_S, Batch, Delivered, Early, MayGo, ignored, merged, not_taken, perhaps
@@ -99,10 +99,7 @@ class ServiceRoute:
 
     def _numbers(self, requests: Requests) -> NDArray[np.intp]:
         """intp[templates]: the service of each; a template has one origin, which its address begins with."""
-        origins = [template.url[0] for template in requests.templates]
-        return np.array(
-            [service_of(self._hosts, origin.decode()) for origin in origins if isinstance(origin, bytes)], np.intp
-        )
+        return np.array([service_of(self._hosts, origin_of(template)) for template in requests.templates], np.intp)
 
 
 async def _send(way: Way, requests: Requests, index: NDArray[np.intp], lease: Lease, may_go: MayGo) -> Delivered:

@@ -158,3 +158,50 @@ async def test_a_probe_that_came_to_nothing_frees_the_next(autojump_clock: objec
         with pytest.raises(RuntimeError):
             await through(route, lease(1))
     assert route.allows(trio.current_time()) == 1
+
+
+class Slow(Wire):
+    """A lane with a quota of 100 rows a second; it remembers who its rows said we are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    async def send(
+        self, requests: Requests, index: NDArray[np.intp], *, lane: int, action: int, may_go: Callable[[], bool]
+    ) -> Sent:
+        codes = np.full(len(index), NOT_SENT, np.int16)
+        for begin in range(0, len(index), 100):
+            await trio.sleep(1.0)
+            if not may_go():
+                break
+            for place in range(begin, min(begin + 100, len(index))):
+                template = requests.templates[requests.which[index[place]]]
+                self.said += [header for header in template.headers if header.startswith("authorization: ")]
+                codes[place] = 200
+        return Sent(codes, {}, 0.0, 1, 2)
+
+
+class Brief(Fixed):
+    """A token that lives for three seconds."""
+
+    def authorize(self, origin: str) -> str:
+        return f"{origin} {trio.current_time() // 3:.0f}"
+
+
+async def test_rows_that_wait_longer_than_a_token_lives_go_with_the_next(autojump_clock: object) -> None:
+    wire = Slow()
+    told = await through(route_to(wire, Brief("")), lease(1, 1_000))
+    assert told is not None
+    assert told.codes.tolist() == [200] * 1_000
+    tokens = [said.rpartition(" ")[2] for said in wire.said]
+    assert tokens == sorted(tokens)
+    assert len(set(tokens)) >= 4
+    assert {said.rpartition(" ")[0] for said in wire.said} == {"authorization: https://127.0.0.1:9"}
+
+
+async def test_a_batch_that_is_stopped_stays_so_whatever_the_token(autojump_clock: object) -> None:
+    wire = Slow()
+    told = await through(route_to(wire, Brief("")), lease(1, 1_000), lambda: trio.current_time() < 2.5)
+    assert told is not None
+    assert (told.codes == NOT_SENT).sum() == 800
