@@ -27,7 +27,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from fanout import wire
+from fanout import call_back, wire
 from fanout.drafts import Drafter, check_board_texts, check_end, check_words
 from fanout.errors import Refused
 from fanout.geo.areas import NamedAreas, Shape
@@ -137,7 +137,8 @@ class Engine:
         existing = await self._blocking(self._store.action_by_reference, tenant, request.reference)
         if existing is not None:
             return self._accepted_again(existing, digest, request.reference)
-        draft = await self._drafter.draft(tenant, request)
+        said = call_back.in_action(request)
+        draft = await self._drafter.draft(tenant, said)
         record = ActionRecord(
             id=0,
             tenant=tenant,
@@ -151,17 +152,17 @@ class Engine:
             snapshot_version=draft.version,
             body=wire.encode_msgpack(request),
         )
-        phase = _phase(0, "start", now_ms, request.end_ms, request.texts, request.titles)
+        phase = _phase(0, "start", now_ms, said.end_ms, said.texts, said.titles)
         stored, new = await self._writer.run(self._store.open_action, record, phase, draft.batches)
         if not new:
             return self._accepted_again(stored, digest, request.reference)
         if request.waves is not None:
             self._waves.add(stored.id, request.waves)
         if draft.boards.boards:
-            on_boards = msgspec.structs.replace(request, area=draft.area)
+            on_boards = msgspec.structs.replace(said, area=draft.area)
             await self._boards.show(stored.id, on_boards, draft.shape, draft.lane, now_ms, photo=draft.photo)
         if draft.posts:
-            await self._posts.start(stored.id, tenant, request, draft.shape, draft.lane)
+            await self._posts.start(stored.id, tenant, said, draft.shape, draft.lane)
         return wire.ActionAccepted(
             id=stored.id,
             people=draft.people,
@@ -174,7 +175,7 @@ class Engine:
 
     async def preview(self, tenant: str, request: wire.PreviewRequest) -> wire.Preview:
         """What `start` would do, without effect. Errors: as `start`."""
-        return await self._drafter.preview(tenant, request)
+        return await self._drafter.preview(tenant, call_back.in_action(request))
 
     async def view(self, tenant: str, action_id: int) -> wire.ActionView:
         """State and counts of an action. Errors: `Refused("not_found")`, also for another tenant's action."""
@@ -208,6 +209,7 @@ class Engine:
         async with self._waves.turn:
             record = await self._record(tenant, action_id)
             action = _request_of(record)
+            request = call_back.in_update(request, action.call_number)
             phases = await self._blocking(self._store.phases, action_id)
             updates = {phase.reference: phase for phase in phases if phase.name == "update"}
             known = updates.get(request.reference)
@@ -254,6 +256,7 @@ class Engine:
             return await self.view(tenant, action_id)
         _need_state(record, "open", "paused")
         action = _request_of(record)
+        request = call_back.in_result(request, action.call_number)
         self._drafter.check_texts(request.texts, action.titles, self._drafter.open_channels(action))
         for language, text in request.board_texts.items():
             check_words(text, f"board_texts.{language}")
@@ -431,11 +434,13 @@ class Engine:
         if record is None or record.state != "closing":
             return
         assert record.result_body is not None
-        request = wire.decode_msgpack(record.result_body, wire.ResultRequest)
+        action = _request_of(record)
+        said = wire.decode_msgpack(record.result_body, wire.ResultRequest)
+        request = call_back.in_result(said, action.call_number)
         now_ms = self._clock_ms()
         batches = await self._blocking(self._further_batches, record, tuple(request.texts), reached)
         number = len(await self._blocking(self._store.phases, action_id))
-        titles = _request_of(record).titles
+        titles = action.titles
         phase = _phase(number, "result", now_ms, now_ms + RESULT_HOURS * 3_600_000, request.texts, titles)
         await self._boards.result(action_id, request.board_texts, now_ms)
         await self._posts.tell(action_id, "result", number, request.texts, titles, phase.end_ms)
@@ -538,9 +543,9 @@ def _need_state(record: ActionRecord, *needed: str) -> None:
 
 
 def _request_of(record: ActionRecord) -> wire.ActionRequest:
-    """What was asked, with the end that it has by now."""
+    """What was asked, with its number in its words, and the end that it has by now."""
     request: wire.ActionRequest = wire.decode_msgpack(record.body, wire.ActionRequest)
-    return msgspec.structs.replace(request, end_ms=record.end_ms)
+    return msgspec.structs.replace(call_back.in_action(request), end_ms=record.end_ms)
 
 
 def _digest(request: wire.ActionRequest) -> bytes:

@@ -269,6 +269,9 @@ class Action(Input, frozen=True, kw_only=True):
     Whom, beside those who want this kind from this tenant and can be reached: `languages` are ranges as RFC 4647 has
     them (`nl` is also `nl-BE`), `age_groups` as people gave them; None: all. `live`: see there. Nearest first counts
     from `centre`, a point or a line; None: from what the area suggests, a corridor's own line or the middle.
+
+    `call_number` stands wherever a text, title or board text of the action, of its news or of its result says
+    `{call_number}`. `operator`: whose action it is; kept with it, and sent to nobody.
     """
 
     kind: Annotated[str, Meta(min_length=1, max_length=40)]
@@ -284,7 +287,7 @@ class Action(Input, frozen=True, kw_only=True):
     centre: Centre | None = None
     photo: PhotoHash | None = None
     operator: Annotated[str, Meta(max_length=64)] = ""
-    call_number: Annotated[str, Meta(max_length=24)] = ""
+    call_number: Annotated[str, Meta(max_length=24, pattern=r"^[0-9 +().*#/-]*$(?!\n)")] = ""
     boards: BoardOptions = BoardOptions()
     waves: Waves | None = None
 

@@ -527,3 +527,53 @@ async def test_waves_wait_for_an_end_that_was_moved(tmp_path: Path) -> None:
         assert room.send([Event.ACCEPT]) == [], "the old end lets nobody go"
         await room.engine.operators("police", accepted.id, wire.OperatorsRequest(free=2))
         assert len(room.send([Event.ACCEPT])) == 10
+
+
+async def test_the_number_to_call_stands_where_words_ask_for_it(tmp_path: Path) -> None:
+    async with open_room(tmp_path) as room:
+        words: dict[str, Any] = {
+            "call_number": "088-6620000", "texts": {"nl": "Vermist. Bel {call_number}.", "en": "{Missing}."},
+            "titles": {"nl": "Bel {call_number}"}, "boards": wire.BoardOptions(texts={"nl": ["Bel {call_number}"]}),
+        }  # fmt: skip
+        request = room.request(**words)
+        fields = {name: getattr(request, name) for name in wire.Action.__struct_fields__}
+        preview = await room.engine.preview("police", wire.PreviewRequest(**fields))
+        assert {item.text for item in preview.renderings} == {
+            "Bel 088-6620000: Vermist. Bel 088-6620000.",
+            "{Missing}.",
+        }
+        accepted = await room.engine.start("police", request)
+        assert (await room.engine.start("police", request)).repeated, "as it was sent"
+        assert room.boards.shown[accepted.id]["nl"] == "Vermist. Bel 088-6620000."
+        news = wire.UpdateRequest(reference="u", texts={"nl": "Nieuws: {call_number}."})
+        for _ in range(2):
+            await room.engine.update("police", accepted.id, news)
+        assert room.boards.shown[accepted.id] == {"nl": "Nieuws: 088-6620000."}
+        room.send([Event.ACCEPT])
+        await room.engine.result(
+            "police",
+            accepted.id,
+            wire.ResultRequest(reference="r", outcome="none", texts={"nl": "{call_number} dicht."}),
+        )
+        said = [(phase.texts["nl"], phase.titles["nl"]) for phase in room.store.phases(accepted.id)]
+        assert [text for text, _ in said] == [
+            "Vermist. Bel 088-6620000.", "Nieuws: 088-6620000.", "088-6620000 dicht."
+        ]  # fmt: skip
+        assert {title for _, title in said} == {"Bel 088-6620000"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"texts": {"nl": "Bel {call_number}"}}, "texts.nl"),
+        ({"titles": {"nl": "Bel {call_number}"}}, "titles.nl"),
+        ({"boards": wire.BoardOptions(texts={"nl": ["Bel", "{call_number}"]})}, "boards.texts.nl[1]"),
+    ],
+)
+async def test_a_number_that_is_not_there_is_asked_for_in_vain(
+    tmp_path: Path, changes: dict[str, Any], where: str
+) -> None:
+    async with open_room(tmp_path) as room:
+        with pytest.raises(Refused) as caught:
+            await room.engine.start("police", room.request(**changes))
+        assert (caught.value.code, caught.value.where) == ("text_unfit", where)

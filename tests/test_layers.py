@@ -42,7 +42,7 @@ LEVELS = {
     "fanout.logs": 4,
     "fanout.memory": 4,
     "fanout.stores": 5,
-    "fanout.holding": 5,
+    "fanout.call_back": 3,
     "fanout.holding": 5,
     "fanout.listening": 4,
     "fanout.intake": 8,
