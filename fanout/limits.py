@@ -56,6 +56,7 @@ STORE_WAIT_S_MAX: Final = (
 )
 STORE_CALLS_QUEUED_MAX: Final = 1_024  # calls waiting for a commit in one process; more must wait to be queued
 STORE_CALLS_PER_COMMIT_MAX: Final = 64  # so that one commit does not hold up the senders' for long
+RECEIPTS_PER_COMMIT_MAX: Final = 512  # or one body's, if it has more; they cost by the batches they meet, ~5 ms in all
 RECEIPT_DIRECTORIES_MAX: Final = 8  # actions and channels whose rows are kept sorted for receipts, 16 bytes a row
 
 # --- the wire -------------------------------------------------------------------------------------------------------

@@ -152,8 +152,12 @@ class Door:
             await self._bell.wait()
             self._bell = trio.Event()
             while self._line:
-                size = min(len(self._line), limits.STORE_CALLS_PER_COMMIT_MAX)
-                await self._settle([self._line.popleft() for _ in range(size)])
+                group: list[_Asked] = []
+                reports = 0
+                while self._line and reports < limits.RECEIPTS_PER_COMMIT_MAX:
+                    group.append(self._line.popleft())
+                    reports += group[-1].found.reports if isinstance(group[-1].found, Read) else 0
+                await self._settle(group)
 
     async def _settle(self, group: list[_Asked]) -> None:
         """Commit what these brought, and answer them."""

@@ -33,7 +33,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.rows: list[int] = []
-        self.calls = 0
+        self.sizes: list[int] = []
         self.poison = -1
         self.error: Exception | None = None
         self.go_on = threading.Event()
@@ -41,12 +41,12 @@ class Ledger:
 
     def apply(self, given: Sequence[Receipts]) -> list[int]:
         assert self.go_on.wait(30), "nobody waited for this"
-        self.calls += 1
         rows = [one.rows.tolist() for one in given]
         if self.error is not None:
             raise self.error
         if [self.poison] in rows:
             raise ValueError("a row that nothing can have")
+        self.sizes.append(sum(len(group) for group in rows))
         self.rows += [row for group in rows for row in group]
         return [len(group) for group in rows]
 
@@ -192,6 +192,19 @@ async def test_what_waits_together_is_one_commit_and_each_learns_of_its_own(hous
         house.ledger.go_on.set()
     assert {size: answer.body["changed"] for size, answer in answers.items()} == {size: size for size in range(9)}
     assert house.door.statistics()[2:] == (9, 2), "what came first, and what came meanwhile"
+
+
+async def test_a_commit_is_not_longer_than_others_can_wait(house: House) -> None:
+    size = limits.RECEIPTS_PER_COMMIT_MAX * 3 // 5
+    house.ledger.go_on.clear()
+    async with await house.connect() as stream:
+        await stream.send_all(post(*range(size)) * 5)
+        await until(lambda: house.door.statistics().waiting == 5)
+        house.ledger.go_on.set()
+        reader = Reader(stream)
+        assert [(await reader.answer()).status for _ in range(5)] == [200] * 5
+    assert sum(house.ledger.sizes) == 5 * size
+    assert max(house.ledger.sizes) == 2 * size, "what began below the bound is taken, and then no more"
 
 
 async def test_many_before_one_answer_are_answered_in_order(house: House) -> None:
