@@ -116,10 +116,6 @@ CATALOGUE: Final[dict[str, Entry]] = {
         409,
         "The engine on the folder {folder} of {host} has this ledger; stop it first, or wait {hold_s} s if it is dead.",
     ),
-    "store_in_use": Entry(
-        409,
-        "The engine on the folder {folder} of {host} has this ledger; stop it first, or wait {hold_s} s if it is dead.",
-    ),
     "data_unwritable": Entry(507, "{path} cannot be written: {detail}; see to the folder, its rights and the disk."),
     "engine_unreachable": Entry(503, "No engine answers at {address}: {detail}."),
     "not_ready": Entry(503, "The engine is starting: {detail}."),
