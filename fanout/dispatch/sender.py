@@ -11,10 +11,12 @@ gets into the ledger. Rules:
    better. A look is one call for all there is to see, since a thread's turn costs more than what it reads. Intents and
    results of others are no news: a nation's ledger changes a hundred times a second, and to look at each was a tenth of
    a core for every sender.
-4. On `stop` nothing more is claimed, nobody waits for a place any more, and what is on the wire is finished and settled
+4. Whoever has the wishes claims, alone (`wishes.py`): the look does as soon as it sees news, in its own thread, since
+   on a busy machine each change of threads is milliseconds of a first message; and `serve` when a batch has ended.
+5. On `stop` nothing more is claimed, nobody waits for a place any more, and what is on the wire is finished and settled
    within the time of one request. A cancelled sender does the same; what it could not settle by then is resolved by the
    ledger as after a crash.
-5. Nothing that a batch, a provider or a ledger does ends a sender. A ledger that takes nothing is asked again; until it
+6. Nothing that a batch, a provider or a ledger does ends a sender. A ledger that takes nothing is asked again; until it
    has taken what came back, nothing more is claimed. Only a writer that broke ends it, for it will not write again.
 
 The store blocks. Readings and claims go through `ask`, a thread by default; results through the group commit of
@@ -41,6 +43,7 @@ from fanout.dispatch.handling import Desk, Handling
 from fanout.dispatch.opening import open_routes
 from fanout.dispatch.routes import Route
 from fanout.dispatch.terms import GRACE_S
+from fanout.dispatch.wishes import Wish, Wishes
 from fanout.dispatch.writing import Ask, Writing
 from fanout.errors import Refused
 from fanout.logs import what_failed
@@ -105,19 +108,20 @@ async def _written(writer: Writer, call: Callable[..., Any], *args: Any, **optio
     return await writer.run(partial(call, *args, **options))
 
 
-class _Wish(NamedTuple):
-    """How many batches of which lanes a channel would take now."""
+class _Claimed(NamedTuple):
+    """What a claim got, all by one route, and the wishes behind it."""
 
-    route: Route
-    lanes: tuple[int, ...]
-    most: int
+    leases: list[Lease]
+    route: Route | None
+    rest: Sequence[Wish]
 
 
 class _Seen(NamedTuple):
-    """What a look at the ledger found: whether a claim may find work, and the records of the actions in hand."""
+    """What a look at the ledger found: the records of the actions in hand; and what it claimed, of which wishes."""
 
-    work: bool
     actions: dict[int, ActionRecord | None]
+    wishes: Sequence[Wish]
+    claimed: _Claimed
 
 
 class _Sender:
@@ -144,7 +148,8 @@ class _Sender:
         self.cancelled = False
         self.refusal: Refused | None = None  # of the last claim
         self.news = trio.Event()
-        self.wishes: Sequence[_Wish] = ()  # as they were last counted
+        self.wishes = Wishes()
+        self.batches: trio.Nursery | None = None
         self.unseen = False  # the ledger changed, and could not be looked at
         self.desk = Desk(
             store=store,
@@ -178,12 +183,13 @@ class _Sender:
     # --- what all channels share --------------------------------------------------------------------------------
 
     async def watch(self) -> None:
-        """Whenever there is news: learn which actions in hand may not go on, and say so if a claim may succeed."""
+        """Whenever there is news: learn which actions in hand may not go on, and begin what was claimed."""
         while True:
             seen: _Seen | None = await self.try_to(self.writing.ask, self.look, CLAIM_EVERY_S)
             if seen is not None:
                 self.hand.learn(seen.actions)
-                if seen.work:
+                await self.begin(seen.claimed)
+                if self.wishes.give_back(seen.wishes, used=bool(seen.claimed.leases)):
                     self.news.set()
             await trio.sleep(WAKE_EVERY_S)
 
@@ -196,12 +202,9 @@ class _Sender:
         if not self.unseen:
             return None
         actions = self.hand.read_actions(self.hand.actions())
-        now_ms = self.clock_ms()
-        work = any(
-            self.store.ready(channels=(wish.route.number,), lanes=wish.lanes, now_ms=now_ms) for wish in self.wishes
-        )
         self.unseen = False
-        return _Seen(work, actions)
+        wishes = () if self.writing.stuck or self.stop.is_set() else self.wishes.take()
+        return _Seen(actions, wishes, self.claim(wishes))
 
     async def keep_leases(self) -> None:
         """Renew what is in hand, three times as often as needed."""
@@ -235,35 +238,45 @@ class _Sender:
 
     async def serve(self, routes: Sequence[Route]) -> None:
         """Claim and handle batches until `stop`, one task for all channels."""
-        async with trio.open_nursery() as batches:
-            while not self.stop.is_set():
-                self.news = news = trio.Event()
-                now_s = trio.current_time()
-                wishes = [] if self.writing.stuck else [self.wish(route, now_s) for route in routes]
-                self.wishes = wishes = [wish for wish in wishes if wish.most > 0]
-                while wishes and not self.stop.is_set():
-                    leases, route, wishes = await self.writing.ask(self.claim, wishes)
-                    for lease in leases:
-                        self.hand.take(lease)
-                        self.counters.in_hand[route.name] += 1
-                        batches.start_soon(self.hold, route, lease)
-                        await trio.lowlevel.cancel_shielded_checkpoint()  # the nearest begins first
-                if self.refusal is not None:
-                    self.writing.complaints.say("nothing is claimed", self.refusal)
-                with trio.move_on_after(CLAIM_EVERY_S):
-                    await news.wait()
+        async with trio.open_nursery() as self.batches:
+            try:
+                while not self.stop.is_set():
+                    await self.claim_and_wait(routes)
+            finally:
+                self.batches = None
 
-    def wish(self, route: Route, now_s: float) -> _Wish:
-        """As many batches as there is room for, and as the provider's breaker lets go."""
-        lanes, room = self.hand.room(route.number)
-        return _Wish(route, lanes, min(room, route.allows(now_s)))
+    async def claim_and_wait(self, routes: Sequence[Route]) -> None:
+        """Claim what there is room for, then wait for news."""
+        self.news = news = trio.Event()
+        if self.wishes.withdraw():
+            wishes = self.count(routes)
+            while wishes and not self.stop.is_set():
+                claimed: _Claimed = await self.writing.ask(self.claim, wishes)
+                await self.begin(claimed)
+                wishes = claimed.rest
+            self.wishes.offer(self.count(routes))
+        if self.refusal is not None:
+            self.writing.complaints.say("nothing is claimed", self.refusal)
+        with trio.move_on_after(CLAIM_EVERY_S):
+            await news.wait()
 
-    def claim(self, wishes: Sequence[_Wish]) -> tuple[list[Lease], Route, Sequence[_Wish]]:
-        """Claim what is wished for, for the first channel that gets something; and the wishes behind it. Blocking.
+    def count(self, routes: Sequence[Route]) -> Sequence[Wish]:
+        """As many batches of each channel as there is room for, and as its provider's breaker lets go."""
+        if self.writing.stuck:
+            return ()
+        now_s, wishes = trio.current_time(), []
+        for route in routes:
+            lanes, room = self.hand.room(route.number)
+            wishes.append(Wish(route, lanes, min(room, route.allows(now_s))))
+        return [wish for wish in wishes if wish.most > 0]
+
+    def claim(self, wishes: Sequence[Wish]) -> _Claimed:
+        """Claim what is wished for, for the first channel that gets something. Blocking.
 
         One at a time, since another's claim may have to wait for the ledger. Once that refuses, nothing more is asked.
         """
-        self.refusal = None
+        if wishes:
+            self.refusal = None
         for number, (route, lanes, most) in enumerate(wishes):
             try:
                 leases = self.store.claim(
@@ -279,8 +292,20 @@ class _Sender:
                 break
             if leases:
                 self.hand.read_ahead(leases)
-                return leases, route, wishes[number + 1 :]
-        return [], wishes[0].route, ()
+                return _Claimed(leases, route, wishes[number + 1 :])
+        return _Claimed([], None, ())
+
+    async def begin(self, claimed: _Claimed) -> None:
+        """Handle what was claimed; what a look claimed as `serve` ended is left to `release`."""
+        if claimed.route is None:
+            return
+        for lease in claimed.leases:
+            if self.batches is None:
+                return
+            self.hand.take(lease)
+            self.counters.in_hand[claimed.route.name] += 1
+            self.batches.start_soon(self.hold, claimed.route, lease)
+            await trio.lowlevel.cancel_shielded_checkpoint()  # the nearest begins first
 
     async def hold(self, route: Route, lease: Lease) -> None:
         """Handle one batch, and have it in hand meanwhile; cancellation waits for it (see `hurry`)."""

@@ -55,7 +55,7 @@ class Fragile:
         if not may_go() or self.where == "turned away":
             return None
         self.reserved += 1
-        way = Fragile.__new__(Fragile)
+        way = type(self).__new__(type(self))
         way.__dict__ = self.__dict__ | {"rows": min(rows, self.handful), "route": self}
         return way
 
@@ -154,6 +154,31 @@ async def test_who_is_put_off_beyond_the_end_is_told_by_the_next_channel_in_time
         await sent_all(store, action)
     assert states(store, action) == {"ACCEPTED": 30, "MOVED": 30}
     assert sorted(push.sent) == sorted(voice.sent) == [*range(30)]
+
+
+async def test_looks_that_claim_leave_no_more_in_hand_than_there_is_room_for(store: SqliteStore) -> None:
+    free, here, most = trio.Event(), 0, 0
+
+    class Held(Fragile):
+        async def deliver(self, *args: Any, **more: Any) -> Delivered:
+            nonlocal here, most
+            here += 1
+            most = max(most, here)
+            await free.wait()
+            here -= 1
+            return await super().deliver(*args, **more)
+
+    push = Held(FCM)
+    async with sending(store, push, batches_in_hand=1):
+        actions = []
+        for number in range(6):  # each rings
+            actions.append(start(store, {FCM: range(2_048)}, reference=str(number), size=2_048))
+            await until(lambda wanted=min(2, number + 1): here == wanted)  # type: ignore[misc]
+        free.set()
+        for action in actions:
+            await sent_all(store, action)
+    assert most == 2
+    assert len(push.sent) == 6 * 2_048
 
 
 async def test_handfuls_of_a_batch_are_each_their_own(store: SqliteStore) -> None:
