@@ -65,9 +65,12 @@ def make(
 
 
 def set_moods(world: World, api: str, *, undelivered: float = 0.0, **moods: Any) -> None:
-    """How the simulators behave from now on; receipts go to the API at `api`, and some say that nothing arrived."""
-    receipts = {"url": f"{api}/v1/receipts", "secret": RECEIPT_SECRET, "doubled": 0.02, "late": 0.1}
-    receipts |= {"failed": undelivered}
+    """How the simulators behave from now on; receipts go to the API at `api`, and some say that nothing arrived.
+
+    They come a second after the message, those of a second together.
+    """
+    receipts = {"url": f"{api}/v1/receipts", "secret": RECEIPT_SECRET, "after_ms": 1_000}
+    receipts |= {"doubled": 0.02, "late": 0.1, "failed": undelivered}
     tls = ssl.create_default_context(cafile=str(world.certificates / "ca.pem"))
     with httpx.Client(verify=tls, trust_env=False, timeout=30) as http:
         http.put(f"{world.providers}/_moods", json={"receipts": receipts} | moods).raise_for_status()
