@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import gc
 import os
 import re
 import shutil
@@ -44,6 +43,7 @@ from urllib.parse import parse_qs
 import msgspec
 import typer
 
+from fanout import memory
 from fanout.simulators import social, tls
 from fanout.simulators.credentials import Issuer, write_keys
 from fanout.simulators.http2 import kernels
@@ -459,8 +459,7 @@ def work(
         )
         with listening(port, shared=workers > 1) as listener:
             server.listen(listener)
-            gc.freeze()  # what is imported stays; what comes per request is freed by its count alone
-            gc.set_threshold(100_000, 50, 100)
+            memory.settle()
             await ended.wait()
             server.close(listener)
 
@@ -484,6 +483,7 @@ def main(
     if is_rough(first) and not rough_port:
         raise typer.BadParameter(_NOT_ROUGH)
     write_moods(folder / MOODS_FILE, first)
+    memory.spare_scipy()
     kernels.warm()
     try:
         listening(port, shared=workers > 1).close()
