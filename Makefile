@@ -8,12 +8,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-# One stamp per extra: what is installed is installed again only when the list of packages changes.
+# One stamp for the engine alone and one per extra: what is installed is installed again only when the list of packages changes.
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: demo test lint types bench loadtest clean servers peers
 
-demo: .venv/has-demo
+demo: .venv/installed
 	$(BIN)/fanout demo $(if $(FAST),--fast) $(ARGS)
 
 # Without ARGS two runs side by side, a core each: the two that compute longest, and all others.
@@ -48,6 +48,11 @@ clean:
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
+	$(INSTALL) -e .
+	$(BIN)/python -m fanout.warming
+	@touch $@
 
 .venv/has-%: pyproject.toml constraints.txt | .venv/bin/python
 	$(INSTALL) -e '.[$*]'
