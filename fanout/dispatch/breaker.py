@@ -12,7 +12,10 @@ Rules:
 3. After `cool_s` it is half open: one probe may go, of `PROBE_ROWS` rows at most, so that a provider that is still down
    costs a handful of people their time and not thousands. Good closes it; bad opens it again for twice as long, at most
    `COOL_S_MAX`. Half open, only the probe's answer counts: others were asked before.
-4. An event that makes no sense in a state changes nothing.
+4. One that has not been closed for `GIVE_UP_S` is given up (`given_up`) until it closes: who has another way goes by
+   that, and who has none waits on. Before that the outage may be over soon, and a probe at a time would take a nation
+   hours to have had its attempts.
+5. An event that makes no sense in a state changes nothing.
 
 Two spans of counts, not a list of answers: 35,000 answers a second would make a long list. Pure: `now_s` is given.
 """
@@ -26,6 +29,7 @@ SPAN_S: Final = 5.0
 LEAST: Final = 20  # answers; fewer say nothing about a provider
 COOL_S_FIRST: Final = 1.0
 COOL_S_MAX: Final = 30.0
+GIVE_UP_S: Final = 60.0  # about what all attempts of one row take
 PROBE_ROWS: Final = 8  # more say no more about a provider
 
 
@@ -62,7 +66,7 @@ class Breaker:
         self._now = [0, 0]  # good, bad of this span
         self._before = [0, 0]
         self._cool_s = COOL_S_FIRST
-        self._open_until_s = now_s
+        self._open_until_s = self._tripped_s = now_s
         self._probing = False
 
     def __repr__(self) -> str:
@@ -79,6 +83,10 @@ class Breaker:
         if self.state is Is.OPEN or (self.state is Is.HALF_OPEN and self._probing):
             return 0
         return 1 if self.state is Is.HALF_OPEN else 1_000_000
+
+    def given_up(self, now_s: float) -> bool:
+        """Whether it has failed for so long that nobody should wait for it who need not."""
+        return self.state is not Is.CLOSED and now_s - self._tripped_s >= GIVE_UP_S
 
     def probe(self) -> None:
         """A probe went out while half open; nothing else goes before its answer."""
@@ -104,7 +112,7 @@ class Breaker:
         failed, whole = self._now[1] + self._before[1], sum(self._now) + sum(self._before)
         if whole >= LEAST and 2 * failed >= whole and self.state is Is.CLOSED:
             self._step(On.TRIP)
-            self._open_until_s = now_s + self._cool_s
+            self._tripped_s, self._open_until_s = now_s, now_s + self._cool_s
             self._now, self._before = [0, 0], [0, 0]
 
     def _step(self, event: On) -> None:

@@ -13,6 +13,8 @@ Rules:
    that stayed behind since others of the batch found their provider failing have had an attempt with them; rows that
    were only stopped have not. An attempt is the last one also when the next would come after the end: whom a provider
    puts off until then the next channel still reaches in time.
+   Rows of a provider that is given up (`breaker.py`) take their next channel if they have one; others wait on, however
+   many attempts that is, for none of these was theirs.
 5. What goes wrong in here is this batch's: it is logged without its words, and its rows get a state like any others.
    What had not been sent is tried again, with the pause and the count of attempts of any other; what may have been
    sent is settled as after a crash of its sender.
@@ -88,6 +90,7 @@ class Handling:
         self.dead: list[DeadAddresses] = []
         self.over = False  # nothing further of it may go
         self.turned_away = False  # by its provider's breaker
+        self.given_up = False  # its provider, when it is settled
         self.told = np.zeros(rows, np.bool_)  # whose acceptance the ledger has before all others are done
 
     async def run(self) -> None:
@@ -258,7 +261,12 @@ class Handling:
         """Record what came back, and when to try again what was not taken."""
         desk, lease, dispatch = self.desk, self.lease, self.desk.dispatch
         index = self.wanted[among(self.status[self.wanted], WAITING)]
+        stop = desk.hand.stopping(lease, message)
+        self.given_up = stop is None and self.route.given_up(trio.current_time())
+        unsent = not (self.codes[index] != NOT_SENT).any()
         self._speak_for_all(index)
+        spent = lease.attempt + 1 >= dispatch.attempts_max and not (self.given_up and unsent)
+        last = spent or self._no_other(message)
         found = verdict(
             self.status,
             self.reason,
@@ -266,10 +274,12 @@ class Handling:
             self.codes[index],
             Outcome(self.event[index], self.why[index]),
             channel=lease.channel,
-            stop=desk.hand.stopping(lease, message),
-            last_attempt=lease.attempt + 1 >= dispatch.attempts_max or self._no_other(message),
+            stop=stop,
+            last_attempt=last or self.given_up,
         )
         moved = await self._fall_back(message, found)
+        if self.given_up and not last:
+            found = self._wait_on(index, found)
         await desk.writing.for_certain(
             desk.writing.write,
             desk.store.settle,
@@ -299,8 +309,14 @@ class Handling:
         """Rows that stayed behind since their provider was found failing share the attempt of those who found it."""
         behind = index[self.codes[index] == NOT_SENT]
         failed = among(self.event[index], (Event.RETRY, Event.TIME_OUT)) & (self.codes[index] != NOT_SENT)
-        if self.turned_away and failed.any():
+        if self.turned_away and (failed.any() or self.given_up):
             self.codes[behind], self.event[behind], self.why[behind] = NO_CONNECTION, Event.RETRY, Reason.PROVIDER
+
+    def _wait_on(self, index: NDArray[np.intp], found: Verdict) -> Verdict:
+        """Rows that were not taken and have no other channel are what they were: their provider may come back."""
+        stay = index[(self.event[index] == Event.RETRY) & (found.status[index] != State.MOVED)]
+        found.status[stay], found.reason[stay] = self.lease.status[stay], self.lease.reason[stay]
+        return found._replace(done=not among(found.status, OPEN).any())
 
     def _wait_s(self, found: Verdict) -> float:
         """How long the rows that are still open wait."""
@@ -311,6 +327,9 @@ class Handling:
             budgets.went(lease.action, lease.channel, int(went.sum()))
         if not again:
             return STOPPED_S
+        if self.given_up:
+            most_s = dispatch.pause_most_s
+            return pause_s(lease.batch, lease.attempt + 1, first_s=most_s, most_s=most_s)
         allowed = budgets.allows(lease.action, lease.channel, again)
         return pause_s(
             lease.batch,

@@ -41,7 +41,7 @@ from fanout.dispatch.calls import Caller
 from fanout.dispatch.line import Gate, Line
 from fanout.dispatch.mailer import Mailer
 from fanout.dispatch.retry_after import seconds_of
-from fanout.dispatch.routes import ASK_S, Batch, Delivered, Early, MayGo, Way, ignored, tell
+from fanout.dispatch.routes import ASK_S, EVERY, Batch, Delivered, Early, MayGo, Way, ignored, tell
 from fanout.logs import what_failed
 from fanout.store.protocol import Lease
 from fanout.store.states import Event, Reason
@@ -87,7 +87,10 @@ class _LineRoute(ABC):
         return f"<{type(self).__name__} {self.name}, {self._line!r}>"
 
     def allows(self, now_s: float) -> int:
-        return max(gate.breaker.allows(now_s) for gate in self._line.gates)
+        return EVERY if self.given_up(now_s) else max(gate.breaker.allows(now_s) for gate in self._line.gates)
+
+    def given_up(self, now_s: float) -> bool:
+        return all(gate.breaker.given_up(now_s) for gate in self._line.gates)
 
     async def reserve(self, lease: Lease, rows: int, may_go: MayGo) -> Way | None:
         """Stand in line for places and quota; see `routes.Route`."""

@@ -33,6 +33,9 @@ from fanout.dispatch.retry import ASKED_S_MAX
 from fanout.store.protocol import Lease
 from fanout.store.states import Event, Reason
 
+EVERY: Final = 1_000_000
+"""Batches of a provider that is given up: all that there is room for."""
+
 ASK_S: Final = 0.05
 """How often, at least, who waits asks whether it may still go."""
 
@@ -87,7 +90,10 @@ class Route(Protocol):
     number: int
 
     def allows(self, now_s: float) -> int:
-        """Batches worth claiming now, as in `Breaker.allows`."""
+        """Batches worth claiming now, as in `Breaker.allows`; of a provider that is given up, to go another way."""
+
+    def given_up(self, now_s: float) -> bool:
+        """Whether it has failed for so long that rows with another channel take that, as in `Breaker.given_up`."""
 
     async def reserve(self, lease: Lease, rows: int, may_go: MayGo) -> Way | None:
         """Wait until some of so many rows may go. None: they may not, or their provider does not work."""

@@ -24,7 +24,7 @@ from fanout.dispatch.breaker import PROBE_ROWS, Breaker, Is
 from fanout.dispatch.bucket import Bucket
 from fanout.dispatch.credentials import Credential
 from fanout.dispatch.lanes import Lane, Sent, gathered
-from fanout.dispatch.routes import ASK_S, Batch, Delivered, Early, MayGo, ignored, merged, not_taken, tell
+from fanout.dispatch.routes import ASK_S, EVERY, Batch, Delivered, Early, MayGo, ignored, merged, not_taken, tell
 from fanout.store.protocol import Lease
 from fanout.store.states import State
 
@@ -106,7 +106,10 @@ class RowRoute:
         self.way = Way(channel, lane, breaker=breaker, bucket=bucket, credential=credential)
 
     def allows(self, now_s: float) -> int:
-        return self.breaker.allows(now_s)
+        return EVERY if self.given_up(now_s) else self.breaker.allows(now_s)
+
+    def given_up(self, now_s: float) -> bool:
+        return self.breaker.given_up(now_s)
 
     async def reserve(self, lease: Lease, rows: int, may_go: MayGo) -> _Whole | None:
         """A whole batch, once the breaker lets one go; see `routes.Route`."""

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from fanout.channels.protocol import NOT_SENT, Column, Message, Requests, RowChannel, origin_of
 from fanout.dispatch.breaker import Is
 from fanout.dispatch.credentials import Credential
-from fanout.dispatch.routes import ASK_S, Batch, Delivered, Early, MayGo, ignored, merged, not_taken, perhaps
+from fanout.dispatch.routes import ASK_S, EVERY, Batch, Delivered, Early, MayGo, ignored, merged, not_taken, perhaps
 from fanout.dispatch.row_route import Way
 from fanout.logs import what_failed
 from fanout.store.protocol import Lease
@@ -61,12 +61,16 @@ class ServiceRoute:
         return f"<ServiceRoute {self.name}, {', '.join(f'{host} {way.breaker!r}' for host, way in ways)}>"
 
     def allows(self, now_s: float) -> int:
-        return max(way.breaker.allows(now_s) for way in self._ways)
+        return EVERY if self.given_up(now_s) else max(way.breaker.allows(now_s) for way in self._ways)
+
+    def given_up(self, now_s: float) -> bool:
+        return all(way.breaker.given_up(now_s) for way in self._ways)
 
     async def reserve(self, lease: Lease, rows: int, may_go: MayGo) -> _Parted | None:
         """A whole batch, once any service may have some of it; see `routes.Route`."""
         while may_go():
-            if self.allows(trio.current_time()):
+            now_s = trio.current_time()
+            if any(way.breaker.allows(now_s) for way in self._ways):
                 return _Parted(self, rows)
             if all(way.breaker.state is Is.OPEN for way in self._ways):
                 return None

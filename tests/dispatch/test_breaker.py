@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fanout.dispatch.breaker import COOL_S_FIRST, COOL_S_MAX, LEAST, SPAN_S, TABLE, Breaker, Is, On
+from fanout.dispatch.breaker import COOL_S_FIRST, COOL_S_MAX, GIVE_UP_S, LEAST, SPAN_S, TABLE, Breaker, Is, On
 
 AFTER = {
     (Is.CLOSED, On.TRIP): Is.OPEN,
@@ -37,6 +37,27 @@ def test_an_outage() -> None:
     breaker.answered(64, 0, 6)
     assert breaker.state is Is.CLOSED
     assert breaker.allows(6) > 1
+
+
+def test_an_outage_that_lasts_is_given_up_until_it_is_over() -> None:
+    breaker, now_s = Breaker(now_s=0), 10.0
+    assert not breaker.given_up(1_000)
+    breaker.answered(0, LEAST, now_s)
+    assert not breaker.given_up(now_s + GIVE_UP_S - 1)
+    for at_s in (now_s + 20, now_s + 40, now_s + GIVE_UP_S - 1):
+        assert breaker.allows(at_s) == 1
+        breaker.probe()
+        breaker.answered(0, 1, at_s)
+        breaker._open_until_s = at_s
+    assert breaker.given_up(now_s + GIVE_UP_S), "since it tripped, not since the last probe"
+    assert breaker.allows(now_s + GIVE_UP_S) == 1
+    assert breaker.given_up(now_s + GIVE_UP_S), "half open, too"
+    breaker.probe()
+    breaker.answered(1, 0, now_s + GIVE_UP_S)
+    assert not breaker.given_up(now_s + GIVE_UP_S)
+    breaker.answered(0, LEAST, now_s + 10 * GIVE_UP_S)
+    assert breaker.state is Is.OPEN
+    assert not breaker.given_up(now_s + 10 * GIVE_UP_S), "each outage has its patience"
 
 
 def test_a_probe_that_found_nothing_to_send_frees_the_next() -> None:

@@ -37,6 +37,7 @@ class Fragile:
         self.sent: list[int] = []
         self.freed = self.reserved = 0
         self.rows = 0
+        self.dead = False
         self.answer: Callable[[NDArray[np.uint32]], Delivered] = _taken
 
     def stumble(self, where: str, rows: NDArray[np.uint32]) -> None:
@@ -46,6 +47,9 @@ class Fragile:
 
     def allows(self, now_s: float) -> int:
         return 1_000
+
+    def given_up(self, now_s: float) -> bool:
+        return self.dead
 
     async def reserve(self, lease: Lease, rows: int, may_go: MayGo) -> Any:
         await trio.lowlevel.checkpoint()
@@ -83,6 +87,13 @@ class Fragile:
     route: Fragile
 
 
+def tried(store: SqliteStore, batch: int) -> int:
+    """How often a batch was given back."""
+    with store._reading() as db:
+        found: tuple[int] = db.execute("SELECT attempt FROM batches WHERE id = ?", (batch,)).fetchone()
+    return found[0]
+
+
 def _taken(rows: NDArray[np.uint32]) -> Delivered:
     codes, zeros = np.full(len(rows), 200, np.int16), np.zeros(len(rows), np.uint8)
     return Delivered(codes, Outcome(np.full(len(rows), Event.ACCEPT, np.uint8), zeros), 0.0, 1, 1)
@@ -99,10 +110,12 @@ def _put_off(rows: NDArray[np.uint32]) -> Delivered:
 
 
 @asynccontextmanager
-async def sending(store: SqliteStore, *routes: Fragile, **dispatch: object) -> AsyncIterator[None]:
+async def sending(
+    store: SqliteStore, *routes: Fragile, registry: Registry | None = None, **dispatch: object
+) -> AsyncIterator[None]:
     settings = settings_for("https://127.0.0.1:9", Path("ca.pem"), **dispatch)
     stop = trio.Event()
-    registry = Registry()
+    registry = registry or Registry()
     async with trio.open_nursery() as nursery:
 
         async def run() -> None:
@@ -154,6 +167,29 @@ async def test_who_is_put_off_beyond_the_end_is_told_by_the_next_channel_in_time
         await sent_all(store, action)
     assert states(store, action) == {"ACCEPTED": 30, "MOVED": 30}
     assert sorted(push.sent) == sorted(voice.sent) == [*range(30)]
+
+
+@pytest.mark.parametrize("turned_away", [True, False])
+async def test_who_has_another_channel_does_not_wait_for_a_provider_that_is_given_up(
+    store: SqliteStore, turned_away: bool
+) -> None:
+    """Probes go one at a time: until a nation had its attempts by them, the child would be grown up."""
+    push, voice, registry = Fragile(FCM, "turned away" if turned_away else ""), Fragile(VOICE), Registry()
+    push.answer, push.dead = _refused, True
+    registry.only = {row: [FCM] for row in range(10)}
+    action = start(store, {FCM: range(30)}, size=10)
+    quick: dict[str, Any] = {"pause_first_s": 0.01, "pause_most_s": 0.01}
+    async with sending(store, push, voice, registry=registry, attempts_max=3, fall_back=["fcm", "voice"], **quick):
+        await until(lambda: len(voice.sent) == 20)
+        assert sorted(voice.sent) == [*range(10, 30)]
+        if turned_away:  # nothing of theirs went, so nothing counts
+            batch = next(batch for batch in store.batches(action) if 0 in batch.rows)
+            await until(lambda: tried(store, batch.batch) > 3)
+            assert states(store, action) == {"PENDING": 10, "MOVED": 20, "ACCEPTED": 20}
+            push.where, push.dead, push.answer = "", False, _taken
+        await sent_all(store, action)
+    last = {"ACCEPTED": 30} if turned_away else {"ACCEPTED": 20, "FAILED": 10}
+    assert states(store, action) == {"MOVED": 20} | last
 
 
 async def test_looks_that_claim_leave_no_more_in_hand_than_there_is_room_for(store: SqliteStore) -> None:

@@ -14,7 +14,7 @@ from fanout.channels.mail import Email
 from fanout.channels.protocol import NO_ANSWER, NO_CONNECTION, NOT_SENT, Answer, Call, Message, column
 from fanout.channels.sms import MESSAGES_PER_CALL_MAX, Sms
 from fanout.channels.voice import Voice
-from fanout.dispatch.breaker import COOL_S_FIRST, LEAST, PROBE_ROWS, Breaker, Is
+from fanout.dispatch.breaker import COOL_S_FIRST, GIVE_UP_S, LEAST, PROBE_ROWS, Breaker, Is
 from fanout.dispatch.bucket import Bucket
 from fanout.dispatch.line import Gate
 from fanout.dispatch.line_route import STAND_S, CallRoute, MailRoute, Supplier
@@ -224,6 +224,9 @@ async def test_a_dead_supplier_turns_a_batch_away_and_a_probe_that_came_to_nothi
     one.gate.breaker.answered(0, LEAST, trio.current_time())
     assert await route.reserve(lease(1, 30), 30, lambda: True) is None
     assert route.allows(trio.current_time()) == 0
+    assert route.given_up(trio.current_time() + GIVE_UP_S)
+    assert route.allows(trio.current_time() + GIVE_UP_S) > 1, "to go another way"
+    one.gate.breaker._open_until_s, one.gate.breaker.state = trio.current_time() + COOL_S_FIRST, Is.OPEN
     await trio.sleep(COOL_S_FIRST)
     assert route.allows(trio.current_time()) == 1
     way = await route.reserve(lease(1, 30), 30, lambda: True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fanout.channels import catalogue
 from fanout.channels.protocol import NO_ANSWER, NO_CONNECTION, NOT_SENT, Message, Requests
-from fanout.dispatch.breaker import COOL_S_FIRST, LEAST, PROBE_ROWS, Breaker, Is
+from fanout.dispatch.breaker import COOL_S_FIRST, GIVE_UP_S, LEAST, PROBE_ROWS, Breaker, Is
 from fanout.dispatch.bucket import Bucket
 from fanout.dispatch.credentials import Credential, Fixed
 from fanout.dispatch.lanes import Sent
@@ -85,6 +85,19 @@ async def test_open_nothing_goes(autojump_clock: object) -> None:
     wire = Wire()
     route = route_to(wire)
     route.breaker.answered(0, LEAST, 0.0)
+    assert await through(route, lease(1)) is None
+    assert not wire.sent
+
+
+async def test_given_up_batches_are_asked_for_and_turned_away(autojump_clock: object) -> None:
+    wire = Wire()
+    route = route_to(wire)
+    route.breaker.answered(0, LEAST, trio.current_time())
+    route.breaker._open_until_s += 2 * GIVE_UP_S
+    assert not route.allows(trio.current_time())
+    await trio.sleep(GIVE_UP_S)
+    assert route.given_up(trio.current_time())
+    assert route.allows(trio.current_time()) > 1, "to go another way"
     assert await through(route, lease(1)) is None
     assert not wire.sent
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fanout.channels import catalogue
 from fanout.channels.protocol import NO_CONNECTION, NOT_SENT, Message, Requests
-from fanout.dispatch.breaker import COOL_S_FIRST, LEAST, PROBE_ROWS, Breaker, Is
+from fanout.dispatch.breaker import COOL_S_FIRST, GIVE_UP_S, LEAST, PROBE_ROWS, Breaker, Is
 from fanout.dispatch.bucket import Bucket
 from fanout.dispatch.credentials import Fixed
 from fanout.dispatch.lanes import Sent
@@ -137,6 +137,16 @@ async def test_all_dead_turn_a_batch_away(autojump_clock: object) -> None:
         way.breaker.answered(0, LEAST, trio.current_time())
     assert route.allows(trio.current_time()) == 0
     assert await through(route) is None
+    for way in ways:
+        way.breaker._open_until_s += 2 * GIVE_UP_S
+    await trio.sleep(GIVE_UP_S)
+    assert route.given_up(trio.current_time())
+    assert route.allows(trio.current_time()) > 1, "to go another way"
+    assert await through(route) is None
+    ways[0].breaker._open_until_s = trio.current_time()
+    assert ways[0].breaker.allows(trio.current_time()) == 1
+    ways[0].breaker.answered(1, 0, trio.current_time())
+    assert not route.given_up(trio.current_time()), "one service works"
 
 
 @pytest.mark.parametrize("when", ["before", "while they wait"])
