@@ -11,7 +11,7 @@ written, so a store is handed all that wait and meets a batch once, whoever's re
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -52,6 +52,14 @@ def news(receipts: Sequence[Receipts], directory: Callable[[Key, Rows], Director
         bounds = [0, *(np.flatnonzero(np.diff(batch)) + 1).tolist(), len(batch)]
         for begin, end in pairwise(bounds):
             yield News(key[0], int(batch[begin]), place[begin:end], delivered[begin:end], of[begin:end])
+
+
+def end_to_end(met: Sequence[News], sizes: Sequence[int]) -> News:
+    """News of several batches of so many rows as those of one in which their rows lie end to end."""
+    begin = [0, *accumulate(sizes)][:-1]
+    place = np.concatenate([one.place + first for one, first in zip(met, begin, strict=True)])
+    delivered, of = np.concatenate([one.delivered for one in met]), np.concatenate([one.of for one in met])
+    return News(met[0].action, met[0].batch, place, delivered, of)
 
 
 def count_changes(one: News, before: Bytes8, after: Bytes8, changed: NDArray[np.int64]) -> bool:

@@ -83,6 +83,15 @@ def tally(status: Bytes8, reason: Bytes8) -> NDArray[np.uint32]:
     return np.concatenate((states, reasons)).astype(np.uint32)
 
 
+def tallies(status: Bytes8, reason: Bytes8, sizes: Sequence[int]) -> NDArray[np.uint32]:
+    """uint32[batches, states + reasons]: the tally of each of these batches, whose rows lie end to end."""
+    count, of = len(sizes), np.repeat(np.arange(len(sizes)), sizes)
+    failed = status == State.FAILED
+    states = np.bincount(of * len(State) + status, minlength=count * len(State))
+    reasons = np.bincount(of[failed] * len(Reason) + reason[failed], minlength=count * len(Reason))
+    return np.hstack((states.reshape(count, -1), reasons.reshape(count, -1))).astype(np.uint32)
+
+
 def stopped_tally(tally: NDArray[np.uint32], event: Event) -> NDArray[np.uint32]:
     """What `stopped` makes of a tally; it makes no row failed, so reasons stay as they are."""
     after = tally.copy()

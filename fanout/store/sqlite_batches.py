@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import accumulate
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -449,13 +450,27 @@ def directory(db: Connection, known: Directories, key: Key, rows: NDArray[np.uin
 def receive(db: Connection, receipts: Sequence[Receipts], known: Directories) -> list[int]:
     """Apply receipts; how many rows changed by each."""
     changed = np.zeros(len(receipts), np.int64)
-    for one in gathering.news(receipts, partial(directory, db, known)):
-        marks = db.execute("SELECT status, reason FROM marks WHERE batch = ?", (one.batch,)).fetchone()
-        before, why = (np.frombuffer(column, np.uint8) for column in marks)
-        status, reason = row_logic.received((before, why), one.place, one.delivered)
-        if gathering.count_changes(one, before, status, changed):
-            values = (status.tobytes(), reason.tobytes(), one.batch)
-            db.execute("UPDATE marks SET status = ?, reason = ? WHERE batch = ?", values)
-            tally = row_logic.tally(status, reason).tobytes()
-            db.execute("UPDATE batches SET tally = ? WHERE id = ?", (tally, one.batch))
+    met = list(gathering.news(receipts, partial(directory, db, known)))
+    if not met:
+        return changed.tolist()
+    query = "SELECT status, reason FROM marks WHERE batch = ?"
+    marks = [db.execute(query, (one.batch,)).fetchone() for one in met]
+    sizes = [len(status) for status, _ in marks]
+    before, why = (np.frombuffer(b"".join(column), np.uint8) for column in zip(*marks, strict=True))
+    all_of_it = gathering.end_to_end(met, sizes)
+    status, reason = row_logic.received((before, why), all_of_it.place, all_of_it.delivered)
+    if not gathering.count_changes(all_of_it, before, status, changed):
+        return changed.tolist()
+    bounds = [0, *accumulate(sizes)]
+    moved = np.logical_or.reduceat(before != status, bounds[:-1]).tolist()
+    tallies = row_logic.tallies(status, reason, sizes)
+    written = [place for place, has_moved in enumerate(moved) if has_moved]
+    parts = [(slice(bounds[place], bounds[place + 1]), met[place].batch) for place in written]
+    db.executemany(
+        "UPDATE marks SET status = ?, reason = ? WHERE batch = ?",
+        [(status[part].tobytes(), reason[part].tobytes(), batch) for part, batch in parts],
+    )
+    db.executemany(
+        "UPDATE batches SET tally = ? WHERE id = ?", [(tallies[place].tobytes(), met[place].batch) for place in written]
+    )
     return changed.tolist()
