@@ -49,7 +49,7 @@ SIMULATE = [sys.executable, "-m", "fanout.cli", "simulate", "providers"]
 
 def test_the_simulators_tell_their_own_options() -> None:
     shown = subprocess.run([*SIMULATE, "--help"], capture_output=True, text=True, check=True).stdout
-    assert all(option in shown for option in ("--port", "--moods", "--rough-port", "--workers"))
+    assert all(option in shown for option in ("--port", "--moods", "--workers"))
 
 
 def test_who_ends_the_simulators_leaves_none_behind(tmp_path: Path) -> None:

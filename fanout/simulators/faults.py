@@ -1,6 +1,6 @@
 """A provider with one fault: HTTP/2 over TLS that does what a tired load balancer or an attacker does, always the same.
 
-For tests that want to know what one fault does to a client; moods that come and go on a whole provider are `rough.py`.
+For tests that want to know what one fault does to a client; what moods do to a whole provider is in `rough.py`.
 It counts every request that was taken, by path and body, so that a test can say how often a row really arrived,
 whatever the client believes. Beside the faults of `frames.py`, of which `goaway`, `drop` strike once a server and after
 `after` requests of a connection, and `refuse`, `reset` every second request:

@@ -13,7 +13,6 @@ from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
-from msgspec.structs import replace
 
 Share = Annotated[float, Meta(ge=0, le=1)]
 
@@ -21,7 +20,7 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 class Mood(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One channel's behaviour. All shares 0 and quota 0: an obedient provider.
 
-    The last block is of those that break connections, not answers: they hold on the rough port only (`rough.py`).
+    The last block is of those that break connections, not answers (`rough.py`).
     """
 
     quota_per_s: Annotated[float, Meta(ge=0)] = 0.0  # rows a second; above it 429; 0: no quota
@@ -87,21 +86,10 @@ CHANNELS: Final = tuple(field.name for field in msgspec.structs.fields(Moods) if
 
 
 def write_moods(file: Path, moods: Moods) -> None:
-    """Tell the rough port, and workers that start later; whole or not at all."""
+    """Tell workers that start later; whole or not at all."""
     made = file.with_suffix(f".{os.getpid()}")
     made.write_bytes(msgspec.json.encode(moods))
     made.replace(file)
-
-
-def is_rough(moods: Moods) -> bool:
-    """Whether any of it holds on the rough port only."""
-    return any(getattr(getattr(moods, channel), name) for channel in CHANNELS for name in ROUGH)
-
-
-def smooth(moods: Moods) -> Moods:
-    """The moods without what holds on the rough port only."""
-    off = dict.fromkeys(ROUGH, 0)
-    return replace(moods, **{channel: replace(getattr(moods, channel), **off) for channel in CHANNELS})
 
 
 class Dice:

@@ -13,8 +13,7 @@ host name will do. How they behave is a matter of the address and of the mood:
 * `GET /_seen?action=7[&phase=0][&tokens=1]`: what was delivered. `GET /_actions`, `DELETE /_seen`.
 * `GET /_moods`, `PUT /_moods`: behaviour per channel (`moods.py`), at run time; `--moods` sets the first. `GET
   /_totals`: requests per channel.
-* `--rough-port`: a second port to the same providers, whose connections break as moods have it: GOAWAY, streams that
-  are refused or reset, fewer streams, dropped and half answers (`rough.py`). Without it such moods are refused (422).
+* Moods also break connections: GOAWAY, streams refused or reset, fewer streams, half answers (`rough.py`).
 * X, Mastodon and Telegram are in `social.py`; `GET /_posts` tells what was posted, replied and removed.
 * `GET /_seen?action=7` and the other questions count over all workers (`siblings.py`), whichever of them is asked.
 
@@ -30,7 +29,6 @@ import datetime
 import os
 import re
 import shutil
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -44,12 +42,14 @@ import msgspec
 import typer
 
 from fanout import memory
-from fanout.simulators import social, tls
+from fanout.simulators import rough, social, tls
 from fanout.simulators.credentials import Issuer, write_keys
 from fanout.simulators.http2 import kernels
-from fanout.simulators.http2.connection import Known, Request, Respond, block_of
+from fanout.simulators.http2.blocks.writing import block_of
+from fanout.simulators.http2.connection import Request
+from fanout.simulators.http2.known import Known
 from fanout.simulators.http2.server import Server, listening, run_workers, tls_context
-from fanout.simulators.moods import MOODS_FILE, Dice, Mood, Moods, is_rough, smooth, write_moods
+from fanout.simulators.moods import CHANNELS, MOODS_FILE, Dice, Mood, Moods, write_moods
 from fanout.simulators.receipts import PostOffice
 from fanout.simulators.replies import (
     APNS_TAKEN,
@@ -65,11 +65,9 @@ from fanout.simulators.replies import (
 from fanout.simulators.seen import Part, Seen, answer
 from fanout.simulators.shapes import APNS, FCM, ONE, SMS
 from fanout.simulators.siblings import Siblings
-from fanout.wire import CHANNELS
 
 MESSAGES_PER_CALL_MAX: Final = 1_000
 PAYLOAD_BYTES_MAX: Final = 4_096
-_NOT_ROUGH: Final = "these moods break connections: start the simulators with --rough-port, and point clients there"
 
 
 _TOPIC: Final = re.compile(r"a([0-9]{1,16})p([0-9]{1,4})")
@@ -98,18 +96,19 @@ _POSTS: Final = msgspec.msgpack.Decoder(social.Part)
 class Providers:
     """The application: one object a worker."""
 
-    def __init__(self, folder: Path, workers: int = 1, *, rough: bool = False) -> None:
+    def __init__(self, folder: Path, workers: int = 1) -> None:
         self.seen = Seen()
         self.moods = Moods()
         self.totals: Counter[str] = Counter()
         fcm, apns = block_of(*FCM_TAKEN[:2], len(FCM_TAKEN[2])), block_of(*APNS_TAKEN[:2], 0)
         self.known = Known((fcm + FCM_TAKEN[2], len(FCM_TAKEN[2]), apns), self._count)
-        self._dice = {name: Dice() for name in (*CHANNELS, "sms_second")}
+        self._dice = {name: Dice() for name in CHANNELS}
+        self._rough_dice = {name: Dice() for name in CHANNELS}
         self._issuer = Issuer(folder)
         self._siblings = Siblings(folder / "workers", self._obey, count=workers)
         self._networks = social.Networks(number=os.getpid() % 1_000 if workers > 1 else 0, alone=workers == 1)
         self._post = PostOffice()
-        self._moods_file, self._rough = folder / MOODS_FILE, rough
+        self._moods_file = folder / MOODS_FILE
         self._questions: set[asyncio.Task[None]] = set()
         self._obedient = True
         if self._moods_file.exists():
@@ -122,8 +121,15 @@ class Providers:
     def _count(self, channel: str, count: int) -> None:
         self.totals[channel] += count
 
-    def asked(self, request: Request, respond: Respond) -> None:
-        """Any request, read and answered as its provider does, now or later."""
+    def asked(self, request: Request, reply_to: rough.Reply) -> None:
+        """Any request, read and answered as its provider does, now or later, or not at all."""
+        respond: rough.Respond | None = reply_to
+        if not self._obedient and (channel := rough.channel_of(request.path, request.headers)) is not None:
+            respond = rough.struck(self.moods, self._rough_dice, channel, reply_to)
+        if respond is not None:
+            self._take(request, respond)
+
+    def _take(self, request: Request, respond: rough.Respond) -> None:
         method, path, body = request.method, request.path, request.body
         if (network := social.network_of(path)) is not None:
             mood = getattr(self.moods, network)
@@ -159,7 +165,7 @@ class Providers:
         elif reply[0] != -1:  # -1 is never, the others are late
             asyncio.get_running_loop().call_later((-reply[0] - 1) / 1000, respond, 200, reply[1], reply[2])
 
-    async def _question(self, request: Request, respond: Respond) -> None:
+    async def _question(self, request: Request, respond: rough.Respond) -> None:
         """A question of a test or a load run; it may take as long as other workers do."""
         try:
             respond(*await self._ask(request.method, request.path, request.query, request.body))
@@ -400,8 +406,6 @@ class Providers:
                     order.moods = _MOODS.decode(body)
                 except (msgspec.DecodeError, UnicodeDecodeError) as error:
                     return 422, JSON, msgspec.json.encode({"message": str(error)})
-                if is_rough(order.moods) and not self._rough:
-                    return 422, JSON, msgspec.json.encode({"message": _NOT_ROUGH})
                 write_moods(self._moods_file, order.moods)
                 await self._all(order)
                 return 204, NONE, b""
@@ -413,8 +417,11 @@ class Providers:
     def _be(self, moods: Moods) -> None:
         """Behave like this from now on."""
         self.moods = moods
-        self._obedient = smooth(moods) == Moods(receipts=moods.receipts)
+        self._obedient = moods == Moods(receipts=moods.receipts, strict=moods.strict, token_life_s=moods.token_life_s)
         self.known.plain = self._obedient and not moods.strict
+        if self._obedient:  # nobody would tell those that had fewer
+            for connection in self.known.connections:
+                connection.allow(0)
 
     async def _all(self, order: Order) -> list[bytes]:
         return await self._siblings.ask_all(msgspec.msgpack.encode(order))
@@ -444,7 +451,7 @@ class Providers:
 
 
 def work(
-    folder: Path, files: tls.Files, *, port: int, streams: int, workers: int, rough: bool,
+    folder: Path, files: tls.Files, *, port: int, streams: int, workers: int,
     until: Callable[[asyncio.Event], None],
 ) -> None:  # fmt: skip
     """One worker, until the event that `until` is told of."""
@@ -452,7 +459,7 @@ def work(
     async def serve() -> None:
         ended = asyncio.Event()
         until(ended)
-        providers = Providers(folder, workers, rough=rough)
+        providers = Providers(folder, workers)
         await providers.listen()
         server = Server(
             providers.known, providers.asked, context=tls_context(str(files.cert), str(files.key)), streams=streams
@@ -471,7 +478,6 @@ def main(
     folder: Annotated[Path, typer.Option(help="Where ca.pem, cert.pem and key.pem are made.")] = Path("certificates"),
     streams: Annotated[int, typer.Option(help="Streams a client may have open on one connection.")] = 1_000,
     workers: Annotated[int, typer.Option(min=1, help="Processes that share the port: one a core to spare.")] = 1,
-    rough_port: Annotated[int, typer.Option(help="A second port, where connections break as moods have it.")] = 0,
     moods: Annotated[str, typer.Option(help="The first moods, as for PUT /_moods: JSON, or @ and a file of it.")] = "",
 ) -> None:
     """Simulated providers on one port, until interrupted."""
@@ -479,10 +485,7 @@ def main(
     files = tls.write(folder, now=datetime.datetime.now(datetime.UTC))
     shutil.rmtree(folder / "workers", ignore_errors=True)
     (folder / "workers").mkdir()
-    first = _moods_of(moods)
-    if is_rough(first) and not rough_port:
-        raise typer.BadParameter(_NOT_ROUGH)
-    write_moods(folder / MOODS_FILE, first)
+    write_moods(folder / MOODS_FILE, _moods_of(moods))
     memory.spare_scipy()
     kernels.warm()
     try:
@@ -490,17 +493,8 @@ def main(
     except OSError as error:
         print(f"simulators: 127.0.0.1:{port}: {error.strerror}", file=sys.stderr)
         raise typer.Exit(1) from None
-    one = partial(work, folder.resolve(), files, port=port, streams=streams, workers=workers, rough=bool(rough_port))
-    if not rough_port:
-        run_workers(workers, lambda until: one(until=until))
-        return
-    command = [sys.executable, "-m", "fanout.simulators.rough", "--port", str(rough_port)]
-    command += ["--upstream", f"https://127.0.0.1:{port}", "--folder", str(folder)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as front:  # ends when its input does
-        try:
-            run_workers(workers, lambda until: one(until=until))
-        finally:
-            front.terminate()
+    one = partial(work, folder.resolve(), files, port=port, streams=streams, workers=workers)
+    run_workers(workers, lambda until: one(until=until))
 
 
 def _moods_of(given: str) -> Moods:

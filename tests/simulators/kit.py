@@ -17,9 +17,6 @@ import httpx
 class Providers:
     """A running simulator: where it is, whom to trust, and its questions."""
 
-    rough: Providers | None = None
-    """The same on its rough port, if it has one."""
-
     def __init__(self, url: str, ca: Path, process: subprocess.Popen[bytes]) -> None:
         self.url, self.ca, self.process = url, ca, process
         self.http = httpx.Client(
@@ -45,29 +42,20 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_providers(folder: Path, *, workers: int = 1, rough: bool = False, moods: str = "") -> Iterator[Providers]:
+def running_providers(folder: Path, *, workers: int = 1, moods: str = "") -> Iterator[Providers]:
     """Start the simulator, wait until it answers, end it."""
     port = free_port()
-    ports = [port, free_port()] if rough else [port]
     command = [sys.executable, "-m", "fanout.simulators.providers", "--port", str(port), "--folder", str(folder)]
-    command += ["--workers", str(workers), "--moods", moods]
-    command += ["--rough-port", str(ports[1])] if rough else []
-    process = subprocess.Popen(command)
+    process = subprocess.Popen([*command, "--workers", str(workers), "--moods", moods])
     try:
-        for one in ports:
-            while True:
-                assert process.poll() is None, "the simulator ended before it began"
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", one)) == 0:
-                        break
+        while True:
+            assert process.poll() is None, "the simulator ended before it began"
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
         providers = Providers(f"https://127.0.0.1:{port}", folder / "ca.pem", process)
         with providers.http:
-            if not rough:
-                yield providers
-                return
-            providers.rough = Providers(f"https://127.0.0.1:{ports[1]}", folder / "ca.pem", process)
-            with providers.rough.http:
-                yield providers
+            yield providers
     finally:
         process.terminate()
         process.wait(10)

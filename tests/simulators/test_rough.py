@@ -1,4 +1,4 @@
-"""The rough port: every fault by mood, at run time and by option, and nothing is seen that was not taken."""
+"""Moods that break connections, at run time and by option; nothing is seen that was not taken."""
 
 from __future__ import annotations
 
@@ -27,18 +27,15 @@ ROWS = 200
 
 
 @pytest.fixture(scope="module")
-def simulators(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Providers, Providers]]:
-    """The providers on their two ports: the smooth one and the rough one."""
-    with running_providers(tmp_path_factory.mktemp("rough"), rough=True) as smooth:
-        assert smooth.rough is not None
-        yield smooth, smooth.rough
+def simulators(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Providers]:
+    with running_providers(tmp_path_factory.mktemp("rough")) as running:
+        yield running
 
 
 @pytest.fixture
-def ports(simulators: tuple[Providers, Providers]) -> tuple[Providers, Providers]:
-    for one in simulators:
-        one.http.delete("/_seen")
-        one.moods()
+def rough(simulators: Providers) -> Providers:
+    simulators.moods()
+    simulators.http.delete("/_seen")
     return simulators
 
 
@@ -63,20 +60,17 @@ async def sent(rough: Providers, *, timeout_s: float = 2.0) -> tuple[list[int], 
 
 @pytest.mark.parametrize("mood", [{"goaway": 0.04}, {"shed": 0.2}, {"streams": 1}, {}, {"goaway": 0.02, "shed": 0.1}])
 async def test_what_was_certainly_not_taken_goes_again_and_arrives_once(
-    ports: tuple[Providers, Providers], mood: dict[str, float]
+    rough: Providers, mood: dict[str, float]
 ) -> None:
-    smooth, rough = ports
-    smooth.moods(fcm=mood)
+    rough.moods(fcm=mood)
     codes, seen, doubled = await sent(rough, timeout_s=25.0)  # every one of them is answered, on a busy machine too
     assert codes == [200] * ROWS
     assert (len(seen), doubled) == (ROWS, 0)
 
 
 @pytest.mark.parametrize("mood", ["reset", "drop", "half", "endless"])
-async def test_what_was_taken_and_not_answered_is_unknown(ports: tuple[Providers, Providers], mood: str) -> None:
-    smooth, rough = ports
+async def test_what_was_taken_and_not_answered_is_unknown(rough: Providers, mood: str) -> None:
     rough.moods(fcm={mood: 0.02})
-    assert smooth.http.get("/_moods").json()["fcm"][mood] == 0.02, "set on either port"
     codes, seen, doubled = await sent(rough)
     told = {f"t{row}" for row, code in enumerate(codes) if code == 200}
     assert told < seen
@@ -85,16 +79,14 @@ async def test_what_was_taken_and_not_answered_is_unknown(ports: tuple[Providers
     assert len(told) < ROWS
 
 
-async def test_the_answers_of_the_first_port_are_those_of_the_second(ports: tuple[Providers, Providers]) -> None:
-    _, rough = ports
+async def test_other_moods_hold_beside(rough: Providers) -> None:
     rough.moods(fcm={"quota_per_s": 5.0, "goaway": 0.01})
     codes, seen, _ = await sent(rough, timeout_s=25.0)
     assert set(codes) == {200, 429}
     assert len(seen) == codes.count(200)
 
 
-def test_streams_are_few_once_the_channel_is_known_and_many_again(ports: tuple[Providers, Providers]) -> None:
-    _, rough = ports
+def test_streams_are_few_once_the_channel_is_known_and_many_again(rough: Providers) -> None:
     limits: list[int] = []
     context = ssl.create_default_context(cafile=str(rough.ca))
     context.set_alpn_protocols(["h2"])
@@ -128,8 +120,7 @@ def test_streams_are_few_once_the_channel_is_known_and_many_again(ports: tuple[P
     ("mood", "taken"),
     [("goaway", 0), ("shed", 0), ("reset", 1), ("drop", 1), ("half", 1)],
 )
-def test_calls_over_http_1(ports: tuple[Providers, Providers], mood: str, taken: int) -> None:
-    _, rough = ports
+def test_calls_over_http_1(rough: Providers, mood: str, taken: int) -> None:
     body = {"messages": {"msg": [{"to": [{"number": "0031612345678"}], "reference": "7-0-1"}]}}
     headers = {"x-cm-producttoken": "first"}
     context = ssl.create_default_context(cafile=str(rough.ca))
@@ -143,40 +134,38 @@ def test_calls_over_http_1(ports: tuple[Providers, Providers], mood: str, taken:
     assert rough.seen(7)["total"] == 2 + taken
 
 
-def test_without_the_rough_port_such_moods_are_refused(tmp_path: Path) -> None:
+def test_a_wrong_option_is_refused(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fanout.simulators.providers", "--folder", str(tmp_path), "--port", "1"]
-    for given in ('{"fcm":{"goaway":0.1}}', '{"fcm":{"storm":2}}', "{", "@/nowhere"):
+    for given in ('{"fcm":{"storm":2}}', "{", "@/nowhere"):
         done = subprocess.run([*command, "--moods", given], capture_output=True, text=True, check=False)
         assert done.returncode == 2, given
 
 
 def test_moods_by_option(tmp_path: Path) -> None:
     file = tmp_path / "moods.json"
-    file.write_text(json.dumps({"fcm": {"broken": 1.0}}))
+    file.write_text(json.dumps({"fcm": {"broken": 1.0}, "apns": {"goaway": 1.0, "streams": 1}}))
     with running_providers(tmp_path / "made", moods=f"@{file}", workers=2) as providers:
         assert providers.http.post(FCM, content=b'{"message":{"token":"a"}}').status_code == 500
-        answer = providers.http.put("/_moods", json={"fcm": {"reset": 0.5}})
-        assert answer.status_code == 422
-        assert "--rough-port" in answer.json()["message"]
-    with running_providers(tmp_path / "made", moods='{"apns":{"goaway":1.0,"streams":1}}', rough=True) as providers:
         assert providers.http.get("/_moods").json()["apns"]["streams"] == 1
 
 
-def test_it_does_not_outlive_the_simulators(tmp_path: Path) -> None:
-    with running_providers(tmp_path, rough=True) as providers:
-        assert providers.rough is not None
-        port = int(providers.rough.url.rpartition(":")[2])
-    for _ in range(1_000):
-        with socket.socket() as probe:
-            probe.settimeout(0.1)
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return
-    pytest.fail("the rough port is still there")
-
-
-def test_the_fastest_way_is_not_lost_to_moods_of_the_other_port(ports: tuple[Providers, Providers]) -> None:
-    """Answers of the plain way on the smooth port: the same while only the rough port misbehaves."""
-    smooth, _ = ports
-    smooth.moods(fcm={"reset": 1.0, "streams": 1})
+def test_who_had_few_streams_has_many_again(rough: Providers) -> None:
+    """Also where all that comes is plain, and nobody but the kernel looks at it."""
+    rough.moods(fcm={"streams": 1})
+    context = ssl.create_default_context(cafile=str(rough.ca))
     body = b'{"message":{"token":"%b","data":{"action":"7","phase":"0"}}}'
-    assert [smooth.http.post(FCM, content=body % name).status_code for name in (b"a", b"b", b"dead")] == [200, 200, 404]
+    with httpx.Client(base_url=rough.url, verify=context, trust_env=False, http2=True) as client:
+        assert client.post(FCM, content=body % b"a").status_code == 200
+        rough.moods()
+        assert [client.post(FCM, content=body % name).status_code for name in (b"b", b"c")] == [200, 200]
+    assert rough.seen(7)["total"] == 3
+
+
+def test_a_channels_moods_are_its_own(rough: Providers) -> None:
+    rough.moods(fcm={"reset": 1.0}, apns={"goaway": 1.0})
+    body = {"messages": {"msg": [{"to": [{"number": "0031612345678"}], "reference": "7-0-1"}]}}
+    answer = rough.http.post("/v1.0/message", json=body, headers={"x-cm-producttoken": "first"})
+    assert answer.status_code == 200
+    with pytest.raises(httpx.TransportError):
+        rough.http.post(FCM, content=b'{"message":{"token":"a","data":{"action":"7","phase":"0"}}}')
+    assert rough.seen(7, tokens=1)["channels"]["fcm"]["tokens"] == ["a"]

@@ -2,28 +2,31 @@
 
 `kernels.py` reads frames and answers plain pushes; what it leaves is read here, a frame at a time. Rules:
 
-1. A request is handed on when it is whole: `asked(request, respond)`. `respond` may be called at once or later, once;
-   for a stream that its client has given up it does nothing.
-2. What is to be sent gathers in `out`; the owner sends it after `receive`, and after `respond` when `woken` calls.
+1. A request is handed on when it is whole: `asked(request, reply)`. The reply (`rough.Reply`) is given at once or
+   later, once; for a stream that its client has given up it does nothing.
+2. What is to be sent gathers in `out`; the owner sends it after `receive`, and after a reply when `woken` calls. Then
+   it asks for more (`pull`): long bodies come in pieces.
 3. A body goes out as far as the client's windows let it, the rest when they open.
 4. Streams above the number that was offered are refused unread (REFUSED_STREAM). What breaks the protocol ends the
-   connection with GOAWAY: `broken` is then the reason. So does what is bigger than we read (`BODY_BYTES_MAX`).
+   connection with GOAWAY: `broken` is then the reason. So does what is bigger than we read (`BODY_BYTES_MAX`). The
+   owner closes a broken connection once `out` is sent.
 5. Windows for bodies are as wide as may be: a simulator's memory is no one else's affair, and a client is to be limited
    by its own rules, not by ours.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from fanout.simulators.http2 import kernels as k
 from fanout.simulators.http2.blocks.kernels import new_table, read_block
-from fanout.simulators.http2.known import Texts
-from fanout.simulators.seen import Record
+from fanout.simulators.http2.blocks.writing import block_of
+from fanout.simulators.http2.known import DEVICE, Known
+from fanout.simulators.replies import Headers
+from fanout.simulators.rough import Reply
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 BODY_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -33,11 +36,10 @@ TOP_UP_BYTES: Final = 1 << 29  # of bodies taken in, before the client gets them
 RING: Final = 4_096  # heads that may wait for their body at once; more are read by Python
 _RST_STREAM, _SETTINGS, _PUSH_PROMISE, _PING, _GOAWAY, _CONTINUATION = 3, 4, 5, 6, 7, 9
 _MAX_CONCURRENT, _INITIAL_WINDOW, _FRAME_SIZE = 3, 4, 5
-_PROTOCOL, _FLOW, _SIZE, _REFUSED, _COMPRESSION, _CALM = 1, 3, 6, 7, 9, 11
-_INDEXED: Final = {200: 0x88, 204: 0x89, 206: 0x8A, 304: 0x8B, 400: 0x8C, 404: 0x8D, 500: 0x8E}
-
-Headers = Sequence[tuple[str, str]]
-Respond = Callable[[int, Headers, bytes], None]
+_PROTOCOL, _INTERNAL, _FLOW, _SIZE, _REFUSED, _COMPRESSION, _CALM = 1, 2, 3, 6, 7, 9, 11
+HALF_BYTES: Final = 1_000_000  # that half an answer promises
+OUT_BYTES: Final = 256 * 1024  # that wait in `out`, beyond a frame or two
+_ENDLESS: Final = memoryview(bytes(k.FRAME_BYTES_MAX))
 
 
 class Request(NamedTuple):
@@ -50,74 +52,13 @@ class Request(NamedTuple):
     body: bytes
 
 
-Asked = Callable[[Request, Respond], None]
-
-
-class Known:
-    """What all connections of a worker share: texts known, whom their tokens belong to, and room to work in."""
-
-    def __init__(self, answers: tuple[bytes, int, bytes], counted: Callable[[str, int], None]) -> None:
-        """`answers`: to FCM (block and body, bytes of the body) and to APNs (block). `counted`: (channel, pushes)."""
-        self.heads, self.forms = Texts(), Texts()
-        self.fields_of: list[list[tuple[str, str]]] = []  # by head
-        self.records: list[tuple[str, Record]] = []  # by form: (channel, where its tokens are kept)
-        self._counted = counted
-        self.plain = True
-        self.connections: set[Connection] = set()
-        fcm, body, apns = answers
-        whole = np.frombuffer(fcm, np.uint8), np.frombuffer(apns, np.uint8), np.array([body], np.int64)
-        self.answers: Final = whole
-        self.texts: Final = np.zeros(65_536, np.uint8), np.zeros((128, 3), np.int64), np.zeros(16_384, np.uint8)
-        self.came: Final = np.zeros((1_024, 3), np.int64), np.zeros(4_096, np.uint32), np.zeros(1 << 20, np.uint8)
-        self.sent: Final = np.zeros(1 << 18, np.uint8)
-
-    def keep_form(self, kind: int, form: bytes, channel: str, record: Record) -> None:
-        """Bodies that end so (FCM) or are so (APNs) are plain from now on."""
-        if self.forms.number(form, kind) is None:
-            if not self.forms.fits(form):
-                self.forget_forms()
-            self.forms.add(form, kind)
-            self.records.append((channel, record))
-
-    def forget_forms(self) -> None:
-        self.forms.clear()
-        self.records.clear()
-
-    def keep_head(self, key: bytes, fields: list[tuple[str, str]]) -> None:
-        """Heads that are so are known from now on."""
-        if not self.heads.fits(key):
-            for connection in self.connections:
-                connection.promote_all()
-            self.heads.clear()
-            self.fields_of.clear()
-        names = dict(fields)
-        path, kind = names.get(":path", ""), k.OTHER
-        if names.get(":method") == "POST" and "?" not in path:
-            if path.endswith("/messages:send"):
-                kind = k.FCM
-            elif path.startswith(DEVICE) and "apns-id" not in names:
-                kind = k.APNS
-        self.heads.add(key, kind)
-        self.fields_of.append(fields)
-
-    def take(self, runs: list[list[int]]) -> None:
-        """Pushes that a kernel has answered, by form."""
-        _, lengths, tokens = self.came
-        now_ns, row, begin = time.time_ns(), 0, 0
-        for form, count, end in runs:
-            channel, record = self.records[form]
-            record.add_many(tokens[begin:end].tobytes(), lengths[row : row + count], now_ns)
-            self._counted(channel, count)
-            row, begin = row + count, end
-
-
-DEVICE: Final = "/3/device/"
+Asked = Callable[[Request, Reply], None]
 
 
 class _Stream:
     """A request that Python reads, then its answer."""
 
-    __slots__ = ("answer", "body", "extra", "fields", "sent", "whole")
+    __slots__ = ("answer", "body", "endless", "extra", "fields", "sent", "whole")
 
     def __init__(self, fields: list[tuple[str, str]]) -> None:
         self.fields = fields
@@ -125,7 +66,39 @@ class _Stream:
         self.extra = 0  # window beyond the initial one
         self.sent = 0
         self.answer: memoryview | None = None
-        self.whole = False
+        self.endless = self.whole = False
+
+
+class _Reply:
+    """The reply to one request, as `rough.Reply` says."""
+
+    def __init__(self, connection: Connection, stream: int, found: _Stream) -> None:
+        self._connection, self._stream, self._found = connection, stream, found
+
+    def __call__(self, status: int, headers: Headers, body: bytes) -> None:
+        self._connection.respond(self._stream, self._found, status, headers, body)
+
+    def go_away(self) -> bool:
+        return self._connection.go_away(self._stream)
+
+    def shed(self) -> None:
+        self._connection.reset(self._stream, self._found, _REFUSED)
+
+    def reset(self) -> None:
+        self._connection.reset(self._stream, self._found, _INTERNAL)
+
+    def drop(self) -> None:
+        self._connection.drop()
+
+    def half(self, status: int, headers: Headers) -> None:
+        self._connection.half(self._stream, self._found, status, headers)
+
+    def endless(self, status: int, headers: Headers) -> None:
+        self._found.endless = True
+        self._connection.respond(self._stream, self._found, status, headers, bytes(_ENDLESS))
+
+    def streams(self, most: int) -> None:
+        self._connection.allow(most)
 
 
 class _Broken(Exception):
@@ -137,6 +110,7 @@ class Connection:
 
     def __init__(self, known: Known, asked: Asked, *, streams: int, woken: Callable[[], None]) -> None:
         self.known, self._asked, self._limit, self._woken = known, asked, streams, woken
+        self._told = streams
         self.buffer: Final = bytearray(BUFFER_BYTES)
         self._array = np.frombuffer(self.buffer, np.uint8)
         self.end = 0  # of what `buffer` holds
@@ -152,6 +126,9 @@ class Connection:
         self._block = bytearray()  # of a head that goes on in the next frame
         self._block_of = (0, 0)  # its (stream, flags)
         self._begun = self._reading = False
+        self._usual = streams
+        self._taken = 0  # the highest stream that Python took
+        self._goes: int | None = None  # the last stream that is taken, once GOAWAY was sent
         settings = [(_MAX_CONCURRENT, streams), (_INITIAL_WINDOW, BODY_BYTES_MAX + k.FRAME_BYTES_MAX)]
         self._frame(_SETTINGS, 0, 0, b"".join(name.to_bytes(2) + value.to_bytes(4) for name, value in settings))
         self._frame(k.WINDOW_UPDATE, 0, 0, (k.WINDOW_MAX - WINDOW_BYTES).to_bytes(4))
@@ -223,8 +200,7 @@ class Connection:
         if state[k.RECEIVED] > TOP_UP_BYTES:
             self._frame(k.WINDOW_UPDATE, 0, 0, int(state[k.RECEIVED]).to_bytes(4))
             state[k.RECEIVED] = 0
-        if self._blocked:
-            self._send_blocked()
+        self.pull()
         return at
 
     # --- in -----------------------------------------------------------------------------------------------------------
@@ -251,9 +227,8 @@ class Connection:
             case k.WINDOW_UPDATE:
                 self._window_came(stream, payload)
             case _ if kind == _RST_STREAM:
-                self._streams.pop(stream, None)
-                self._blocked.pop(stream, None)
                 self._free_slot(stream)
+                self._done(stream)
             case _ if kind == _PUSH_PROMISE:
                 raise _Broken(_PROTOCOL, "a client promises nothing")
 
@@ -352,12 +327,10 @@ class Connection:
         headers = {name: value for name, value in found.fields if not name.startswith(":")}
         names = dict(found.fields)
         path, _, query = names[":path"].partition("?")
-
-        def respond(status: int, headers: Headers, body: bytes) -> None:
-            if self._streams.get(stream) is found and found.answer is None:
-                self._respond(stream, found, status, headers, b"" if names[":method"] == "HEAD" else body)
-
-        self._asked(Request(names[":method"], path, query, headers, bytes(found.body)), respond)
+        request = Request(names[":method"], path, query, headers, bytes(found.body))
+        self._asked(request, _Reply(self, stream, found))
+        if stream in self._streams:
+            self._taken = max(self._taken, stream)
 
     def _settings_came(self, flags: int, payload: bytes) -> None:
         if flags & 1:
@@ -383,32 +356,100 @@ class Connection:
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
-    def _respond(self, stream: int, found: _Stream, status: int, headers: Headers, body: bytes) -> None:
-        block = block_of(status, headers, len(body))
+    def respond(self, stream: int, found: _Stream, status: int, headers: Headers, body: bytes) -> None:
+        """The answer to a request, unless it was given up or has one."""
+        if self._streams.get(stream) is not found or found.answer is not None:
+            return
+        self._taken = max(self._taken, stream)
+        if (":method", "HEAD") in found.fields:
+            body = b""
+        block = block_of(status, headers, 0 if found.endless else len(body))
         self._frame(k.HEADERS, k.END_HEADERS if body else k.END_HEADERS | k.END_STREAM, stream, block)
         if body:
             found.answer = memoryview(body)
             self._blocked[stream] = found
-            self._send_blocked()
+            self.pull()
         else:
-            del self._streams[stream]
-        if not self._reading:
-            self._woken()
+            self._done(stream)
+        self._tell()
 
-    def _send_blocked(self) -> None:
-        """Send what waits, as far as windows let it."""
+    def reset(self, stream: int, found: _Stream, code: int) -> None:
+        """End a request with an error."""
+        if self._streams.get(stream) is found:
+            self._frame(_RST_STREAM, 0, stream, code.to_bytes(4))
+            self._taken = max(self._taken, stream if code != _REFUSED else 0)
+            self._done(stream)
+            self._tell()
+
+    def half(self, stream: int, found: _Stream, status: int, headers: Headers) -> None:
+        """A head, and the end of the connection."""
+        if self._streams.get(stream) is found:
+            self._frame(k.HEADERS, k.END_HEADERS, stream, block_of(status, headers, HALF_BYTES))
+            self.broken = "half an answer"
+            self._tell()
+
+    def drop(self) -> None:
+        """The end of the connection, without a word."""
+        self.out.clear()
+        self.broken = "dropped"
+        self._tell()
+
+    def go_away(self, stream: int) -> bool:
+        """Take nothing from this stream on; False if a later one was taken. The last answer ends the connection."""
+        last = max(self._taken, int(self._state[k.TAKEN]))
+        if stream <= last:
+            return False
+        self.promote_all()
+        self._goes = last
+        self._state[k.LAST] = k.WINDOW_MAX  # the highest there is: whatever begins from now on is not looked at
+        for later in [one for one in self._streams if one > last]:
+            self._streams.pop(later)
+        self._frame(_GOAWAY, 0, 0, last.to_bytes(4) + bytes(4))
+        self._gone()
+        self._tell()
+        return True
+
+    def allow(self, most: int) -> None:
+        """Tell the client how many requests it may have open, if that is news; 0: as many as usual."""
+        most = most or self._usual
+        if most != self._told:
+            self._told = most
+            self._frame(_SETTINGS, 0, 0, _MAX_CONCURRENT.to_bytes(2) + most.to_bytes(4))
+            self._tell()
+
+    def pull(self) -> None:
+        """Send what waits, as far as windows let it, and no more than `OUT_BYTES` at a time."""
         for stream, found in list(self._blocked.items()):
             assert found.answer is not None
-            while len(found.answer) > found.sent:
+            while len(found.answer) > found.sent or found.endless:
                 room = int(min(self._state[k.WINDOW], self._state[k.STREAM_WINDOW] + found.extra - found.sent))
-                piece = found.answer[found.sent : found.sent + min(room, k.FRAME_BYTES_MAX)] if room > 0 else b""
+                room = min(room, k.FRAME_BYTES_MAX) if len(self.out) < OUT_BYTES else 0
+                begin = 0 if found.endless else found.sent
+                piece = found.answer[begin : begin + room] if room > 0 else b""
                 if not piece:
                     break
                 found.sent += len(piece)
                 self._state[k.WINDOW] -= len(piece)
-                self._frame(k.DATA, k.END_STREAM if found.sent == len(found.answer) else 0, stream, bytes(piece))
+                last = not found.endless and found.sent == len(found.answer)
+                self._frame(k.DATA, k.END_STREAM if last else 0, stream, bytes(piece))
             else:
-                del self._blocked[stream], self._streams[stream]
+                self._done(stream)
+
+    def _done(self, stream: int) -> None:
+        """A request has its answer."""
+        self._streams.pop(stream, None)
+        self._blocked.pop(stream, None)
+        self._gone()
+
+    def _gone(self) -> None:
+        """The connection has ended if it takes nothing more and has nothing left to answer."""
+        if self._goes is not None and not self._streams:
+            self.broken = "went away"
+
+    def _tell(self) -> None:
+        """Have what is in `out` sent."""
+        if not self._reading:
+            self._woken()
 
     def _frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         self.out += len(payload).to_bytes(3) + bytes((kind, flags)) + stream.to_bytes(4) + payload
@@ -428,22 +469,3 @@ def _unpadded(flags: int, payload: bytes) -> bytes:
     if not payload or payload[0] >= len(payload):
         raise _Broken(_PROTOCOL, "more padding than frame")
     return payload[1 : len(payload) - payload[0]]
-
-
-def block_of(status: int, headers: Headers, body_bytes: int) -> bytes:
-    """The header block of an answer: nothing is indexed but a usual status, so no table has to be kept."""
-    first = bytes((_INDEXED[status],)) if status in _INDEXED else b"\x08\x03%d" % status
-    whole = [*headers, ("content-length", str(body_bytes))] if body_bytes else headers
-    return first + b"".join(b"\x00" + _text(name) + _text(value) for name, value in whole)
-
-
-def _text(text: str) -> bytes:
-    raw = text.encode("latin-1", "replace")
-    if len(raw) < 127:
-        return bytes((len(raw),)) + raw
-    rest, length = len(raw) - 127, bytearray((127,))
-    while rest >= 128:
-        length.append(128 | rest & 127)
-        rest >>= 7
-    length.append(rest)
-    return bytes(length) + raw

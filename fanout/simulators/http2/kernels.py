@@ -37,8 +37,9 @@ KIND, FLAGS, STREAM, START, STOP = 6, 7, 8, 9, 10  # the frame it stopped at
 FIELDS = 11  # how many fields its block has
 HEAD = 12  # the number of its head, or -1
 KEY_BYTES = 13  # what it would be known by stands in `key`; BROKEN if it cannot be known
-RUNS, TOKENS, TOKEN_BYTES, SENT = 14, 15, 16, 17  # how far runs, lengths, tokens and out are filled
-STATE_SIZE = 18
+TAKEN = 14  # the highest stream that was answered here
+RUNS, TOKENS, TOKEN_BYTES, SENT = 15, 16, 17, 18  # how far runs, lengths, tokens and out are filled
+STATE_SIZE = 19
 
 MORE, FULL, FRAME, REQUEST, PROMOTED, BAD_BLOCK, TOO_LONG = range(7)
 """Stopped since: more bytes are needed; what came of it must be taken away; a frame is for Python; a head is, its
@@ -213,6 +214,7 @@ def _answer(state, out, answer, body, stream):
         at += body
         state[WINDOW] -= body
     state[SENT] = at
+    state[TAKEN] = max(state[TAKEN], stream)
 
 
 @_jit

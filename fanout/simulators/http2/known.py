@@ -7,13 +7,17 @@ carries a time to live, so there is a new form for each batch and second.
 
 from __future__ import annotations
 
-from typing import Final
+import time
+from collections.abc import Callable
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fanout.simulators.http2 import kernels as k
+from fanout.simulators.seen import Record
 
+DEVICE: Final = "/3/device/"
 TEXTS_MAX: Final = 4_096
 BYTES_MAX: Final = 4 * 1024 * 1024
 
@@ -57,3 +61,71 @@ class Texts:
         """Forget all; numbers begin anew."""
         self._index[:] = 0
         self.count = self._filled = 0
+
+
+class Listener(Protocol):
+    """A connection, as far as all of them are told something."""
+
+    def promote_all(self) -> None:
+        """What heads are known by changes: none may wait for its body by number."""
+
+    def allow(self, most: int) -> None:
+        """So many requests may be open; 0: as many as usual."""
+
+
+class Known:
+    """What all connections of a worker share: texts known, whom their tokens belong to, and room to work in."""
+
+    def __init__(self, answers: tuple[bytes, int, bytes], counted: Callable[[str, int], None]) -> None:
+        """`answers`: to FCM (block and body, bytes of the body) and to APNs (block). `counted`: (channel, pushes)."""
+        self.heads, self.forms = Texts(), Texts()
+        self.fields_of: list[list[tuple[str, str]]] = []  # by head
+        self.records: list[tuple[str, Record]] = []  # by form: (channel, where its tokens are kept)
+        self._counted = counted
+        self.plain = True
+        self.connections: set[Listener] = set()
+        fcm, body, apns = answers
+        whole = np.frombuffer(fcm, np.uint8), np.frombuffer(apns, np.uint8), np.array([body], np.int64)
+        self.answers: Final = whole
+        self.texts: Final = np.zeros(65_536, np.uint8), np.zeros((128, 3), np.int64), np.zeros(16_384, np.uint8)
+        self.came: Final = np.zeros((1_024, 3), np.int64), np.zeros(4_096, np.uint32), np.zeros(1 << 20, np.uint8)
+        self.sent: Final = np.zeros(1 << 18, np.uint8)
+
+    def keep_form(self, kind: int, form: bytes, channel: str, record: Record) -> None:
+        """Bodies that end so (FCM) or are so (APNs) are plain from now on."""
+        if self.forms.number(form, kind) is None:
+            if not self.forms.fits(form):
+                self.forget_forms()
+            self.forms.add(form, kind)
+            self.records.append((channel, record))
+
+    def forget_forms(self) -> None:
+        self.forms.clear()
+        self.records.clear()
+
+    def keep_head(self, key: bytes, fields: list[tuple[str, str]]) -> None:
+        """Heads that are so are known from now on."""
+        if not self.heads.fits(key):
+            for connection in self.connections:
+                connection.promote_all()
+            self.heads.clear()
+            self.fields_of.clear()
+        names = dict(fields)
+        path, kind = names.get(":path", ""), k.OTHER
+        if names.get(":method") == "POST" and "?" not in path:
+            if path.endswith("/messages:send"):
+                kind = k.FCM
+            elif path.startswith(DEVICE) and "apns-id" not in names:
+                kind = k.APNS
+        self.heads.add(key, kind)
+        self.fields_of.append(fields)
+
+    def take(self, runs: list[list[int]]) -> None:
+        """Pushes that a kernel has answered, by form."""
+        _, lengths, tokens = self.came
+        now_ns, row, begin = time.time_ns(), 0, 0
+        for form, count, end in runs:
+            channel, record = self.records[form]
+            record.add_many(tokens[begin:end].tobytes(), lengths[row : row + count], now_ns)
+            self._counted(channel, count)
+            row, begin = row + count, end

@@ -24,9 +24,12 @@ from typing import Final
 import h11
 
 from fanout.dispatch.tls_socket import TlsSocket
-from fanout.simulators.http2.connection import BODY_BYTES_MAX, Asked, Connection, Headers, Known, Request
+from fanout.simulators.http2.connection import BODY_BYTES_MAX, HALF_BYTES, Asked, Connection, Request
+from fanout.simulators.http2.known import Known
+from fanout.simulators.replies import Headers
 
 SEND_BYTES: Final = 256 * 1024  # handed to TLS at once
+PIECES: Final = 16  # of these one after the other, before other connections have a turn
 BACKLOG: Final = 1_024
 READ_BYTES: Final = 65_536
 END_S: Final = 2.0  # that workers have to end
@@ -87,15 +90,22 @@ class _OneByOne:
         assert head is not None
         path, _, query = head.target.decode("latin-1").partition("?")
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers}
-        self._asked(Request(head.method.decode("latin-1"), path, query, headers, bytes(self._body)), self._respond)
+        request = Request(head.method.decode("latin-1"), path, query, headers, bytes(self._body))
+        self._asked(request, _Turn(self, head))
 
-    def _respond(self, status: int, headers: Headers, body: bytes) -> None:
+    def pull(self) -> None:
+        """There is no more: what is answered is in `out`."""
+
+    def answer(self, status: int, headers: Headers, body: bytes, length: int) -> None:
+        """The answer to the request whose turn it is; a `length` that its body has not ends the connection."""
         if self._gone or self._http.our_state is not h11.SEND_RESPONSE:
             return
-        whole = [*headers, ("content-length", str(len(body)))]
+        whole = [*headers, ("content-length", str(length))]
         self.out += self._http.send(h11.Response(status_code=status, headers=whole)) or b""
-        if self._head is not None and self._head.method != b"HEAD":
-            self.out += self._http.send(h11.Data(data=body)) or b""
+        self.out += (self._http.send(h11.Data(data=body)) or b"") if body else b""
+        if length != len(body):
+            self.end("half an answer")
+            return
         self.out += self._http.send(h11.EndOfMessage()) or b""
         try:
             self._http.start_next_cycle()
@@ -108,6 +118,45 @@ class _OneByOne:
             finally:
                 self._reading = False
             self._woken()
+
+    def end(self, why: str) -> None:
+        """The connection ends once `out` is sent."""
+        self.broken = why
+        if not self._reading:
+            self._woken()
+
+
+class _Turn:
+    """The reply to one request over HTTP/1.1, as `rough.Reply` says: where a stream would end the connection does."""
+
+    def __init__(self, whose: _OneByOne, head: h11.Request) -> None:
+        self._whose, self._head = whose, head
+
+    def __call__(self, status: int, headers: Headers, body: bytes) -> None:
+        said = b"" if self._head.method == b"HEAD" else body
+        self._whose.answer(status, headers if said == body else [], said, len(said))
+
+    def go_away(self) -> bool:
+        self._whose.end("went away")
+        return True
+
+    def shed(self) -> None:
+        self._whose.end("not taken")
+
+    def reset(self) -> None:
+        self._whose.end("reset")
+
+    def drop(self) -> None:
+        self._whose.end("dropped")
+
+    def half(self, status: int, headers: Headers) -> None:
+        self._whose.answer(status, headers, b"", HALF_BYTES)
+
+    def endless(self, status: int, headers: Headers) -> None:
+        self._whose.answer(status, headers, bytes(HALF_BYTES), HALF_BYTES)
+
+    def streams(self, most: int) -> None:
+        """There are none."""
 
 
 class _Link:
@@ -158,13 +207,21 @@ class _Link:
         """Send what there is, as far as the socket takes it."""
         http = self._http
         assert http is not None
+        if self not in self._server.links:
+            return
         try:
-            while http.out or self._tls.waits:
+            for _ in range(PIECES):
+                if not http.out and not self._tls.waits:
+                    http.pull()
+                    if not http.out:
+                        break
                 with memoryview(http.out) as whole, whole[:SEND_BYTES] as piece:
                     sent = self._tls.send(piece)
                 del http.out[:sent]
                 if self._tls.waits:
                     break
+            else:
+                self._loop.call_soon(self._flush)  # after the others
         except OSError:
             self.close()
             return

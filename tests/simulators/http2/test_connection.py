@@ -18,7 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fanout.simulators.http2 import kernels as k
-from fanout.simulators.http2.connection import PREFACE, Connection, Headers, Known, Request, Respond, block_of
+from fanout.simulators.http2.blocks.writing import block_of
+from fanout.simulators.http2.connection import PREFACE, Connection, Request
+from fanout.simulators.http2.known import Known
+from fanout.simulators.replies import Headers
+from fanout.simulators.rough import Respond
 from fanout.simulators.seen import Record
 
 FCM_PATH = "/v1/projects/p/messages:send"
