@@ -26,7 +26,7 @@ import msgspec
 import numpy as np
 
 from fanout.channels import gsm
-from fanout.channels.answers import decoded, each, number_of
+from fanout.channels.answers import decoded, each, in_camel_case, number_of
 from fanout.channels.protocol import (
     Answer,
     Call,
@@ -144,6 +144,8 @@ class Sms:
         if answer.code < 200 or not answer.body:
             return _nothing_said(outcome, answer)
         said = decoded(_ANSWER, answer.body)
+        if said is not None and said.messages is None and said.errorCode is None:
+            said = decoded(_ANSWER, in_camel_case(answer.body))
         if said is None:
             return _nothing_said(outcome, answer)
         if not said.messages:

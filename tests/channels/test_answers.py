@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from fanout.channels.answers import decoded, each, number_of
+from fanout.channels.answers import decoded, each, in_camel_case, number_of
 from tests.channels.kit import NONSENSE
 
 
@@ -19,6 +19,17 @@ ONE = msgspec.json.Decoder(_One)
 @pytest.mark.parametrize("body", NONSENSE, ids=lambda body: repr(body[:20]))
 def test_no_body_raises(body: bytes) -> None:
     assert decoded(ONE, body) is None
+
+
+def test_names_in_another_case_are_the_same_names() -> None:
+    found = decoded(ONE, in_camel_case('{"Id":7,"Naam":{"ÉénDing":[{"X":null}]}}'.encode()))
+    assert found == _One(id=7)
+    assert msgspec.json.decode(in_camel_case(b'{"Ab":[{"C":{}}],"":1}')) == {"ab": [{"c": {}}], "": 1}
+
+
+@pytest.mark.parametrize("body", NONSENSE, ids=lambda body: repr(body[:20]))
+def test_nonsense_has_no_names(body: bytes) -> None:
+    in_camel_case(body)
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,21 @@ def test_a_line_that_is_none_of_ours_takes_nothing_from_the_others(strange: obje
     assert answered(taken, strange) == wanted
 
 
+def test_an_answer_in_another_case_is_read() -> None:
+    """A service that was written anew in another framework begins all names with a large letter."""
+    call, rows = rendered()
+    lines = [
+        {"Reference": f"{call.reference}{rows[0]}", "Status": "Accepted", "MessageErrorCode": 0},
+        {"Reference": f"{call.reference}{rows[1]}", "Status": "Rejected", "MessageErrorCode": 303},
+    ]
+    body = json.dumps({"Details": "", "ErrorCode": 201, "Messages": lines}).encode()
+    outcome = make().interpret(call, Answer(code=200, body=body), rows)
+    assert outcome.event.tolist() == [Event.ACCEPT, Event.REJECT]
+    assert outcome.reason.tolist() == [Reason.NONE, Reason.TOKEN_INVALID]
+    refused = make().interpret(call, Answer(code=400, body=b'{"ErrorCode":101,"Messages":[]}'), rows)
+    assert refused.reason.tolist() == [Reason.CREDENTIALS] * 2
+
+
 def test_codes_may_be_spelt_out_or_missing() -> None:
     refused = {"reference": "7-1-41", "status": "Rejected", "messageErrorCode": "302"}
     taken = {"reference": "7-1-1599999", "status": "Accepted", "messageErrorCode": None}
