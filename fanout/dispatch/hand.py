@@ -17,6 +17,7 @@ The store blocks; what is called in a thread says so.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
@@ -65,6 +66,7 @@ class Hand:
     ) -> None:
         self._store, self._replica, self._settings = store, replica, settings
         self._clock_ms, self._most, self._sizes = clock_ms, most, sizes
+        self._registry = threading.Lock()  # the replica is one object, and threads are several
         self.leases: dict[tuple[int, int], Lease] = {}
         self._stopped: dict[int, Event] = {}
         self._ends_ms: dict[int, int] = {}  # of actions whose record was read since they are in hand
@@ -184,10 +186,12 @@ class Hand:
 
     def addresses(self, lease: Lease, wanted: NDArray[np.intp]) -> Column:
         """Where the rows at `wanted` are reached now; empty where they are not. Blocking."""
-        self._replica.refresh()
-        return Column(*self._replica.addresses(lease.channel, lease.rows[wanted], lease.generations[wanted]))
+        with self._registry:
+            self._replica.refresh()
+            return Column(*self._replica.addresses(lease.channel, lease.rows[wanted], lease.generations[wanted]))
 
     def preferences(self, lease: Lease, index: NDArray[np.intp]) -> NDArray[np.uint32]:
         """The channels of the rows at `index`, in their own order (see `registry.columns`). Blocking."""
-        self._replica.refresh()
-        return self._replica.preferences(lease.rows[index], lease.generations[index])
+        with self._registry:
+            self._replica.refresh()
+            return self._replica.preferences(lease.rows[index], lease.generations[index])

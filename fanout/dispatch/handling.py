@@ -18,7 +18,10 @@ Rules:
 5. What goes wrong in here is this batch's: it is logged without its words, and its rows get a state like any others.
    What had not been sent is tried again, with the pause and the count of attempts of any other; what may have been
    sent is settled as after a crash of its sender.
-6. What came back is written for certain (`writing.py`). Addresses that a provider declared dead go into a log for the
+6. The first handful of the nearest people has its addresses, its requests and the ledger's word in one turn of a
+   thread: each change of threads takes a busy machine milliseconds, which is what a first message waits. All others are
+   put together for the ledger, since a commit costs more than that.
+7. What came back is written for certain (`writing.py`). Addresses that a provider declared dead go into a log for the
    registry; if that cannot be written now, the next action finds them dead again.
 """
 
@@ -65,7 +68,6 @@ class Desk(NamedTuple):
     store: Store
     hand: Hand
     writing: Writing
-    registry: trio.Lock  # the replica is one object, and threads are several
     dispatch: DispatchSettings
     sizes: dict[int, int]
     counters: Counters
@@ -124,14 +126,15 @@ class Handling:
                 self.turned_away = may_go()
                 return
             part = self.wanted[at : at + way.rows]
+            nearest = at == 0 and self.lease.seq == 0
             at += way.rows
-            handfuls.start_soon(self._handful, way, message, part)
+            handfuls.start_soon(self._handful, way, message, part, nearest)
 
-    async def _handful(self, way: Way, message: Message, part: NDArray[np.intp]) -> None:
+    async def _handful(self, way: Way, message: Message, part: NDArray[np.intp], nearest: bool) -> None:
         """Rows with their places and their quota: from their addresses to what came back."""
         try:
-            found = await self._prepare(way, message, part)
-            if found is not None and self.may_go(message) and await self._intend(found.places):
+            found = await self._prepare(way, message, part, intend=nearest)
+            if found is not None and (found.let or (self.may_go(message) and await self._intend(found.places))):
                 delivered = await self._deliver(way, message, found)
                 self._take(found.places, delivered)
                 self._note_dead(part, found, delivered)
@@ -194,15 +197,11 @@ class Handling:
                 proven=self.desk.counters.events[self.route.name, "accept"] > 0,
             )
 
-    async def _prepare(self, way: Way, message: Message, part: NDArray[np.intp]) -> _Prepared | None:
-        """Addresses and requests; None if there is nothing to send."""
+    async def _prepare(self, way: Way, message: Message, part: NDArray[np.intp], *, intend: bool) -> _Prepared | None:
+        """Addresses and requests, and the ledger's word if `intend`; None if there is nothing to send."""
         desk = self.desk
         try:
-            async with desk.registry:
-                read_ms = desk.clock_ms()
-                addresses = await desk.writing.ask(desk.hand.addresses, self.lease, part)
-            render = partial(way.render, message, addresses, self.lease, part, now_ms=desk.clock_ms())
-            batch = await desk.writing.ask(render) if way.slow_render else render()
+            found = await desk.writing.ask(self._get_ready, way, message, part, intend=intend)
         except Refused as error:
             desk.writing.complaints.say("addresses cannot be read", error)
             self.over = True
@@ -211,11 +210,25 @@ class Handling:
             self._say("cannot be rendered", error)
             self._take(part, not_taken(len(part)))
             return None
-        self._refuse(part, addresses, batch.usable)
-        index = part[batch.usable]
-        if not len(index):
+        self._refuse(part, found.addresses, found.batch.usable)
+        if found.let is not None and not self._told(found.places, found.let):
             return None
-        return _Prepared(batch, index, addresses, read_ms)
+        return found if len(found.places) else None
+
+    def _get_ready(self, way: Way, message: Message, part: NDArray[np.intp], *, intend: bool) -> _Prepared:
+        """What a handful needs. Blocking. Errors: whatever comes of reading addresses and making requests."""
+        desk, lease = self.desk, self.lease
+        read_ms = desk.clock_ms()
+        addresses = desk.hand.addresses(lease, part)
+        batch = way.render(message, addresses, lease, part, now_ms=desk.clock_ms())
+        places = part[batch.usable]
+        let: bool | Refused | None = None
+        if intend and len(places) and self.may_go(message):
+            try:
+                let = desk.store.intend(lease, places, now_ms=desk.clock_ms())
+            except Refused as error:
+                let = error
+        return _Prepared(batch, places, addresses, read_ms, let)
 
     def _refuse(self, part: NDArray[np.intp], addresses: Column, usable: NDArray[np.bool_]) -> None:
         """Rows whose address is gone or cannot be right never get near the wire."""
@@ -227,11 +240,17 @@ class Handling:
 
     async def _intend(self, index: NDArray[np.intp]) -> bool:
         """Tell the ledger that rows go; False if they may not: closed, paused, over, or somebody else's by now."""
-        writing = self.desk.writing
+        desk, let = self.desk, False
         try:
-            let: bool = await writing.write(self.desk.store.intend, self.lease, index, now_ms=self.desk.clock_ms())
+            let = await desk.writing.write(desk.store.intend, self.lease, index, now_ms=desk.clock_ms())
         except Refused as error:
-            writing.complaints.say("nothing goes out", error)
+            return self._told(index, error)
+        return self._told(index, let)
+
+    def _told(self, index: NDArray[np.intp], let: bool | Refused) -> bool:
+        """What the ledger said of rows that want to go."""
+        if isinstance(let, Refused):
+            self.desk.writing.complaints.say("nothing goes out", let)
             let = False
         if let:  # whatever happens from here on, they may have gone
             self.codes[index], self.event[index], self.why[index] = NO_ANSWER, Event.TIME_OUT, Reason.CRASH
@@ -346,8 +365,7 @@ class Handling:
         order = desk.hand.fall_backs(message)
         if not len(index) or lease.channel not in order or desk.hand.stopping(lease, message) is not None:
             return []
-        async with desk.registry:
-            preferences = await desk.writing.for_certain(desk.writing.ask, desk.hand.preferences, lease, index)
+        preferences = await desk.writing.for_certain(desk.writing.ask, desk.hand.preferences, lease, index)
         to = fallback.targets(preferences, lease.channel, order)
         index, to = index[to != fallback.NOWHERE], to[to != fallback.NOWHERE]
         found.status[index] = State.MOVED
@@ -386,9 +404,13 @@ class Handling:
 
 
 class _Prepared(NamedTuple):
-    """A handful ready to go: `places` intp[k] in the lease; addresses of these and of refused ones, of `read_ms`."""
+    """A handful ready to go: `places` intp[k] in the lease; addresses of these and of refused ones, of `read_ms`.
+
+    `let`: what the ledger said of them; None if it was not asked yet.
+    """
 
     batch: Batch
     places: NDArray[np.intp]
     addresses: Column
     read_ms: int
+    let: bool | Refused | None

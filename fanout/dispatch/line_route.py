@@ -154,8 +154,6 @@ class _LineRoute(ABC):
 class _Reserved:
     """Rows with their places and their quota at one gate."""
 
-    slow_render = False
-
     def __init__(self, route: _LineRoute, gate: Gate, rows: int, *, probe: bool) -> None:
         self.rows = rows
         self._route, self._gate, self._probe = route, gate, probe

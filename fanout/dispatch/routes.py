@@ -68,11 +68,11 @@ class Way(Protocol):
     """Some rows of a batch with all they need to go. `index` intp[k]: those that `render` found usable in the lease."""
 
     rows: int
-    slow_render: bool  # worth a thread
 
     def render(
         self, message: Message, addresses: Column, lease: Lease, wanted: NDArray[np.intp], *, now_ms: int
-    ) -> Batch: ...
+    ) -> Batch:
+        """Make requests. Blocking, called in a thread: a batch's are milliseconds, and Web Push encrypts for each."""
 
     async def deliver(
         self, batch: Batch, lease: Lease, index: NDArray[np.intp], may_go: MayGo, early: Early = ignored

@@ -131,8 +131,6 @@ class RowRoute:
 class _Whole:
     """A batch on its way."""
 
-    slow_render = False
-
     def __init__(self, route: RowRoute, rows: int, *, probe: bool) -> None:
         self.rows = rows
         self._route, self._probe = route, probe

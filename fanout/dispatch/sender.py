@@ -155,7 +155,6 @@ class _Sender:
             store=store,
             hand=self.hand,
             writing=writing,
-            registry=trio.Lock(),
             dispatch=settings.dispatch,
             sizes=whole,
             counters=counters,

@@ -132,8 +132,6 @@ async def _send(way: Way, requests: Requests, index: NDArray[np.intp], lease: Le
 class _Parted:
     """A batch on its way to several services."""
 
-    slow_render = True
-
     def __init__(self, route: ServiceRoute, rows: int) -> None:
         self.rows = rows
         self._route = route

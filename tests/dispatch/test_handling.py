@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,6 @@ POISON = 13
 
 class Fragile:
     """A route, and its own ways, that stumbles over row `POISON` at `where`, `times` times; else takes everything."""
-
-    slow_render = False
 
     def __init__(self, channel: int, where: str = "", *, times: int = 10**9, handful: int = 10**9) -> None:
         self.name, self.number = CHANNELS[channel], channel
@@ -215,6 +214,28 @@ async def test_looks_that_claim_leave_no_more_in_hand_than_there_is_room_for(sto
             await sent_all(store, action)
     assert most == 2
     assert len(push.sent) == 6 * 2_048
+
+
+async def test_the_nearest_wait_for_no_commit_of_others(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    free, group = threading.Event(), store.group
+
+    @contextmanager
+    def slow() -> Iterator[None]:
+        assert free.wait(60)
+        with group():
+            yield
+
+    monkeypatch.setattr(store, "group", slow)
+    push = Fragile(FCM)
+    action = start(store, {FCM: range(20)}, size=10)
+    async with sending(store, push):
+        try:
+            await until(lambda: len(push.sent) == 10)
+            assert states(store, action) == {"INTENDED": 10, "PENDING": 10}
+        finally:
+            free.set()
+        await sent_all(store, action)
+    assert push.sent == [*range(20)]
 
 
 async def test_handfuls_of_a_batch_are_each_their_own(store: SqliteStore) -> None:
