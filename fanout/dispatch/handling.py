@@ -79,8 +79,9 @@ class Desk(NamedTuple):
 class Handling:
     """One batch in one sender, from its claim to its settling."""
 
-    def __init__(self, desk: Desk, route: Route, lease: Lease) -> None:
+    def __init__(self, desk: Desk, route: Route, lease: Lease, off: trio.Event) -> None:
         self.desk, self.route, self.lease = desk, route, lease
+        self.off = off  # set as the first of it go to the wire
         rows = len(lease.rows)
         self.status, self.reason = lease.status.copy(), lease.reason.copy()  # as before, but for rows refused
         self.wanted = np.flatnonzero(among(lease.status, WAITING))
@@ -150,6 +151,7 @@ class Handling:
         def early(at: NDArray[np.intp], delivered: Delivered) -> None:
             self._note(index[at], delivered)
 
+        self.off.set()
         try:
             return await way.deliver(found.batch, self.lease, index, partial(self.may_go, message), early)
         except Exception as error:

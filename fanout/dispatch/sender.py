@@ -13,6 +13,7 @@ gets into the ledger. Rules:
    a core for every sender.
 4. Whoever has the wishes claims, alone (`wishes.py`): the look does as soon as it sees news, in its own thread, since
    on a busy machine each change of threads is milliseconds of a first message; and `serve` when a batch has ended.
+   Of what was claimed the nearest begin first, and have the machine for themselves until they are off.
 5. On `stop` nothing more is claimed, nobody waits for a place any more, and what is on the wire is finished and settled
    within the time of one request. A cancelled sender does the same; what it could not settle by then is resolved by the
    ledger as after a crash.
@@ -56,6 +57,7 @@ log = logging.getLogger("fanout.dispatch")
 
 CLAIM_EVERY_S: Final = 0.25  # without news: for retries whose time has come and leases that ran out
 WAKE_EVERY_S: Final = 0.005  # how often, at most, the ledger is looked at: what a first message may wait here
+HEAD_START_S: Final = 0.02  # of the nearest of an action before all others, whose rendering would hold the interpreter
 SWITCH_S: Final = 0.0005  # Python's default of 5 ms would make every step of a thread wait that long for a busy lane
 
 
@@ -296,18 +298,27 @@ class _Sender:
 
     async def begin(self, claimed: _Claimed) -> None:
         """Handle what was claimed; what a look claimed as `serve` ended is left to `release`."""
-        if claimed.route is None:
+        route = claimed.route
+        if route is None:
             return
+        nearest = trio.Event()
         for lease in claimed.leases:
             if self.batches is None:
                 return
             self.hand.take(lease)
-            self.counters.in_hand[claimed.route.name] += 1
-            self.batches.start_soon(self.hold, claimed.route, lease)
-            await trio.lowlevel.cancel_shielded_checkpoint()  # the nearest begins first
+            self.counters.in_hand[route.name] += 1
+            self.batches.start_soon(self.hold, route, lease, nearest)
+            if lease.seq == 0:
+                with trio.move_on_after(HEAD_START_S):
+                    await nearest.wait()
+            else:
+                await trio.lowlevel.cancel_shielded_checkpoint()  # the nearer begin first
 
-    async def hold(self, route: Route, lease: Lease) -> None:
-        """Handle one batch, and have it in hand meanwhile; cancellation waits for it (see `hurry`)."""
+    async def hold(self, route: Route, lease: Lease, off: trio.Event) -> None:
+        """Handle one batch, and have it in hand meanwhile; cancellation waits for it (see `hurry`).
+
+        `off` is set once the first of it go to the wire, or none will.
+        """
         name = route.name
         scope = trio.CancelScope(shield=True)
         self.holding.add(scope)
@@ -315,12 +326,13 @@ class _Sender:
             scope.deadline = trio.current_time() + self.grace_s
         try:
             with scope:
-                await Handling(self.desk, route, lease).run()
+                await Handling(self.desk, route, lease, off).run()
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise
         except Exception as error:  # its lease runs out, and the ledger knows what that means
             log.error("a batch of action %d by %s is left to the ledger: %s", lease.action, name, what_failed(error))
         finally:
+            off.set()
             self.holding.discard(scope)
             self.hand.drop(lease)
             self.counters.in_hand[name] -= 1

@@ -14,7 +14,7 @@ import trio
 from numpy.typing import NDArray
 
 from fanout.channels.protocol import NO_CONNECTION, Call, Calls, Column, Message, Outcome
-from fanout.dispatch import budget
+from fanout.dispatch import budget, sender
 from fanout.dispatch.routes import Batch, Delivered, Early, MayGo, ignored
 from fanout.dispatch.sender import run_sender
 from fanout.store.protocol import Lease
@@ -236,6 +236,42 @@ async def test_the_nearest_wait_for_no_commit_of_others(store: SqliteStore, monk
             free.set()
         await sent_all(store, action)
     assert push.sent == [*range(20)]
+
+
+async def test_the_nearest_are_off_before_others_are_begun(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender, "HEAD_START_S", 60.0)
+    steps: list[tuple[str, int]] = []
+
+    class Noted(Fragile):
+        def render(self, message: Message, addresses: Column, lease: Lease, *args: Any, **more: Any) -> Calls:
+            steps.append(("render", lease.seq))
+            return super().render(message, addresses, lease, *args, **more)
+
+        async def deliver(self, batch: Batch, lease: Lease, *args: Any, **more: Any) -> Delivered:
+            steps.append(("deliver", lease.seq))
+            return await super().deliver(batch, lease, *args, **more)
+
+    action = start(store, {FCM: range(30)}, size=10)
+    async with sending(store, Noted(FCM)):
+        await sent_all(store, action)
+    assert steps[:2] == [("render", 0), ("deliver", 0)]
+    assert len(steps) == 6
+
+
+async def test_others_do_not_wait_for_the_nearest_who_cannot_go(store: SqliteStore) -> None:
+    class Barred(Fragile):
+        async def reserve(self, lease: Lease, rows: int, may_go: MayGo) -> Any:
+            if lease.seq == 0:
+                await open_now.wait()
+            return await super().reserve(lease, rows, may_go)
+
+    open_now, push = trio.Event(), Barred(FCM)
+    action = start(store, {FCM: range(30)}, size=10)
+    async with sending(store, push):
+        await until(lambda: sorted(push.sent) == [*range(10, 30)])
+        open_now.set()
+        await sent_all(store, action)
+    assert sorted(push.sent) == [*range(30)]
 
 
 async def test_handfuls_of_a_batch_are_each_their_own(store: SqliteStore) -> None:
