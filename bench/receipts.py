@@ -104,7 +104,7 @@ def run(options: Options) -> Iterator[Row]:
     with tempfile.TemporaryDirectory(prefix="fanout-bench-") as folder:
         store = SqliteStore.open(Path(folder) / "ledger.db")
         yield from _measured("SQLite", store, options)
-        yield _posted("1 a request, at the door", receipt_posts.at_the_door, 10_000, store, options)
+        yield _posted("1 a request, at the door", receipt_posts.at_the_door, 20_000, store, options)
         yield _posted("1 a request, at the API", receipt_posts.at_the_api, 5_000, store, options)
         store.close_store()
     if shutil.which("redis-server") is None:
