@@ -25,8 +25,8 @@ READ_BYTES: Final = 256 * 1024  # from the socket at once
 class TlsSocket:
     """One end of a connection; `raw` is connected, non-blocking, and ours from now on.
 
-    `host` is whom a client speaks to, and must be in its certificate; None is the server's end. `read_bytes`: taken from
-    the socket at once, kept for as long as the connection.
+    `host` is whom a client speaks to, and must be in its certificate; None is the server's end. `read_bytes`: taken
+    from the socket at once, kept for as long as the connection.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class TlsSocket:
         return bool(self._cipher)
 
     def shake(self) -> bool:
-        """One step of the handshake with what was fetched: whether it is done. Errors: `OSError`, also `ssl.SSLError`."""
+        """One step of the handshake with what was fetched: whether it is done. Errors: `OSError` (`ssl.SSLError`)."""
         done = False
         try:
             self._tls.do_handshake()
