@@ -229,6 +229,7 @@ class Link:
         client.wire = wire
         self._ended = ""
         self._unknown = not old  # MQTT 5 is, to this broker, until it has answered
+        lost: Down | None = None
         try:
             client.connect_async(host, port, keepalive=self._options.keepalive_s)
             client.reconnect()
@@ -239,9 +240,11 @@ class Link:
         except* (Down, OSError) as group:
             if self._options.protocol == "auto":
                 self._old[name] = self._unknown and not isinstance(_first(group), Unanswered)
-            raise Down(self._ended or str(_first(group))) from None
+            lost = Down(self._ended or str(_first(group)))  # raised here it is a group until Python 3.11.3
         finally:
             await self._close(client, wire)
+        if lost is not None:
+            raise lost
 
     def _client(self, old: bool) -> _Client:
         options = self._options
