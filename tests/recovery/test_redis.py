@@ -47,4 +47,3 @@ def test_an_action_on_redis_survives_its_processes(tmp_path: Path, people: int) 
         patience_s = time.monotonic() + stage.patience_s  # receipts come a second after the message
         while not stage.engine.view(accepted.id).tallies[0].delivered:
             assert time.monotonic() < patience_s, "receipts of the simulators reach the ledger"
-            time.sleep(0.05)
