@@ -126,7 +126,6 @@ class Connection:
         self._block = bytearray()  # of a head that goes on in the next frame
         self._block_of = (0, 0)  # its (stream, flags)
         self._begun = self._reading = False
-        self._usual = streams
         self._taken = 0  # the highest stream that Python took
         self._goes: int | None = None  # the last stream that is taken, once GOAWAY was sent
         settings = [(_MAX_CONCURRENT, streams), (_INITIAL_WINDOW, BODY_BYTES_MAX + k.FRAME_BYTES_MAX)]
@@ -411,7 +410,7 @@ class Connection:
 
     def allow(self, most: int) -> None:
         """Tell the client how many requests it may have open, if that is news; 0: as many as usual."""
-        most = most or self._usual
+        most = most or self._limit
         if most != self._told:
             self._told = most
             self._frame(_SETTINGS, 0, 0, _MAX_CONCURRENT.to_bytes(2) + most.to_bytes(4))

@@ -32,7 +32,6 @@ SEND_BYTES: Final = 256 * 1024  # handed to TLS at once
 PIECES: Final = 16  # of these one after the other, before other connections have a turn
 BACKLOG: Final = 1_024
 READ_BYTES: Final = 65_536
-END_S: Final = 2.0  # that workers have to end
 
 
 class _OneByOne:
