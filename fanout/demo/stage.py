@@ -98,6 +98,17 @@ class Stage:
             pause.wait(every_s)
         raise TimeoutError(f"action {action} is not settled after {self.patience_s:.0f} s")
 
+    def wait_delivered(self, action: int) -> wire.ActionView:
+        """Until a receipt of the action's first message has come. Errors: `TimeoutError`."""
+        pause, give_up_s = threading.Event(), time.monotonic() + self.patience_s
+        while time.monotonic() < give_up_s:
+            view = self.engine.view(action)
+            if view.tallies[0].delivered:
+                return view
+            self.crew.check()
+            pause.wait(LOOK_EVERY_S)
+        raise TimeoutError(f"action {action} has no receipt after {self.patience_s:.0f} s")
+
     def seen(self, action: int) -> dict[str, Any]:
         """What the provider simulators counted of an action."""
         url, query = f"{self.providers}/_seen", {"action": action}

@@ -310,7 +310,7 @@ class Providers:
                         "messageErrorCode": 302 if bad else 0,
                     }
                 )
-        self._post.add(self.moods.receipts, supplier, references)
+        self._post.add(supplier, references)
         if reply[2]:  # the mood's nonsense
             return reply
         whole = {
@@ -343,7 +343,7 @@ class Providers:
                 return reply
         self.seen.record(action, channel, phase).add(number.encode())
         if channel == "voice":
-            self._post.add(self.moods.receipts, "voice", [asked.reference])
+            self._post.add("voice", [asked.reference])
         return reply
 
     # --- credentials ----------------------------------------------------------------------------------------------
@@ -416,7 +416,7 @@ class Providers:
 
     def _be(self, moods: Moods) -> None:
         """Behave like this from now on."""
-        self.moods = moods
+        self.moods, self._post.mood = moods, moods.receipts
         self._obedient = moods == Moods(receipts=moods.receipts, strict=moods.strict, token_life_s=moods.token_life_s)
         self.known.plain = self._obedient and not moods.strict
         if self._obedient:  # nobody would tell those that had fewer
