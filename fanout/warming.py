@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from fanout import selection, wire
+from fanout.channels import ece
 from fanout.dispatch.frames import kernels as frames
 from fanout.registry import bodies
 from fanout.registry.registry import Registry
@@ -22,7 +23,7 @@ from fanout.registry.replica import Replica
 from fanout.simulators.http2 import kernels as simulators
 from fanout.store.sqlite_store import SqliteStore
 
-HALVES: Final = ((selection.warm,), (bodies.warm, frames.warm, simulators.warm))
+HALVES: Final = ((selection.warm,), (bodies.warm, frames.warm, simulators.warm, ece.warm))
 """Neither needs kernels of the other; selection's bring those of `fanout.geo`."""
 
 

@@ -5,7 +5,8 @@ Lore:
 * The address is the subscription as the browser hands it out: `{"endpoint", "keys": {"p256dh", "auth"}}`. The endpoint
   comes from outside, so it is a way to make us call anybody: only https, and only hosts of the push services named in
   the settings (`*.notify.windows.com` names all below it).
-* The body is encrypted for each subscription (`ece.py`); rendering a batch is work for a thread, not the loop.
+* The body is encrypted for each subscription (`ece.py`), a batch at once; rendering one is work for a thread, not the
+  loop.
 * `Authorization: vapid` is a JWT per origin, so there is a template per origin; headers stay constant below it, and the
   address is the origin and a path. An origin is written as RFC 6454 has it, in small letters and without 443: push
   services compare it with their own.
@@ -33,7 +34,8 @@ from numpy.typing import NDArray
 from fanout import limits
 from fanout.channels import ece
 from fanout.channels.answers import decoded
-from fanout.channels.jwt import POINT_BYTES, from_base64url
+from fanout.channels.jwt import POINT_BYTES, rows_from_base64url
+from fanout.channels.kernels import AUTH_BYTES, SALT_BYTES
 from fanout.channels.protocol import (
     Authorize,
     Column,
@@ -100,32 +102,58 @@ class WebPush:
         self, message: Message, addresses: Column, again: NDArray[np.bool_], *, now_ms: int, authorize: Authorize
     ) -> Requests:
         """Column 0 is the path, column 1 the sealed body; one template per origin, loud and quiet."""
-        plain = {quiet: _plain(message, quiet=quiet) for quiet in (False, True)}
         ttl_s = deadline_s(message.end_ms, now_ms, most_s=TTL_S_MAX)
         templates: list[Template] = []
         numbers: dict[tuple[str, bool], int] = {}
         rows = len(again)
         which, usable = np.zeros(rows, np.uint16), np.zeros(rows, np.bool_)
-        paths, bodies = [b""] * rows, [b""] * rows
-        salts = self._entropy(ece.SALT_BYTES * rows)
+        paths, points, auths = [b""] * rows, [""] * rows, [""] * rows
         for row, (address, quiet) in enumerate(zip(addresses.rows(), again.tolist(), strict=True)):
             found = self._read(address)
             if found is None:
                 continue
-            path, origin, subscriber = found
-            salt = salts[ece.SALT_BYTES * row : ece.SALT_BYTES * (row + 1)]
-            try:
-                bodies[row] = ece.encrypt(plain[quiet], subscriber, salt=salt, ours=ece.new_key())
-            except ValueError:  # a point that is not on the curve
-                continue
+            path, origin, keys = found
             number = numbers.get((origin, quiet))
             if number is None:
                 if len(numbers) == 2 * ORIGINS_MAX:
                     continue
                 number = numbers[origin, quiet] = len(templates)
                 templates.append(_template(message, origin, authorize(origin), ttl_s, quiet=quiet))
-            paths[row], which[row], usable[row] = path.encode(), number, True
-        return Requests(templates=tuple(templates), columns=(column(paths), column(bodies)), which=which, usable=usable)
+            paths[row], points[row], auths[row] = path.encode(), keys.p256dh, keys.auth
+            which[row], usable[row] = number, True
+        bodies = self._bodies(message, points, auths, again, usable)
+        return Requests(templates=tuple(templates), columns=(column(paths), bodies), which=which, usable=usable)
+
+    def _bodies(
+        self,
+        message: Message,
+        points: Sequence[str],
+        auths: Sequence[str],
+        again: NDArray[np.bool_],
+        usable: NDArray[np.bool_],
+    ) -> Column:
+        """The sealed bodies; a row whose keys cannot be used gets none, and is none of the `usable` any more."""
+        theirs, sound = rows_from_base64url(points, POINT_BYTES)
+        secret, whole = rows_from_base64url(auths, AUTH_BYTES)
+        usable &= sound & whole
+        lengths, sealed = np.zeros(len(usable), np.int64), []
+        for quiet in (False, True):
+            at = np.flatnonzero(usable & (again == quiet))
+            if not len(at):
+                continue
+            salts = np.frombuffer(self._entropy(SALT_BYTES * len(at)), np.uint8).reshape(-1, SALT_BYTES)
+            numbers = ece.private_numbers(self._entropy, len(at))
+            plain = _plain(message, quiet=quiet)
+            bodies, good = ece.seal(plain, theirs[at], secret[at], salts=salts, secrets=numbers)
+            usable[at] = good
+            sealed.append((at[good], bodies[good]))
+            lengths[at[good]] = bodies.shape[1]
+        offsets = np.zeros(len(usable) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        data = np.empty(offsets[-1], np.uint8)
+        for at, bodies in sealed:
+            data[offsets[at, None] + np.arange(bodies.shape[1])] = bodies
+        return Column(data, offsets)
 
     def interpret(self, codes: NDArray[np.int16], bodies: Mapping[int, bytes]) -> Outcome:
         return look_up(_MEANINGS, codes)
@@ -133,8 +161,8 @@ class WebPush:
     def dead_since_ms(self, codes: NDArray[np.int16], bodies: Mapping[int, bytes]) -> Mapping[int, int]:
         return {}
 
-    def _read(self, address: bytes) -> tuple[str, str, ece.Subscriber] | None:
-        """(path, origin, keys) of a subscription that may be used."""
+    def _read(self, address: bytes) -> tuple[str, str, _Keys] | None:
+        """(path, origin, keys as they are written) of a subscription to somebody who may be called."""
         subscription = decoded(_SUBSCRIPTION, address)
         if subscription is None or (parts := _ENDPOINT.fullmatch(subscription.endpoint)) is None:
             return None
@@ -142,13 +170,7 @@ class WebPush:
         host = named.strip("[]")
         if port > _PORT_MAX or not (host in self._exact or host.endswith(self._below)):
             return None
-        try:
-            keys = ece.Subscriber(from_base64url(subscription.keys.p256dh), from_base64url(subscription.keys.auth))
-        except ValueError:
-            return None
-        if len(keys.point) != POINT_BYTES or len(keys.auth) != ece.AUTH_BYTES:
-            return None
-        return path, f"https://{named}" + ("" if port == 443 else f":{port}"), keys
+        return path, f"https://{named}" + ("" if port == 443 else f":{port}"), subscription.keys
 
 
 def _template(message: Message, origin: str, authorization: str, ttl_s: int, *, quiet: bool) -> Template:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fanout.channels.ece import new_key
-from fanout.channels.jwt import base64url, from_base64url, load_key, point, sign
+from fanout.channels.jwt import base64url, from_base64url, load_key, point, rows_from_base64url, sign
 
 
 def parts(token: str) -> tuple[dict[str, object], dict[str, object], bytes, bytes]:
@@ -46,6 +46,26 @@ def test_rs256() -> None:
 def test_base64url_there_and_back(data: bytes) -> None:
     assert from_base64url(base64url(data)) == data
     assert from_base64url(base64url(data) + "=" * (-len(base64url(data)) % 4)) == data
+
+
+@given(st.integers(1, 70).flatmap(lambda size: st.lists(st.binary(min_size=size, max_size=size), min_size=1)))
+def test_many_at_once_there_and_back(rows: list[bytes]) -> None:
+    texts = [base64url(row) + "=" * (place % 3) for place, row in enumerate(rows)]
+    found, sound = rows_from_base64url(texts, len(rows[0]))
+    assert sound.all()
+    assert [row.tobytes() for row in found] == rows
+
+
+@given(st.lists(st.text(alphabet="AZaz09-_+/=é ,\x00\ud800", max_size=24), max_size=8), st.integers(1, 16))
+def test_many_at_once_are_read_as_one_is(texts: list[str], size: int) -> None:
+    found, sound = rows_from_base64url(texts, size)
+    for place, text in enumerate(texts):
+        try:
+            alone: bytes | None = from_base64url(text)
+        except ValueError:
+            alone = None
+        assert sound[place] == (alone is not None and len(alone) == size), text
+        assert not sound[place] or found[place].tobytes() == alone
 
 
 def test_only_keys_we_can_sign_with() -> None:

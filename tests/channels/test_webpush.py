@@ -54,6 +54,29 @@ def test_shape_and_what_the_browser_reads() -> None:
     assert len(requests.templates) == 2, "one authorisation for each push service"
 
 
+def test_loud_and_quiet_rows_in_one_batch_beside_rows_that_cannot_be_sealed() -> None:
+    browsers = [new_key() for _ in range(5)]
+    addresses = [
+        subscription(f"https://updates.push.services.mozilla.com/{n}", key=point(b)) for n, b in enumerate(browsers)
+    ]
+    addresses[1] = subscription("https://updates.push.services.mozilla.com/1", key=b"\x04" + b"\x01" * 64)
+    again = np.array([True, False, False, True, False])
+    requests = make().render(message(), column(addresses), again, now_ms=NOW_MS, authorize=lambda _: "vapid")
+    assert requests.usable.tolist() == [True, False, True, True, True]
+    for row in np.flatnonzero(requests.usable).tolist():
+        template, url, body = written(requests, row)
+        assert url.endswith(b"/%d" % row)
+        assert json.loads(decrypt(body, browsers[row], AUTH))["silent"] is bool(again[row])
+        assert ("urgency: normal" in template.headers) is bool(again[row])
+
+
+def test_no_two_messages_share_a_key_or_a_salt() -> None:
+    requests = render(*[GOOD[0]] * 50)
+    bodies = requests.columns[1].rows()
+    assert len({body[:16] for body in bodies}) == 50
+    assert len({body[21:86] for body in bodies}) == 50
+
+
 @pytest.mark.parametrize(
     ("endpoint", "origin"),
     [
