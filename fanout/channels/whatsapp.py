@@ -11,6 +11,8 @@ Lore:
 * A message rings and has no idempotency key: what may have been taken is not sent again. Our reference travels in
   `biz_opaque_callback_data`, and comes back with the receipt.
 * 131026 is a number without WhatsApp (or an old app); 131050 has opted out; 190 is our token.
+* A message that was accepted may fail later, which the webhook says with the same codes. Most of them mean that Meta
+  never sent it (`NEVER_SENT`); after a fault of its own (131000, 131016) nobody knows.
 """
 
 from __future__ import annotations
@@ -60,6 +62,19 @@ _BY_ERROR: Final[dict[int, Meaning]] = {
     10: (Event.RETRY, Reason.CREDENTIALS),
     190: (Event.RETRY, Reason.CREDENTIALS),
 }
+NEVER_SENT: Final = frozenset(
+    [
+        368,  # our account is blocked for now
+        130429, 131048, 131056,  # too many: in all, blocked by people, for this number
+        130472, 131049,  # held back by Meta: an experiment, the reader's health
+        130497,  # not to this country
+        131021, 131026, 131030, 131050,  # the number: ours, not reachable by WhatsApp, not on the list, opted out
+        131031, 131042, 131045, 133010,  # our account: locked, not paid for, not registered
+        131047,  # only a template may be sent
+        132000, 132001, 132005, 132007, 132012, 132015, 132016,  # the template
+    ]
+)  # fmt: skip
+"""Codes of a message that failed after it was accepted, and was certainly not sent to anybody."""
 
 
 class _Error(msgspec.Struct):

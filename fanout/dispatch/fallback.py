@@ -5,7 +5,7 @@ Rules:
 1. Only rows that failed for certain move: a dead or wrong address, an address that is gone, a participant who opted out
    of this channel, a provider that did not take it in all attempts, or that refuses what we send: a wrong project, a
    proxy that redirects and a body it does not like meet everyone alike. What is unknown may have been received, and
-   stays; what was taken and is said to be undelivered later stays too.
+   stays; so does what was taken and is said to be undelivered later, unless its provider is certain: that has bounced.
 2. The next channel is the first one *after* the present one, in the participant's own order of preference, that the
    action uses and that can carry its text. Only forwards, so that no row goes in circles.
 3. Who has the present channel no longer among theirs (it was dropped meanwhile) is tried on the first of theirs after
@@ -49,7 +49,8 @@ MOVABLE: Final = (
 
 def failed_now(before: NDArray[np.uint8], status: NDArray[np.uint8], reason: NDArray[np.uint8]) -> NDArray[np.intp]:
     """intp[k]: places of rows that failed just now and may move. `before`, `status`, `reason` uint8[n]."""
-    return np.flatnonzero((before != State.FAILED) & (status == State.FAILED) & among(reason, MOVABLE))
+    may = among(reason, MOVABLE) | (before == State.BOUNCED)
+    return np.flatnonzero((before != State.FAILED) & (status == State.FAILED) & may)
 
 
 def targets(preferences: NDArray[np.uint32], channel: int, order: Sequence[int]) -> NDArray[np.uint8]:

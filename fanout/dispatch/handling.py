@@ -14,7 +14,8 @@ Rules:
    were only stopped have not. An attempt is the last one also when the next would come after the end: whom a provider
    puts off until then the next channel still reaches in time.
    Rows of a provider that is given up (`breaker.py`) take their next channel if they have one; others wait on, however
-   many attempts that is, for none of these was theirs.
+   many attempts that is, for none of these was theirs. Rows that bounced since take it too, or have failed; while their
+   action is stopped they wait, and the ledger knows what becomes of them.
 5. What goes wrong in here is this batch's: it is logged without its words, and its rows get a state like any others.
    What had not been sent is tried again, with the pause and the count of attempts of any other; what may have been
    sent is settled as after a crash of its sender.
@@ -298,6 +299,8 @@ class Handling:
             stop=stop,
             last_attempt=last or self.given_up,
         )
+        if stop is None:
+            found = _bounced_failed(found)
         moved = await self._fall_back(message, found)
         if self.given_up and not last:
             found = self._wait_on(index, found)
@@ -403,6 +406,12 @@ class Handling:
     def _say(self, what: str, error: Exception) -> None:
         """Log what went wrong in here, without its words."""
         log.error("rows of action %d by %s: %s: %s", self.lease.action, self.route.name, what, what_failed(error))
+
+
+def _bounced_failed(found: Verdict) -> Verdict:
+    """Rows that bounced have failed, unless they move on."""
+    found.status[found.status == State.BOUNCED] = State.FAILED
+    return found._replace(done=not among(found.status, OPEN).any())
 
 
 class _Prepared(NamedTuple):

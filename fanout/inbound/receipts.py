@@ -11,6 +11,9 @@ they change is `Ledger.apply_receipts`, which is idempotent, so here nothing is 
    (a null, a number where words belong) are counted and left out, each by itself: the others in its body count. Only a
    body that is no receipt at all is refused.
 4. Of several receipts for one row in a body the good one counts: late news is good news (`store/states.py`).
+5. Bad news moves a person to the next channel only where the provider is certain that nothing arrived. That is WhatsApp
+   with the code of a message it never sent. A failed SMS is not: a long one is reported part by part, and a telephone
+   that was off may have had it. Nor is a call that nobody took: the telephone rang, and its owner may call back.
 
 Both suppliers of SMS send the same form, each to an address of its own (`sms`, `sms_second`) and under its own secret.
 Grouped by (action, phase, channel), a body of thousands is one call to the ledger, and so are a hundred bodies of one.
@@ -22,12 +25,14 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable, Mapping
+from enum import IntEnum
 from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
 
 from fanout.channels.answers import decoded, each, number_of
+from fanout.channels.whatsapp import NEVER_SENT
 from fanout.errors import Refused
 from fanout.settings import ProvidersSettings
 from fanout.store.protocol import Receipts
@@ -39,8 +44,17 @@ SIGNATURE: Final = "x-signature-256"
 _REFERENCE: Final = re.compile(r"([0-9]{1,16})-([0-9]{1,4})-([0-9]{1,10})")
 _ROW_MAX: Final = 2**32 - 1
 
-Report: TypeAlias = tuple[str, bool | None]
-"""A reference, and whether it was delivered; None: not settled yet."""
+
+class Fate(IntEnum):
+    """What became of a message. Of several told for one row the highest counts."""
+
+    FAILED = 0  # it did not arrive, as far as its provider can tell
+    BOUNCED = 1  # it certainly did not
+    DELIVERED = 2
+
+
+Report: TypeAlias = tuple[str, Fate | None]
+"""A reference, and what became of it; None: not settled yet."""
 
 Told: TypeAlias = tuple[list[Report], int]
 """The reports of a body, and how many of its entries make no sense."""
@@ -85,25 +99,19 @@ def read(provider: str, headers: Mapping[str, str], body: bytes, *, secret: str)
 
 
 def _grouped(reports: list[Report], broken: int, channel: int) -> Read:
-    groups: dict[tuple[int, int], dict[int, bool]] = {}
+    groups: dict[tuple[int, int], dict[int, Fate]] = {}
     ignored = broken
-    for reference, delivered in reports:
+    for reference, fate in reports:
         found = _REFERENCE.fullmatch(reference)
-        if found is None or delivered is None or (row := int(found[3])) > _ROW_MAX:
+        if found is None or fate is None or (row := int(found[3])) > _ROW_MAX:
             ignored += 1
             continue
         group = groups.setdefault((int(found[1]), int(found[2])), {})
-        group[row] = group.get(row, False) or delivered
-    receipts = [
-        Receipts(
-            action,
-            phase,
-            channel,
-            np.fromiter(group, np.uint32, len(group)),
-            np.fromiter(group.values(), np.bool_, len(group)),
-        )
-        for (action, phase), group in groups.items()
-    ]
+        group[row] = max(fate, group.get(row, fate))
+    receipts = []
+    for (action, phase), group in groups.items():
+        rows, fates = np.fromiter(group, np.uint32, len(group)), np.fromiter(group.values(), np.uint8, len(group))
+        receipts.append(Receipts(action, phase, channel, rows, fates == Fate.DELIVERED, fates == Fate.BOUNCED))
     return Read(receipts, len(reports) + broken, ignored)
 
 
@@ -127,7 +135,7 @@ class _CmBody(msgspec.Struct):
     messages: _CmMessages
 
 
-_CM_CODES: Final = {1: False, 2: True, 3: False}  # rejected, delivered, failed; 0 is only "with the operator"
+_CM_CODES: Final = {1: Fate.FAILED, 2: Fate.DELIVERED, 3: Fate.FAILED}  # 1: rejected; 0: with the operator as yet
 _CM_MESSAGE: Final = msgspec.json.Decoder(_CmMessage)
 
 
@@ -167,8 +175,8 @@ class _VoiceBody(msgspec.Struct):
     events: list[msgspec.Raw]
 
 
-_VOICE: Final = {"answered": True, "busy": False, "no-answer": False, "failed": False, "rejected": False}
-_VOICE_RESULTS: Final = {9: False, 10: True, 11: False, 12: False}  # nobody answered, answered, failed, refused
+_VOICE: Final = {"answered": Fate.DELIVERED} | dict.fromkeys(("busy", "no-answer", "failed", "rejected"), Fate.FAILED)
+_VOICE_RESULTS: Final = {10: Fate.DELIVERED} | dict.fromkeys((9, 11, 12), Fate.FAILED)  # no answer, failed, refused
 _VOICE_EVENT: Final = msgspec.json.Decoder(_VoiceEvent)
 _VOICE_END: Final = msgspec.json.Decoder(_VoiceEnd)
 _VOICE_BODY: Final = msgspec.json.Decoder(_VoiceBody)
@@ -184,9 +192,14 @@ def _voice(body: msgspec.Raw) -> Told:
     return [(one.reference or "", _VOICE.get(one.status or "")) for one in events], broken
 
 
+class _WhatsAppError(msgspec.Struct):
+    code: int | str | None = None
+
+
 class _WhatsAppStatus(msgspec.Struct):
     status: str | None = None
     biz_opaque_callback_data: str | None = None
+    errors: msgspec.Raw = msgspec.Raw()
 
 
 class _WhatsAppValue(msgspec.Struct):
@@ -205,10 +218,11 @@ class _WhatsAppBody(msgspec.Struct):
     entry: list[msgspec.Raw]
 
 
-_WHATSAPP: Final = {"delivered": True, "read": True, "failed": False}
+_WHATSAPP: Final = {"delivered": Fate.DELIVERED, "read": Fate.DELIVERED, "failed": Fate.FAILED}
 _WHATSAPP_ENTRY: Final = msgspec.json.Decoder(_WhatsAppEntry)
 _WHATSAPP_CHANGE: Final = msgspec.json.Decoder(_WhatsAppChange)
 _WHATSAPP_STATUS: Final = msgspec.json.Decoder(_WhatsAppStatus)
+_WHATSAPP_ERRORS: Final = msgspec.json.Decoder(list[_WhatsAppError])
 
 
 def _whatsapp(body: _WhatsAppBody) -> Told:
@@ -217,8 +231,17 @@ def _whatsapp(body: _WhatsAppBody) -> Told:
     changes, more = each(_WHATSAPP_CHANGE, [change for entry in found for change in entry.changes or ()])
     values = [change.value for change in changes if change.value is not None]
     statuses, most = each(_WHATSAPP_STATUS, [status for value in values for status in value.statuses or ()])
-    told = [(one.biz_opaque_callback_data or "", _WHATSAPP.get(one.status or "")) for one in statuses]
+    told = [(one.biz_opaque_callback_data or "", _whatsapp_fate(one)) for one in statuses]
     return told, broken + more + most
+
+
+def _whatsapp_fate(one: _WhatsAppStatus) -> Fate | None:
+    fate = _WHATSAPP.get(one.status or "")
+    if fate is not Fate.FAILED:
+        return fate
+    errors = decoded(_WHATSAPP_ERRORS, one.errors) or ()
+    never = any(number_of(error.code) in NEVER_SENT for error in errors)
+    return Fate.BOUNCED if never else Fate.FAILED
 
 
 class _Form(NamedTuple):

@@ -22,13 +22,14 @@ from fanout.store.protocol import Bytes8, Receipts, Rows
 
 
 class News(NamedTuple):
-    """What receipts say of one batch: `place` intp[n] in it, `delivered` bool[n], `of` intp[n]: the receipts they are
-    from, ascending."""
+    """What receipts say of one batch: `place` intp[n] in it, `delivered` and `bounced` bool[n], `of` intp[n]: the
+    receipts they are from, ascending."""
 
     action: int
     batch: int
     place: NDArray[np.intp]
     delivered: NDArray[np.bool_]
+    bounced: NDArray[np.bool_]
     of: NDArray[np.intp]
 
 
@@ -47,19 +48,32 @@ def news(receipts: Sequence[Receipts], directory: Callable[[Key, Rows], Director
         order = np.argsort(where.batch[spot], kind="stable")
         known, spot = known[order], spot[order]
         delivered = np.concatenate([one.delivered for one in mine])[known]
+        bounced = np.concatenate([_bounced(one) for one in mine])[known]
         of = np.repeat(keys[key], [len(one.rows) for one in mine])[known]
         batch, place = where.batch[spot], where.place[spot].astype(np.intp)
         bounds = [0, *(np.flatnonzero(np.diff(batch)) + 1).tolist(), len(batch)]
         for begin, end in pairwise(bounds):
-            yield News(key[0], int(batch[begin]), place[begin:end], delivered[begin:end], of[begin:end])
+            part = slice(begin, end)
+            yield News(key[0], int(batch[begin]), place[part], delivered[part], bounced[part], of[part])
+
+
+def _bounced(one: Receipts) -> NDArray[np.bool_]:
+    return np.zeros(len(one.rows), np.bool_) if one.bounced is None else one.bounced & ~one.delivered
+
+
+def in_action_that_is_over(one: News) -> News:
+    """As if nobody was certain of anything: nothing may go to another channel any more."""
+    return one._replace(bounced=np.zeros_like(one.bounced))
 
 
 def end_to_end(met: Sequence[News], sizes: Sequence[int]) -> News:
     """News of several batches of so many rows as those of one in which their rows lie end to end."""
     begin = [0, *accumulate(sizes)][:-1]
     place = np.concatenate([one.place + first for one, first in zip(met, begin, strict=True)])
-    delivered, of = np.concatenate([one.delivered for one in met]), np.concatenate([one.of for one in met])
-    return News(met[0].action, met[0].batch, place, delivered, of)
+    delivered, bounced, of = (
+        np.concatenate([getattr(one, name) for one in met]) for name in ("delivered", "bounced", "of")
+    )
+    return News(met[0].action, met[0].batch, place, delivered, bounced, of)
 
 
 def count_changes(one: News, before: Bytes8, after: Bytes8, changed: NDArray[np.int64]) -> bool:

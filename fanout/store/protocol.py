@@ -152,13 +152,17 @@ class BatchCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Receipts(NamedTuple):
-    """Receipts of one (action, phase, channel): `rows` uint32[n], and `delivered` bool[n]."""
+    """Receipts of one (action, phase, channel): `rows` uint32[n], and `delivered` bool[n].
+
+    `bounced` bool[n]: of the others, those of which the provider is certain that nothing arrived; None: of none.
+    """
 
     action: int
     phase: int
     channel: int
     rows: Rows
     delivered: NDArray[np.bool_]
+    bounced: NDArray[np.bool_] | None = None
 
 
 class Ledger(Protocol):
@@ -262,6 +266,8 @@ class Ledger(Protocol):
         """Record receipts, as many at once as there are; returns for each how many rows changed by it.
 
         A row that several of them change counts with the first that names it. Rows that are nobody's are passed over.
+        Where a row bounced and its action goes on, its batch is ready again, for a sender to move the row; in one that
+        is closed it has failed.
         """
 
     def counts(self, action: int) -> list[BatchCounts]: ...

@@ -2,9 +2,10 @@
 refused.
 
 Form 1 (which did not say so) had neither tallies nor the lists of batches by phase and channel: actions in it would
-count nothing and their receipts find nobody. Form 2 has both. A database that says nothing is therefore looked through,
-once, and then says 2; a crash half way is taken up by the next opening, and two that open at once do no harm, since
-each batch is brought up to date by a transaction that watches it. No Redis library is imported here.
+count nothing and their receipts find nobody. Form 2 has both; in form 3 tallies have a state more (`BOUNCED`). An
+earlier database is looked through, once, and then says 3; a crash half way is taken up by the next opening, and two
+that open at once do no harm, since each batch is brought up to date by a transaction that watches it. No Redis library
+is imported here.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from typing import Any, Final
 import numpy as np
 
 from fanout.errors import Refused
+from fanout.store import rows as row_logic
 from fanout.store.redis_keys import ALL, BATCHES, PREFIX, batch_key, key_of, of_key, write_marks
 
 FORMAT: Final = f"{PREFIX}format"
-VERSION: Final = 2
+VERSION: Final = 3
+_EARLIER: Final = (None, b"2")
 
 
 def bring_up_to_date(client: Any, change: Callable[..., Any], address: str) -> None:
@@ -27,10 +30,10 @@ def bring_up_to_date(client: Any, change: Callable[..., Any], address: str) -> N
     Errors: `Refused("file_version")` for one that a later version wrote.
     """
     given = client.get(FORMAT)
-    if given is not None and given != str(VERSION).encode():
-        raise Refused("file_version", path=f"the ledger in Redis at {address}", given=given.decode(), known=VERSION)
-    if given is not None:
+    if given == str(VERSION).encode():
         return
+    if given not in _EARLIER:
+        raise Refused("file_version", path=f"the ledger in Redis at {address}", given=given.decode(), known=VERSION)
     for action in client.zrange(ALL, 0, -1):
         _upgrade(client, change, int(action))
     client.set(FORMAT, VERSION)
@@ -45,11 +48,10 @@ def _upgrade(client: Any, change: Callable[..., Any], action: int) -> None:
         def work(pipe: Any, batch: bytes = batch, name: str = name, listed: str = listed) -> None:
             meta, status, reason, tally = pipe.hmget(name, "meta", "status", "reason", "tally")
             known = batch in pipe.lrange(listed, 0, -1)
+            marks = np.frombuffer(status, np.uint8), np.frombuffer(reason, np.uint8)
             pipe.multi()
-            if tally is None:
-                write_marks(
-                    pipe, BATCHES.decode(meta), (np.frombuffer(status, np.uint8), np.frombuffer(reason, np.uint8))
-                )
+            if tally is None or len(tally) != row_logic.tally(*marks).nbytes:
+                write_marks(pipe, BATCHES.decode(meta), marks)
             if not known:
                 pipe.rpush(listed, batch)
 

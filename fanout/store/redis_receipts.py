@@ -30,6 +30,7 @@ from fanout.store.gathering import News
 from fanout.store.protocol import BatchCounts, Receipts, Rows
 from fanout.store.redis_keys import (
     ACTIONS,
+    ACTIVE,
     BATCHES,
     Action,
     batch_key,
@@ -142,10 +143,13 @@ def _mark(pipe: Any, found: Action, news: News, stored: tuple[bytes, bytes, byte
     meta, status, reason = stored
     one = BATCHES.decode(meta)
     before = marks_of(found, one, status, reason)
-    after = row_logic.received(before, news.place, news.delivered)
+    if news.bounced.any() and found.stop(one.phase) is not None:
+        news = gathering.in_action_that_is_over(news)
+    after = row_logic.received(before, news.place, news.delivered, news.bounced)
     if not gathering.count_changes(news, before[0], after[0], changed):
         return
     if row_logic.has_open(after[0]) == row_logic.has_open(np.frombuffer(status, np.uint8)):
         write_marks(pipe, one, after)  # it stands where it stood
     else:
         write_batch(pipe, one, after)
+        pipe.zadd(ACTIVE, {str(one.action): one.action})  # it may be one of which nothing was left to do

@@ -46,6 +46,7 @@ _HELD: Final[dict[State, dict[State, int]]] = {
         State.EXPIRED: State.UNKNOWN, State.CANCELLED: State.UNKNOWN, State.UNKNOWN: State.UNKNOWN,
     },
     State.FAILED: {State.MOVED: State.MOVED},
+    State.BOUNCED: {State.FAILED: State.FAILED, State.MOVED: State.MOVED},
     State.UNKNOWN: {State.ACCEPTED: State.ACCEPTED},
     State.EXPIRED: {State.ACCEPTED: State.ACCEPTED},
     State.CANCELLED: {State.ACCEPTED: State.ACCEPTED},
@@ -93,13 +94,14 @@ def tallies(status: Bytes8, reason: Bytes8, sizes: Sequence[int]) -> NDArray[np.
 
 
 def stopped_tally(tally: NDArray[np.uint32], event: Event) -> NDArray[np.uint32]:
-    """What `stopped` makes of a tally; it makes no row failed, so reasons stay as they are."""
+    """What `stopped` makes of a tally. Of all rows only the bounced become failed, and they have one reason."""
     after = tally.copy()
     for state in State:
         then = TABLE[state, event]
         if state is not State.INTENDED and then != state:
             after[state] -= tally[state]
             after[then] += tally[state]
+    after[len(State) + Reason.UNDELIVERED] += tally[State.BOUNCED]
     return after
 
 
@@ -124,7 +126,7 @@ def stopped(status: Bytes8, reason: Bytes8, event: Event) -> Columns:
     """A close or an end: what is unsent stops, what may have been received is unknown, what is on the wire stays."""
     after = np.where(status == State.INTENDED, status, advance(status, event))
     why = Reason.END if event is Event.END else Reason.CLOSED
-    unsent = (after != status) & (after != State.UNKNOWN)
+    unsent = (after != status) & ~among(after, (State.UNKNOWN, State.FAILED))
     return after, np.where(unsent, np.uint8(why), reason)
 
 
@@ -171,15 +173,24 @@ def let_go(status: Bytes8, reason: Bytes8, channel: int, stop: Event | None) -> 
     return (status, reason) if stop is None else stopped(status, reason, stop)
 
 
-def received(stored: Columns, place: NDArray[np.intp], delivered: NDArray[np.bool_]) -> Columns:
-    """Receipts for the rows at `place`; doubled and in any order, since nothing un-delivers a delivered row."""
+def received(
+    stored: Columns, place: NDArray[np.intp], delivered: NDArray[np.bool_], bounced: NDArray[np.bool_]
+) -> Columns:
+    """Receipts for the rows at `place`; doubled and in any order, since nothing un-delivers a delivered row.
+
+    `bounced` bool[n]: of those not delivered, who certainly got nothing and may still go to another channel.
+    """
     status, reason = stored[0].copy(), stored[1].copy()
-    for event, chosen in ((Event.RECEIPT_FAILED, place[~delivered]), (Event.RECEIPT_DELIVERED, place[delivered])):
+    for event, chosen in (
+        (Event.RECEIPT_BOUNCED, place[bounced]),
+        (Event.RECEIPT_FAILED, place[~delivered & ~bounced]),
+        (Event.RECEIPT_DELIVERED, place[delivered]),
+    ):
         if not chosen.size:
             continue
         before = status[chosen]
         after = advance(before, event)
-        why = Reason.UNDELIVERED if event is Event.RECEIPT_FAILED else Reason.NONE
+        why = Reason.NONE if event is Event.RECEIPT_DELIVERED else Reason.UNDELIVERED
         reason[chosen] = np.where(after != before, np.uint8(why), reason[chosen])
         status[chosen] = after
     return status, reason

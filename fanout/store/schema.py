@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from fanout.errors import Refused
 
-VERSION: Final = 3
+VERSION: Final = 4
 """In `PRAGMA user_version`; an earlier file is brought up to date, a later one refused."""
 
 APPLICATION_ID: Final = 0x66616E6F
@@ -54,7 +54,12 @@ _TABLES: Final = (
         stream TEXT NOT NULL, number INTEGER NOT NULL, entry BLOB NOT NULL, UNIQUE (stream, number))""",
     "CREATE TABLE documents (space TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, UNIQUE (space, key))",
 )
-_UPGRADES: Final = {2: ("DROP INDEX batches_by_turn", _BY_TURN)}
+_UPGRADES: Final = {
+    2: ("DROP INDEX batches_by_turn", _BY_TURN),
+    3: (  # an eleventh state, of which there are none yet
+        "UPDATE batches SET tally = CAST(substr(tally, 1, 40) || x'00000000' || substr(tally, 41) AS BLOB)",
+    ),
+}
 """From a version to the next; earlier ones than these were never released."""
 
 

@@ -455,10 +455,11 @@ def receive(db: Connection, receipts: Sequence[Receipts], known: Directories) ->
         return changed.tolist()
     query = "SELECT status, reason FROM marks WHERE batch = ?"
     marks = [db.execute(query, (one.batch,)).fetchone() for one in met]
+    met = [_if_it_goes_on(db, one) if one.bounced.any() else one for one in met]
     sizes = [len(status) for status, _ in marks]
     before, why = (np.frombuffer(b"".join(column), np.uint8) for column in zip(*marks, strict=True))
     all_of_it = gathering.end_to_end(met, sizes)
-    status, reason = row_logic.received((before, why), all_of_it.place, all_of_it.delivered)
+    status, reason = row_logic.received((before, why), all_of_it.place, all_of_it.delivered, all_of_it.bounced)
     if not gathering.count_changes(all_of_it, before, status, changed):
         return changed.tolist()
     bounds = [0, *accumulate(sizes)]
@@ -473,4 +474,27 @@ def receive(db: Connection, receipts: Sequence[Receipts], known: Directories) ->
     db.executemany(
         "UPDATE batches SET tally = ? WHERE id = ?", [(tallies[place].tobytes(), met[place].batch) for place in written]
     )
+    bounced = np.logical_or.reduceat((status == State.BOUNCED) & (before != status), bounds[:-1])
+    _take_up_again(db, [met[place].batch for place in np.flatnonzero(bounced)])
     return changed.tolist()
+
+
+def _if_it_goes_on(db: Connection, one: gathering.News) -> gathering.News:
+    """News of bounced rows, as they count in an action that may be closed."""
+    (batch,) = find(db, "WHERE b.id = ?", one.batch)
+    return one if batch.stop is None else gathering.in_action_that_is_over(one)
+
+
+def _take_up_again(db: Connection, batches: Sequence[int]) -> None:
+    """Let batches in which rows bounced be claimed, even if they were done; those in hand come to it by themselves."""
+    for number in batches:
+        db.execute(
+            "UPDATE batches SET stage = CASE (SELECT state FROM actions a WHERE a.id = batches.action) "
+            "WHEN 'paused' THEN ? ELSE ? END WHERE id = ? AND stage = ?",
+            (HELD, READY, number, DONE),
+        )
+        db.execute(
+            "UPDATE phases SET live = 1 WHERE live = 0 AND (action, phase) = "
+            "(SELECT b.action, b.phase FROM batches b WHERE b.id = ?)",
+            (number,),
+        )

@@ -11,6 +11,8 @@ Rules:
    received, so an end makes it `UNKNOWN`, not `CANCELLED`.
 5. Late news is good news: an acceptance or a receipt settles an `UNKNOWN` row. Nothing un-delivers a delivered row.
 6. `MOVED` rows are counted where they went: another batch of the same action and participant, on the next channel.
+7. A row that was taken, and of which a receipt says that it certainly did not arrive, is `BOUNCED`. It wants work
+   again, but is never let go: a sender moves it to the participant's next channel, or it has failed.
 
 Everyone selected is in exactly one state, so the counts always add up. Events that make no sense in a state leave it as
 it is (receipts come doubled and out of order); `ILLEGAL` pairs are our own bugs.
@@ -48,6 +50,7 @@ class State(IntEnum):
     CANCELLED = 7
     UNKNOWN = 8
     MOVED = 9
+    BOUNCED = 10
 
 
 class Event(IntEnum):
@@ -65,6 +68,7 @@ class Event(IntEnum):
     END = 9  # the action's end has passed
     CLOSE = 10  # the action was closed or cancelled
     MOVE = 11  # handed to the participant's next channel
+    RECEIPT_BOUNCED = 12  # its provider is certain that nothing arrived
 
 
 class Reason(IntEnum):
@@ -97,25 +101,28 @@ _ROWS: Final[dict[State, dict[Event, State]]] = {
                  _E.REJECT: _S.FAILED, _E.RETRY: _S.PENDING},
     _S.INTENDED: {_E.ACCEPT: _S.ACCEPTED, _E.REJECT: _S.FAILED, _E.RETRY: _S.PENDING, _E.TIME_OUT: _S.UNKNOWN,
                   _E.CRASH_REPLACES: _S.AGAIN, _E.CRASH_RINGS: _S.UNKNOWN,
-                  _E.RECEIPT_DELIVERED: _S.DELIVERED, _E.RECEIPT_FAILED: _S.FAILED,
+                  _E.RECEIPT_DELIVERED: _S.DELIVERED, _E.RECEIPT_FAILED: _S.FAILED, _E.RECEIPT_BOUNCED: _S.BOUNCED,
                   _E.END: _S.EXPIRED, _E.CLOSE: _S.CANCELLED, _E.MOVE: _S.MOVED},
     _S.AGAIN: {_E.INTEND: _S.INTENDED, _E.REJECT: _S.FAILED, _E.RETRY: _S.AGAIN, _E.END: _S.UNKNOWN,
                _E.CLOSE: _S.UNKNOWN, _E.ACCEPT: _S.ACCEPTED, _E.RECEIPT_DELIVERED: _S.DELIVERED,
-               _E.RECEIPT_FAILED: _S.FAILED, _E.MOVE: _S.MOVED},
-    _S.ACCEPTED: {_E.RECEIPT_DELIVERED: _S.DELIVERED, _E.RECEIPT_FAILED: _S.FAILED},
+               _E.RECEIPT_FAILED: _S.FAILED, _E.RECEIPT_BOUNCED: _S.BOUNCED, _E.MOVE: _S.MOVED},
+    _S.ACCEPTED: {_E.RECEIPT_DELIVERED: _S.DELIVERED, _E.RECEIPT_FAILED: _S.FAILED, _E.RECEIPT_BOUNCED: _S.BOUNCED},
     _S.DELIVERED: {},
     _S.FAILED: {_E.RECEIPT_DELIVERED: _S.DELIVERED, _E.MOVE: _S.MOVED},
     _S.EXPIRED: {_E.ACCEPT: _S.ACCEPTED, _E.RECEIPT_DELIVERED: _S.DELIVERED},
     _S.CANCELLED: {_E.ACCEPT: _S.ACCEPTED, _E.RECEIPT_DELIVERED: _S.DELIVERED},
     _S.UNKNOWN: {_E.ACCEPT: _S.ACCEPTED, _E.REJECT: _S.FAILED, _E.RECEIPT_DELIVERED: _S.DELIVERED,
-                 _E.RECEIPT_FAILED: _S.FAILED},
+                 _E.RECEIPT_FAILED: _S.FAILED, _E.RECEIPT_BOUNCED: _S.BOUNCED},
     _S.MOVED: {},
+    _S.BOUNCED: {_E.REJECT: _S.FAILED, _E.RECEIPT_DELIVERED: _S.DELIVERED, _E.MOVE: _S.MOVED,
+                 _E.END: _S.FAILED, _E.CLOSE: _S.FAILED},
 }  # fmt: skip
 
 _ILLEGAL: Final = {
     (_S.PENDING, _E.ACCEPT), (_S.PENDING, _E.TIME_OUT), (_S.AGAIN, _E.TIME_OUT),
     (_S.ACCEPTED, _E.INTEND), (_S.DELIVERED, _E.INTEND), (_S.FAILED, _E.INTEND), (_S.EXPIRED, _E.INTEND),
     (_S.CANCELLED, _E.INTEND), (_S.UNKNOWN, _E.INTEND), (_S.MOVED, _E.INTEND), (_S.INTENDED, _E.INTEND),
+    (_S.BOUNCED, _E.INTEND),
 }  # fmt: skip
 
 
@@ -132,7 +139,7 @@ def _table() -> NDArray[np.uint8]:
 TABLE: Final = _table()
 """uint8, shape (states, events): the next state; `ILLEGAL` where the pair is a bug of ours."""
 
-OPEN: Final = (State.PENDING, State.INTENDED, State.AGAIN)
+OPEN: Final = (State.PENDING, State.INTENDED, State.AGAIN, State.BOUNCED)
 """States in which a row still wants work."""
 
 WAITING: Final = (State.PENDING, State.AGAIN)

@@ -27,7 +27,11 @@ def test_only_what_failed_for_certain_and_just_now() -> None:
     cases = [(before, after, reason) for before in State for after in State for reason in Reason]
     before, after, reason = (np.array(column, np.uint8) for column in zip(*cases, strict=True))
     found = {cases[i] for i in failed_now(before, after, reason).tolist()}
-    assert found == {(b, a, r) for b, a, r in cases if a is State.FAILED and b is not State.FAILED and r in MOVABLE}
+    assert found == {
+        (b, a, r)
+        for b, a, r in cases
+        if a is State.FAILED and b is not State.FAILED and (r in MOVABLE or b is State.BOUNCED)
+    }
     assert {Reason.UNDELIVERED, Reason.TIME_OUT, Reason.CRASH}.isdisjoint(MOVABLE), "these may have been received"
     assert {Reason.PAYLOAD, Reason.GARBAGE} < set(MOVABLE), "a wrong project or a redirect would miss everyone"
 

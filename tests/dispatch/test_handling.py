@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import trio
@@ -17,11 +18,12 @@ from fanout.channels.protocol import NO_CONNECTION, Call, Calls, Column, Message
 from fanout.dispatch import budget, sender
 from fanout.dispatch.routes import Batch, Delivered, Early, MayGo, ignored
 from fanout.dispatch.sender import run_sender
-from fanout.store.protocol import Lease
+from fanout.inbound import receipts
+from fanout.store.protocol import Lease, Receipts
 from fanout.store.sqlite_store import SqliteStore
 from fanout.store.states import Event, Reason, State
 from fanout.wire import CHANNELS
-from tests.dispatch.kit import FCM, SMS, VOICE, Registry, clock_ms, reasons, settings_for, start, states
+from tests.dispatch.kit import FCM, SMS, VOICE, WHATSAPP, Registry, clock_ms, reasons, settings_for, start, states
 from tests.dispatch.test_sender import sent_all, until
 
 POISON = 13
@@ -166,6 +168,34 @@ async def test_who_is_put_off_beyond_the_end_is_told_by_the_next_channel_in_time
         await sent_all(store, action)
     assert states(store, action) == {"ACCEPTED": 30, "MOVED": 30}
     assert sorted(push.sent) == sorted(voice.sent) == [*range(30)]
+
+
+def webhook(*failed: tuple[str, int]) -> Sequence[Receipts]:
+    """What Meta says of messages that it had accepted, and of which code each failed."""
+    statuses = [
+        {"status": "failed", "biz_opaque_callback_data": reference, "errors": [{"code": code}]}
+        for reference, code in failed
+    ]
+    body = msgspec.json.encode({"entry": [{"changes": [{"value": {"statuses": statuses}}]}]})
+    return receipts.read("whatsapp", {"x-hub-signature-256": receipts.sign(body, "s")}, body, secret="s").receipts
+
+
+async def test_who_has_no_whatsapp_after_all_is_told_by_the_next_channel_once(store: SqliteStore) -> None:
+    chat, text, registry = Fragile(WHATSAPP), Fragile(SMS), Registry()
+    registry.only = {row: [WHATSAPP, SMS] for row in range(10)} | {4: [WHATSAPP]}
+    action = start(store, {WHATSAPP: range(10)}, size=10)
+    async with sending(store, chat, text, registry=registry, fall_back=["whatsapp", "sms"]):
+        await sent_all(store, action)
+        assert states(store, action) == {"ACCEPTED": 10}
+        told = webhook((f"{action}-0-3", 131026), (f"{action}-0-4", 131026), (f"{action}-0-5", 131000))
+        assert store.apply_receipts(told) == [3]
+        assert store.apply_receipts(told) == [0]
+        await until(lambda: states(store, action) == {"ACCEPTED": 8, "MOVED": 1, "FAILED": 2})
+        assert store.apply_receipts(told) == [0]
+        assert not store.ready(channels=(WHATSAPP, SMS), lanes=(0, 1, 2), now_ms=clock_ms())
+    assert text.sent == [3]
+    assert sorted(chat.sent) == [*range(10)]
+    assert reasons(store, action)[4] == reasons(store, action)[5] == (State.FAILED, Reason.UNDELIVERED)
 
 
 @pytest.mark.parametrize("turned_away", [True, False])

@@ -61,6 +61,7 @@ def test_codes_may_be_spelt_out() -> None:
     assert (found.reports, found.ignored) == (6, 4)
 
 
+VOICE_FAILED = {"events": [{"reference": "7-0-1", "status": "failed"}, {"reference": "7-0-2", "status": "no-answer"}]}
 BROKEN: list[object] = [None, 7, "x", [], {"reference": None}, {"reference": 7}, {"status": None}, {"status": []}]
 
 
@@ -85,6 +86,42 @@ def test_whatsapp_and_voice() -> None:
     assert rows(found) == {(7, 0, CHANNELS.index("whatsapp")): {0: True, 2: False}}
     calls = {"events": [{"reference": "7-0-1", "status": "answered"}, {"reference": "7-0-2", "status": "busy"}]}
     assert rows(take("voice", calls)) == {(7, 0, CHANNELS.index("voice")): {1: True, 2: False}}
+
+
+@pytest.mark.parametrize(
+    ("errors", "certain"),
+    [
+        ([{"code": 131026, "title": "Message undeliverable"}], True),
+        ([{"code": "131026"}], True),
+        ([{"code": 131000}, {"code": 131050}], True),
+        ([{"code": 131000}], False),
+        ([{"code": 9}], False),
+        ([{}], False),
+        ([], False),
+        ("131026", False),
+        (None, False),
+    ],
+)
+def test_only_what_meta_never_sent_has_bounced(errors: object, certain: bool) -> None:
+    statuses: list[dict[str, object]] = [
+        {"status": "failed", "biz_opaque_callback_data": "7-0-1", "errors": errors},
+        {"status": "failed", "biz_opaque_callback_data": "7-0-2"},
+        {"status": "delivered", "biz_opaque_callback_data": "7-0-3", "errors": errors},
+        {"status": "failed", "biz_opaque_callback_data": "7-0-3", "errors": errors},
+    ]
+    body = {"entry": [{"changes": [{"value": {"statuses": statuses}}]}]}
+    (found,) = take("whatsapp", body, header="x-hub-signature-256").receipts
+    assert (found.rows.tolist(), found.delivered.tolist()) == ([1, 2, 3], [False, False, True])
+    assert found.bounced is not None
+    assert found.bounced.tolist() == [certain, False, False]
+
+
+def test_sms_and_calls_that_failed_may_have_been_noticed() -> None:
+    for found in (take("sms", cm(("7-0-1", 1), ("7-0-2", 3))), take("voice", VOICE_FAILED)):
+        (one,) = found.receipts
+        assert one.bounced is not None
+        assert not one.delivered.any()
+        assert not one.bounced.any()
 
 
 @pytest.mark.parametrize(

@@ -185,6 +185,8 @@ class History:
     def word(self, state: State) -> State:
         if state is State.INTENDED:
             return self.random.choice(WORDS)
+        if state is State.BOUNCED:
+            return self.random.choice((state, State.FAILED, State.MOVED, State.MOVED))
         if state in (State.PENDING, State.AGAIN):
             return self.random.choice((state, state, state, State.FAILED, State.EXPIRED, State.MOVED))
         return state
@@ -205,13 +207,13 @@ class History:
 
     def receipt(self) -> None:
         batch = self.random.choice(self.naive.all_batches)
-        row, delivered = self.random.choice(batch.rows).row, self.random.random() < 0.6
+        row, delivered = self.random.choice(batch.rows).row, self.random.random() < 0.5
+        bounced = not delivered and self.random.random() < 0.5
         before = [other.state for other in batch.rows]
-        self.tell(f"receipt for row {row} on channel {batch.channel}: {delivered}")
-        (changed,) = self.store().apply_receipts(
-            [Receipts(batch.action, batch.phase, batch.channel, np.array([row], np.uint32), np.array([delivered]))]
-        )
-        self.naive.receipt(batch.action, batch.phase, batch.channel, row, delivered)
+        self.tell(f"receipt for row {row} on channel {batch.channel}: {delivered} {bounced}")
+        whose, rows = (batch.action, batch.phase, batch.channel), np.array([row], np.uint32)
+        (changed,) = self.store().apply_receipts([Receipts(*whose, rows, np.array([delivered]), np.array([bounced]))])
+        self.naive.receipt(*whose, row, delivered, bounced)
         assert changed == sum(a is not b.state for a, b in zip(before, batch.rows, strict=True))
 
     def pass_time(self) -> None:

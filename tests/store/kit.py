@@ -14,6 +14,7 @@ import numpy as np
 
 from fanout.store.protocol import Receipts, Store
 from fanout.store.states import Reason
+from tests.store.kit_bounces import BOUNCE_CHECKS
 from tests.store.kit_logs import LOG_CHECKS
 from tests.store.kit_times import TIME_CHECKS
 from tests.store.makings import (
@@ -542,6 +543,7 @@ CHECKS: tuple[Check, ...] = (
     receipts_find_batches_that_came_later,
     open_rows_are_those_of_actions_not_over,
     *TIME_CHECKS,
+    *BOUNCE_CHECKS,
     *LOG_CHECKS,
 )
 

@@ -15,7 +15,7 @@ from fanout.store.protocol import ActionRecord, NewBatch, PhaseRecord
 from fanout.store.states import Reason, State
 
 PUSH = (0, 1, 2)
-OPEN = (State.PENDING, State.INTENDED, State.AGAIN)
+OPEN = (State.PENDING, State.INTENDED, State.AGAIN, State.BOUNCED)
 
 
 @dataclass
@@ -205,6 +205,7 @@ class NaiveLedger:
             State.INTENDED: True,
             State.AGAIN: state in (State.FAILED, State.MOVED, State.ACCEPTED, State.UNKNOWN),
             State.FAILED: state is State.MOVED,
+            State.BOUNCED: state in (State.FAILED, State.MOVED),
             State.UNKNOWN: state is State.ACCEPTED,
             State.EXPIRED: state is State.ACCEPTED,
             State.CANCELLED: state is State.ACCEPTED,
@@ -231,7 +232,7 @@ class NaiveLedger:
                 released += 1
         return released
 
-    def receipt(self, action: int, phase: int, channel: int, number: int, delivered: bool) -> None:
+    def receipt(self, action: int, phase: int, channel: int, number: int, delivered: bool, bounced: bool) -> None:
         for batch in self.all_batches:
             if (batch.action, batch.phase, batch.channel) != (action, phase, channel):
                 continue
@@ -241,7 +242,8 @@ class NaiveLedger:
                 if delivered and row.state not in (State.PENDING, State.DELIVERED, State.MOVED):
                     row.state, row.reason = State.DELIVERED, Reason.NONE
                 if not delivered and row.state in (State.INTENDED, State.AGAIN, State.ACCEPTED, State.UNKNOWN):
-                    row.state, row.reason = State.FAILED, Reason.UNDELIVERED
+                    again = bounced and not self._closed(batch)
+                    row.state, row.reason = State.BOUNCED if again else State.FAILED, Reason.UNDELIVERED
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -290,3 +292,5 @@ class NaiveLedger:
                 row.reason = Reason.END if ended else Reason.CLOSED
             elif row.state is State.AGAIN:
                 row.state = State.UNKNOWN
+            elif row.state is State.BOUNCED:
+                row.state = State.FAILED

@@ -16,6 +16,7 @@ from fanout import limits
 from fanout.errors import Refused
 from fanout.store.protocol import Store
 from fanout.store.sqlite_store import SqliteStore
+from fanout.store.states import Reason, State
 from tests.store import kit
 
 
@@ -130,10 +131,15 @@ def test_an_earlier_file_is_brought_up_to_date(tmp_path: Path) -> None:
         now = db.execute("SELECT sql FROM sqlite_schema WHERE name = 'batches_by_turn'").fetchone()
         db.execute("DROP INDEX batches_by_turn")
         db.execute("CREATE INDEX batches_by_turn ON batches (lane, seq, id, channel, due_ms) WHERE stage < 2")
+        tally = np.zeros(10 + len(Reason), np.uint32)  # of ten states
+        tally[[State.PENDING, 10 + Reason.QUOTA]] = 3, 258
+        db.execute("UPDATE batches SET tally = ?", (tally.tobytes(),))
         db.execute("PRAGMA user_version = 2")
         db.commit()
     store = SqliteStore.open(path)
-    assert kit.states(store, number) == [[kit.P] * 3]
+    (counted,) = store.counts(number)
+    assert counted.states == (3, *[0] * (len(State) - 1))
+    assert (counted.reasons[Reason.QUOTA], sum(counted.reasons)) == (258, 258)
     assert [lease.action for lease in kit.claim(store)] == [number]
     store.close_store()
     with closing(sqlite3.connect(path)) as db:
