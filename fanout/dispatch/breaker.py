@@ -15,7 +15,9 @@ Rules:
 4. One that has not been closed for `GIVE_UP_S` is given up (`given_up`) until it closes: who has another way goes by
    that, and who has none waits on. Before that the outage may be over soon, and a probe at a time would take a nation
    hours to have had its attempts.
-5. An event that makes no sense in a state changes nothing.
+5. Who knows that it cannot work says so (`cannot_work`): that trips it whatever was answered before. It is asked again
+   after `COOL_S_FIRST`, however often: that question costs the provider nothing.
+6. An event that makes no sense in a state changes nothing.
 
 Two spans of counts, not a list of answers: 35,000 answers a second would make a long list. Pure: `now_s` is given.
 """
@@ -111,9 +113,21 @@ class Breaker:
         self._now[1] += bad
         failed, whole = self._now[1] + self._before[1], sum(self._now) + sum(self._before)
         if whole >= LEAST and 2 * failed >= whole and self.state is Is.CLOSED:
-            self._step(On.TRIP)
-            self._tripped_s, self._open_until_s = now_s, now_s + self._cool_s
-            self._now, self._before = [0, 0], [0, 0]
+            self._trip(now_s)
+
+    def cannot_work(self, now_s: float) -> None:
+        """We have nothing to show to it, so nothing may go."""
+        if self.state is Is.CLOSED:
+            self._trip(now_s)
+        elif self.state is Is.HALF_OPEN:
+            self._step(On.BAD)
+            self._probing = False
+        self._open_until_s = now_s + COOL_S_FIRST
+
+    def _trip(self, now_s: float) -> None:
+        self._step(On.TRIP)
+        self._tripped_s, self._open_until_s = now_s, now_s + self._cool_s
+        self._now, self._before = [0, 0], [0, 0]
 
     def _step(self, event: On) -> None:
         self.state = TABLE[self.state].get(event, self.state)

@@ -1,6 +1,7 @@
 """Who we are to a provider, renewed before it ends: what stands in the authorisation header.
 
-Four kinds, one question: `authorize(origin)` gives the header's value now.
+Four kinds, one question: `authorize(origin)` gives the header's value now. It is empty while there is none: then
+nothing goes on the wire (`row_route.py`).
 
 * `Fixed`: a key that does not change, or a simulator that wants none.
 * `ProviderToken` (APNs): an ES256 JWT of our own, made anew after 40 minutes. Apple refuses tokens older than an hour,
@@ -9,8 +10,8 @@ Four kinds, one question: `authorize(origin)` gives the header's value now.
 * `Vapid` (Web Push): an ES256 JWT per origin, good for 12 hours, made anew after half of them.
 * `AccessToken` (FCM): an RS256 JWT of the service account, exchanged for an access token at Google's token endpoint
   (RFC 7523). It is fetched in the background when a fifth of its life is left, so that no batch ever waits for it;
-  while the endpoint fails the old token goes on to its end. A 401 fetches another, unless it says that somebody else's
-  key is meant (`THIRD_PARTY_AUTH_ERROR`: what the project has with Apple).
+  while the endpoint fails the old token goes on to its end, and after it there is none. A 401 fetches another, unless
+  it says that somebody else's key is meant (`THIRD_PARTY_AUTH_ERROR`: what the project has with Apple).
 
 Time is the wall clock, in seconds since 1970, handed in: tokens carry it. A token is judged by when *we* got it, so a
 clock that jumps costs at most one renewal.
@@ -52,7 +53,8 @@ GRANT: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 class Credential(Protocol):
     """What a route asks before it renders."""
 
-    def authorize(self, origin: str) -> str: ...
+    def authorize(self, origin: str) -> str:
+        """The header's value; empty if there is none now."""
 
     def answered(self, codes: NDArray[np.int16], bodies: Mapping[int, bytes]) -> None:
         """What came back, as a channel's `interpret` gets it: the credential may be what was refused."""
@@ -143,7 +145,7 @@ class AccessToken(Fixed):
     """FCM: an OAuth 2 access token for a service account."""
 
     def __init__(self, account: ServiceAccount, caller: Caller, *, now_s: Callable[[], float]) -> None:
-        super().__init__("Bearer none")
+        super().__init__("")
         self._account, self._caller, self._now_s = account, caller, now_s
         self._key = load_key(account.private_key.encode())
         self._refused = trio.Event()
@@ -163,14 +165,20 @@ class AccessToken(Fixed):
                 await self._caller.aclose()
 
     async def _renew(self, task_status: trio.TaskStatus[None]) -> None:
-        attempt = 0
+        attempt, end_s = 0, float("inf")
         while True:
+            asked_s = trio.current_time()
             granted = await self._fetch()
             if granted is None:
                 attempt += 1
                 wait_s = pause_s(0, attempt, first_s=0.5, most_s=30.0)
+                left_s = end_s - trio.current_time()
+                if left_s > 0:
+                    wait_s = min(wait_s, left_s)
+                else:
+                    self._value = ""
             else:
-                attempt = 0
+                attempt, end_s = 0, asked_s + granted.expires_in
                 self._value = f"Bearer {granted.access_token}"
                 self.renewals += 1
                 wait_s = RENEW_AT * granted.expires_in

@@ -18,8 +18,14 @@ log = logging.getLogger("fanout.dispatch")
 
 
 async def greet(name: str, settings: Settings, credential: Credential, caller: Caller | None = None) -> bool:
-    """Ask a push provider what it must refuse; False, and a line in the log, if it does not answer like itself."""
+    """Ask a push provider what it must refuse; False, and a line in the log, if it does not answer like itself.
+
+    Who has nothing to show asks nothing.
+    """
     provider = getattr(settings.providers, name)
+    if not credential.authorize(provider.url):
+        log.error("%s at %s: nothing goes there, for we have no credential", name, provider.url)
+        return False
     if name == "fcm":
         question = greetings.fcm_question(provider.url, provider.project, credential.authorize)
     else:

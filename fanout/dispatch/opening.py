@@ -206,4 +206,4 @@ class _Opening:
             if not isinstance(key, ec.EllipticCurvePrivateKey):
                 raise Refused("settings_invalid", file, count=1, problems=f"{file}: VAPID wants a P-256 key")
             return Vapid(key, subject=providers.webpush.subject, now_s=self.now_s)
-        return Fixed(SIMULATED)
+        return Fixed(SIMULATED if is_loopback(getattr(providers, name).url) else "")

@@ -9,6 +9,7 @@ sent once more without a sound. What the breaker asks is kept here:
 
 Rows carry who we are from when they were rendered, and may wait for a quota longer than that is good. So what has not
 gone when the credential is another is taken back from the lane, and goes on with the new one: no attempt is spent.
+While there is none at all nothing goes, which spends none either; to the breaker that is a provider that fails.
 """
 
 from __future__ import annotations
@@ -42,6 +43,10 @@ class Way:
         self, requests: Requests, index: NDArray[np.intp], lease: Lease, may_go: MayGo, *, probe: bool
     ) -> Delivered:
         """Send the rows of `requests` at `index`; as a probe first a few."""
+        requests = authorized(requests, self._credential.authorize) if _is_nobodys(requests) else requests
+        if _is_nobodys(requests):
+            self.breaker.cannot_work(trio.current_time())
+            return merged(len(index), [])
         if not probe or len(index) <= PROBE_ROWS:
             return await self._send(requests, index, lease, may_go, probe=probe)
         few = await self._send(requests, index[:PROBE_ROWS], lease, may_go, probe=True)
@@ -88,10 +93,17 @@ class Way:
             if not len(left) or not may_go() or holds():
                 return sent if len(parts) == 1 else gathered(len(index), parts)
             requests = authorized(requests, authorize)
+            if _is_nobodys(requests):
+                return gathered(len(index), parts)
 
     def close(self) -> None:
         """End the lane."""
         self._lane.close()
+
+
+def _is_nobodys(requests: Requests) -> bool:
+    """Whether there was nothing to show to a provider as these were made."""
+    return any(not value for _, value in authorizations(requests))
 
 
 class RowRoute:

@@ -108,3 +108,21 @@ def test_half_open_only_the_probe_counts() -> None:
     )
     breaker.answered(1, 0, COOL_S_FIRST)
     assert breaker.state is Is.CLOSED
+
+
+def test_what_cannot_work_trips_at_once_and_is_asked_again_soon() -> None:
+    breaker, now_s = Breaker(now_s=0), 1.0
+    breaker.answered(10_000, 0, now_s)
+    breaker.cannot_work(now_s)
+    for _ in range(20):
+        assert breaker.state is Is.OPEN
+        assert breaker.allows(now_s) == 0
+        now_s += COOL_S_FIRST
+        assert breaker.allows(now_s) == 1
+        breaker.probe()
+        breaker.cannot_work(now_s)
+    assert not breaker.given_up(now_s)
+    assert breaker.given_up(1.0 + GIVE_UP_S)
+    assert breaker.allows(now_s + COOL_S_FIRST) == 1
+    breaker.answered(1, 0, now_s + COOL_S_FIRST)
+    assert breaker.state is Is.CLOSED

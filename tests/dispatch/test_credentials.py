@@ -138,11 +138,25 @@ async def test_an_access_token_is_renewed_before_it_ends(folder: Path, autojump_
         nursery.cancel_scope.cancel()
 
 
+async def test_after_the_end_of_a_token_there_is_none(folder: Path, autojump_clock: MockClock) -> None:
+    endpoint = Endpoint(100, *[0] * 8, 100)
+    token = AccessToken(read_account("a", str(folder / "service-account.json")), endpoint, now_s=lambda: 0.0)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(token.keep)
+        await trio.sleep(99.9)
+        assert token.authorize("x") == "Bearer t1"
+        await trio.sleep(0.2)
+        assert token.authorize("x") == ""
+        await trio.sleep(150)
+        assert token.authorize("x").startswith("Bearer t")
+        nursery.cancel_scope.cancel()
+
+
 async def test_an_endpoint_that_fails_holds_up_no_start(folder: Path, autojump_clock: MockClock) -> None:
     token = AccessToken(read_account("a", str(folder / "service-account.json")), Endpoint(), now_s=lambda: 0.0)
     async with trio.open_nursery() as nursery:
         await nursery.start(token.keep)
-        assert token.authorize("x") == "Bearer none"
+        assert token.authorize("x") == ""
         nursery.cancel_scope.cancel()
     assert Fixed("a").authorize("x") == "a"
 
@@ -156,7 +170,7 @@ async def test_nonsense_grants_nothing_and_ends_nothing(folder: Path, autojump_c
     token = AccessToken(read_account("a", str(folder / "service-account.json")), Strange(), now_s=lambda: 0.0)
     async with trio.open_nursery() as nursery:
         await nursery.start(token.keep)
-        assert token.authorize("x") == "Bearer none"
+        assert token.authorize("x") == ""
         nursery.cancel_scope.cancel()
 
 

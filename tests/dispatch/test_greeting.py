@@ -25,6 +25,19 @@ async def test_the_simulators_answer_like_the_providers(providers: Providers, na
 
 
 @pytest.mark.parametrize("name", ["fcm", "apns"])
+async def test_who_has_nothing_to_show_asks_nothing(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    class Nobody:
+        async def call(self, call: Call) -> Answer:
+            pytest.fail("nothing goes on the wire")
+
+        async def aclose(self) -> None:
+            """It was never open."""
+
+    assert not await greet(name, settings_for("https://127.0.0.1:1", ""), Fixed(""), Nobody())
+    assert "we have no credential" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["fcm", "apns"])
 async def test_a_page_is_told_of(name: str, caplog: pytest.LogCaptureFixture) -> None:
     class Portal:
         closed = False

@@ -213,6 +213,47 @@ async def test_rows_that_wait_longer_than_a_token_lives_go_with_the_next(autojum
     assert {said.rpartition(" ")[0] for said in wire.said} == {"authorization: https://127.0.0.1:9"}
 
 
+class Late(Fixed):
+    """A token that there is between two moments."""
+
+    def __init__(self, from_s: float, until_s: float = float("inf")) -> None:
+        super().__init__("")
+        self.from_s, self.until_s = trio.current_time() + from_s, trio.current_time() + until_s
+
+    def authorize(self, origin: str) -> str:
+        return "Bearer t1" if self.from_s <= trio.current_time() < self.until_s else ""
+
+
+async def test_without_a_credential_nothing_goes_and_nobody_has_had_an_attempt(autojump_clock: object) -> None:
+    wire = Slow()
+    route = route_to(wire, Late(GIVE_UP_S + 30.0))
+    begun_s, turned_away = trio.current_time(), 0
+    while not wire.said:
+        told = await through(route, lease(1, 10))
+        if told is None:
+            turned_away += 1
+        elif not wire.said:
+            assert told.codes.tolist() == [NOT_SENT] * 10
+            assert route.breaker.state is Is.OPEN, "as a provider that fails"
+        waited_s = trio.current_time() - begun_s
+        assert route.given_up(trio.current_time()) == (GIVE_UP_S <= waited_s < GIVE_UP_S + 30.0)
+        await trio.sleep(COOL_S_FIRST / 2)
+    assert turned_away
+    assert waited_s <= GIVE_UP_S + 33.0, "they go as soon as there is one"
+    assert told is not None
+    assert told.codes.tolist() == [200] * 10
+    assert set(wire.said) == {"authorization: Bearer t1"}
+
+
+async def test_rows_on_their_way_stay_behind_when_a_credential_ends(autojump_clock: object) -> None:
+    wire = Slow()
+    route = route_to(wire, Late(0.0, 2.5))
+    told = await through(route, lease(1, 1_000))
+    assert told is not None
+    assert (told.codes == NOT_SENT).sum() == 800
+    assert set(wire.said) == {"authorization: Bearer t1"}
+
+
 async def test_a_batch_that_is_stopped_stays_so_whatever_the_token(autojump_clock: object) -> None:
     wire = Slow()
     told = await through(route_to(wire, Brief("")), lease(1, 1_000), lambda: trio.current_time() < 2.5)
