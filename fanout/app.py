@@ -34,6 +34,7 @@ from fanout.errors import Refused
 from fanout.geo.areas import NamedAreas
 from fanout.listening import bind
 from fanout.media.shelf import Shelf
+from fanout.readiness import KEY, SPACE, Readiness
 from fanout.registry import bodies as positions
 from fanout.registry.registry import Registry
 from fanout.settings import Settings
@@ -102,7 +103,6 @@ async def _serve(
     await trio.to_thread.run_sync(_warm)
     shelf = Shelf(settings.data / "media", link=settings.media.link)
     changes = Changes()
-    missing: list[str] = ["senders"]
     async with (
         open_writer(store) as writer,
         open_signage(
@@ -115,13 +115,14 @@ async def _serve(
         await engine.warm()
         await trio.to_thread.run_sync(memory.give_back)
         metrics = Metrics(store, registry, boards)
+        readiness = Readiness(partial(writer.run, store.put, SPACE, [(KEY, b"")]), settings.data)
         handlers = Handlers(
             engine,
             registry,
             boards,
             changes,
             clock_ms,
-            lambda: missing[0] if missing else None,
+            readiness.why_not,
             metrics.registry,
             shelf,
         )
@@ -131,14 +132,14 @@ async def _serve(
         )
         async with trio.open_nursery() as nursery:
             sweep = partial(_sweep_pictures, settings, shelf, engine, posts)
-            upkeep = await nursery.start(_upkeep, store, registry, engine, changes, sweep)
+            upkeep = await nursery.start(_upkeep, store, registry, engine, changes, sweep, readiness)
             await senders.warm.wait()
             (address,) = await nursery.start(_listen, application, settings, stop)
             _write_run_file(settings, "broker", boards.broker_address)
             _write_run_file(settings, "receipts", senders.receipts_address)
             _write_run_file(settings, "api", address)
             memory.settle()
-            missing.clear()
+            readiness.start()
             on_ready(address)
             await stop.wait()
             log.info("stopping: requests, then senders, then boards")
@@ -179,12 +180,14 @@ async def _upkeep(
     engine: Engine,
     changes: Changes,
     sweep: Callable[[], Awaitable[None]],
+    readiness: Readiness,
     *,
     task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     with trio.CancelScope() as scope:
         task_status.started(scope)
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(readiness.watch)
             nursery.start_soon(_every, EXPIRE_EVERY_S, engine.keep_up)
             nursery.start_soon(_every, SWEEP_EVERY_S, sweep)
             nursery.start_soon(_every, RING_EVERY_S, partial(_ring, store, changes))

@@ -161,7 +161,7 @@ UPKEEP = ("wants_compaction", "wants_rebuild", "take_dead", "wait", "keep_up", "
 @pytest.mark.parametrize(
     "error", [Refused("store_unavailable", detail="the disk is full"), OSError(28, "No space left on device")]
 )
-async def test_a_full_disk_ends_no_upkeep(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+async def test_a_full_disk_ends_no_upkeep(monkeypatch: pytest.MonkeyPatch, error: Exception, tmp_path: Path) -> None:
     for name in ("COMPACT_EVERY_S", "DEAD_EVERY_S", "EXPIRE_EVERY_S", "AGAIN_S"):
         monkeypatch.setattr(app, name, 0.01)
     things: Any = Unwritable(error)
@@ -177,7 +177,7 @@ async def test_a_full_disk_ends_no_upkeep(monkeypatch: pytest.MonkeyPatch, error
         async with trio.open_nursery() as nursery:
             changes = Changes()
             nursery.start_soon(changes.wait, 30.0)
-            await nursery.start(app._upkeep, things, things, engine, changes, sweep)
+            await nursery.start(app._upkeep, things, things, engine, changes, sweep, app.Readiness(keep_up, tmp_path))
             asked = ("wants_compaction", "take_dead", "wait", "keep_up")
             while any(things.asked[name] < 4 for name in asked):  # noqa: ASYNC110 - nobody tells of it
                 await trio.sleep(0.01)

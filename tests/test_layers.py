@@ -45,6 +45,7 @@ LEVELS = {
     "fanout.call_back": 3,
     "fanout.holding": 5,
     "fanout.listening": 4,
+    "fanout.readiness": 4,
     "fanout.intake": 8,
     "fanout.children": 7,
     "fanout.forkserver": 8,

@@ -37,7 +37,7 @@ class Handlers:
         boards: Boards,
         changes: Changes,
         clock_ms: Callable[[], int],
-        readiness: Callable[[], str | None],
+        readiness: Callable[[], dict[str, str] | None],
         metrics: CollectorRegistry,
         shelf: Shelf,
     ) -> None:
@@ -220,10 +220,8 @@ class Handlers:
         return JSONResponse({"status": "alive"})
 
     async def _readyz(self, request: Request) -> Response:
-        waiting_for = self._readiness()
-        if waiting_for is None:
-            return JSONResponse({"status": "ready"})
-        return JSONResponse({"status": "starting", "waiting_for": waiting_for}, 503)
+        why_not = self._readiness()
+        return JSONResponse({"status": "ready"}) if why_not is None else JSONResponse(why_not, 503)
 
     async def _show_metrics(self, request: Request) -> Response:
         page = await trio.to_thread.run_sync(generate_latest, self._metrics)

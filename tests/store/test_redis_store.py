@@ -35,9 +35,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def server(folder: Path, appendonly: str = "yes") -> Iterator[str]:
+def server(folder: Path, appendonly: str = "yes", *, port: int = 0) -> Iterator[str]:
     """A server for the time of the block; at its end it is killed with -9."""
-    port = free_port()
+    port = port or free_port()
     command = [
         "redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--appendonly", appendonly,
         "--appendfsync", "no", "--save", "", "--daemonize", "no", "--loglevel", "warning",
