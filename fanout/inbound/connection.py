@@ -8,6 +8,7 @@ Rules:
 3. Who is owed `limits.RECEIPTS_OWED_MAX` answers is not read further until all are sent.
 4. Whoever ends it, what is owed is answered first. Then we say that nothing more comes, and read on for `LINGER_S`,
    since to close upon unread bytes takes the last answer from the client (RFC 9112, 9.6).
+5. Who says nothing and is owed nothing may have to give way to a newcomer, at once: a client opens another.
 
 Sockets are used without trio's streams, which take as long as all the rest of a request; TLS is OpenSSL's on the same
 sockets. One deadline is moved instead of a scope made for each wait.
@@ -51,6 +52,7 @@ class Connection:
         self._take = take
         self._talk = Conversation()
         self._patience = trio.CancelScope()
+        self._heard_s = trio.current_time()
         self._paid: trio.Event | None = None
 
     def __repr__(self) -> str:
@@ -79,6 +81,16 @@ class Connection:
         if not self._talk.inside:
             self._patience.cancel()
 
+    @property
+    def silent_since_s(self) -> float | None:
+        """Since when nothing was heard (trio's clock), shaking hands too; None while a request is under way."""
+        return None if self._talk.inside or self.owed else self._heard_s
+
+    def give_way(self) -> None:
+        """End it now: its place is another's."""
+        with suppress(OSError):
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)  # TLS' own would drop a handshake that is under way
+
     async def _converse(self) -> None:
         with self._patience:
             inside = False
@@ -89,6 +101,7 @@ class Connection:
                 data = await self._receive()
                 if not data:
                     return
+                self._heard_s = trio.current_time()
                 for heard in self._talk.hear(data):
                     self._hand_in(heard)
                     inside = False

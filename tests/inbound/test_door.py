@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -419,14 +419,61 @@ async def test_a_stream_of_requests_has_no_end(autojump_clock: trio.testing.Mock
 
 
 async def test_a_door_that_is_full_says_so(monkeypatch: pytest.MonkeyPatch, house: House) -> None:
-    monkeypatch.setattr(limits, "RECEIPTS_CONNECTIONS_MAX", 1)
-    async with await house.connect() as first:
-        await until(lambda: house.door.statistics().connections)
-        async with await house.connect() as second:
-            answer = await Reader(second).answer()
+    monkeypatch.setattr(limits, "RECEIPTS_CONNECTIONS_MAX", 2)
+    house.ledger.go_on.clear()
+    whole = post(1)
+    async with await house.connect() as begun, await house.connect() as owed:
+        await begun.send_all(whole[:20])
+        await owed.send_all(post(2))
+        await until(lambda: [one.silent_since_s for one in house.door._connections] == [None, None])
+        async with await house.connect() as third:
+            answer = await Reader(third).answer()
             assert (answer.code, answer.headers["retry-after"]) == ("too_many_requests", "1")
-        await first.send_all(post(1))
-        assert (await Reader(first).answer()).status == 200
+        house.ledger.go_on.set()
+        await begun.send_all(whole[20:])
+        for stream in (begun, owed):
+            assert (await Reader(stream).answer()).status == 200
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_who_has_been_silent_for_longest_makes_room(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, secure: bool
+) -> None:
+    """A stranger with as many silent connections as there are places keeps nobody out; TLS: not even shaken hands."""
+    monkeypatch.setattr(limits, "RECEIPTS_CONNECTIONS_MAX", 3)
+    server = client = None
+    if secure:
+        write_certificates(tmp_path, now=datetime.datetime.now(datetime.UTC))
+        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+        client = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+
+    async def supplier(row: int) -> Reader:
+        stream: trio.abc.Stream = await house.connect()
+        if client is not None:
+            stream = trio.SSLStream(stream, client, server_hostname="localhost")
+        reader = Reader(await ends.enter_async_context(stream))
+        await stream.send_all(post(row))
+        assert (await reader.answer()).status == 200
+        return reader
+
+    with trio.fail_after(60):
+        async with opened(server) as house, AsyncExitStack() as ends:
+            silent = []
+            for number in range(1, 3):
+                silent.append(await ends.enter_async_context(await house.connect()))
+                await until(lambda number=number: len(house.door._connections) == number)
+            first, second = await supplier(1), await supplier(2)
+            assert await silent[0].receive_some() == b"", "the oldest was closed"
+            assert len(house.door._connections) == 3
+            third = await supplier(3)
+            assert await silent[1].receive_some() == b""
+            for row, reader in enumerate((first, second, third), 4):
+                await reader.stream.send_all(post(row))
+                assert (await reader.answer()).status == 200
+            await supplier(7)
+            with suppress(trio.BrokenResourceError):
+                assert await first.stream.receive_some() == b"", "of suppliers the one who was heard first"
 
 
 # --- the end ----------------------------------------------------------------------------------------------------------
