@@ -12,6 +12,7 @@ from typing import Final
 BODY_BYTES_MAX: Final = 16 * 1024 * 1024  # a batch of 20,000 participants with two tokens each is 8 MB
 BODY_S_MAX: Final = 30.0  # for all of it to arrive: whoever sends half of one holds one of the places in the API
 NUMBER_MAX: Final = 2**63 - 1  # ids and times, as ledgers and msgpack hold them
+RECEIPTS_BODY_BYTES_MAX: Final = 4 * 1024 * 1024  # at the API, before a signature is known: Meta sends 3 MB at most
 REQUEST_HEAD_BYTES_MAX: Final = 16 * 1024  # at the door of receipts: suppliers send 300 bytes, gateways add as much
 RECEIPTS_BYTES_MAX: Final = 1024 * 1024  # one request there, head and framing too: 5,000 receipts, and anybody may send
 RECEIPTS_CONNECTIONS_MAX: Final = 512  # each may hold as much; a supplier keeps some ten open

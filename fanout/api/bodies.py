@@ -36,8 +36,8 @@ async def read(request: Request, kind: type[Any], quick: Callable[[bytes], Any] 
     return wire.decode_json(body, kind) if given == JSON else wire.decode_msgpack(body, kind)
 
 
-async def read_bytes(request: Request) -> bytes:
-    """The body, at most `limits.BODY_BYTES_MAX` bytes within `limits.BODY_S_MAX`.
+async def read_bytes(request: Request, *, most: int = limits.BODY_BYTES_MAX) -> bytes:
+    """The body, at most `most` bytes within `limits.BODY_S_MAX`.
 
     Errors: `Refused("body_too_large")`, before the rest is read; `Refused("body_too_slow" | "body_malformed")`.
     """
@@ -48,8 +48,8 @@ async def read_bytes(request: Request) -> bytes:
             async with aclosing(request.stream()) as stream:
                 async for chunk in stream:
                     size += len(chunk)
-                    if size > limits.BODY_BYTES_MAX:
-                        raise Refused("body_too_large", "body", limit=limits.BODY_BYTES_MAX)
+                    if size > most:
+                        raise Refused("body_too_large", "body", limit=most)
                     chunks.append(chunk)
     except ClientDisconnect:
         raise Refused("body_malformed", "body", format="HTTP", detail="the connection ended inside it") from None

@@ -194,7 +194,7 @@ class Handlers:
     # --- what comes back --------------------------------------------------------------------------------------------
 
     async def post_receipts(self, call: Call) -> wire.ReceiptsAccepted:
-        body = await bodies.read_bytes(call.request)
+        body = await bodies.read_bytes(call.request, most=limits.RECEIPTS_BODY_BYTES_MAX)
         return await self._engine.take_receipts(call.path["provider"], call.request.headers, body)
 
     # --- boards -----------------------------------------------------------------------------------------------------

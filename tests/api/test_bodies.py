@@ -75,3 +75,5 @@ async def test_more_than_may_be_is_not_read(autojump_clock: trio.testing.MockClo
     with pytest.raises(Refused) as refused:
         await bodies.read_bytes(arriving(pieces, every_s=0.0, then=nothing))
     assert refused.value.code == "body_too_large"
+    with pytest.raises(Refused, match="more than 9 bytes"):
+        await bodies.read_bytes(arriving([piece(bytes(10))], every_s=0.0, then=nothing), most=9)

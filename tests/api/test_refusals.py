@@ -10,6 +10,7 @@ import httpx
 import msgspec
 import pytest
 
+from fanout import limits
 from fanout.errors import CATALOGUE
 from tests.api.conftest import Running
 
@@ -124,6 +125,13 @@ def test_news_and_results_have_words_too(http: httpx.Client) -> None:
         answer = http.post(path, json=body)
         assert (answer.status_code, answer.json()["code"], answer.json()["where"]) == (422, "text_missing", where)
     assert len(http.get(f"/v1/actions/{started['id']}").json()["tallies"]) == 1, "nothing was told"
+
+
+def test_receipts_of_whom_nobody_knows_are_bounded(http: httpx.Client) -> None:
+    body = bytes(limits.RECEIPTS_BODY_BYTES_MAX)
+    assert http.post("/v1/receipts/sms", content=body).json()["code"] == "key_invalid"
+    answer = http.post("/v1/receipts/sms", content=body + b"x")
+    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
 
 
 def test_receipts_of_nobody_we_know(http: httpx.Client) -> None:
