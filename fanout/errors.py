@@ -107,6 +107,11 @@ CATALOGUE: Final[dict[str, Entry]] = {
     # --- the world around --------------------------------------------------------------------------------------------
     "settings_invalid": Entry(500, "The settings have {count} problems:\n{problems}"),
     "fence": Entry(500, 'fence = "loopback" forbids {setting} = {address!r}: only loopback addresses may be used.'),
+    "plain_http": Entry(
+        500,
+        "{setting} = {address!r} is reached from elsewhere, and nothing encrypts it: set api.tls_certificate and "
+        "api.tls_key, or api.tls_by_proxy = true if a proxy before it does.",
+    ),
     "media_unwritable": Entry(507, "The picture cannot be kept: {detail}."),
     "store_unavailable": Entry(503, "The ledger cannot be written: {detail}."),
     "broker_unavailable": Entry(503, "No MQTT broker answers at {address}: {detail}."),

@@ -67,6 +67,7 @@ class ApiSettings(Section, frozen=True, kw_only=True):
     receipts_listen: HostPortOrNone
     tls_certificate: str
     tls_key: str
+    tls_by_proxy: bool
     client_ca: str
     requests_in_flight_max: Count
     drain_s: Seconds
@@ -333,7 +334,7 @@ class Settings(Section, frozen=True, kw_only=True):
 def load(file: Path | None = None, environment: Mapping[str, str] | None = None, /, **overlay: Any) -> Settings:
     """Defaults, then `file`, then the environment, then `overlay` (a nested mapping), checked whole.
 
-    Errors: `Refused("settings_invalid")` with every problem by its key, one a line; `Refused("fence")`.
+    Errors: `Refused("settings_invalid")` with every problem by its key, one a line; `Refused("fence" | "plain_http")`.
     """
     tree = _read(DEFAULT_FILE)
     if file is not None:
@@ -347,6 +348,7 @@ def load(file: Path | None = None, environment: Mapping[str, str] | None = None,
     settings = msgspec.convert(tree, Settings)
     if settings.engine.fence == "loopback":
         _hold_fence(tree, Settings, "")
+    _hold_tls(settings.api)
     return settings
 
 
@@ -441,6 +443,16 @@ def is_loopback(address: str) -> bool:
 
 def _is_fenced(kind: Any) -> bool:
     return any(getattr(meta, "extra", None) == _FENCED for meta in getattr(kind, "__metadata__", ()))
+
+
+def _hold_tls(api: ApiSettings) -> None:
+    """Errors: `Refused("plain_http")` for an address that others reach, where nobody encrypts what is said there."""
+    if api.tls_certificate or api.tls_by_proxy:
+        return
+    for name in ("listen", "receipts_listen"):
+        address = getattr(api, name)
+        if address and not is_loopback(address):
+            raise Refused("plain_http", f"api.{name}", setting=f"api.{name}", address=address)
 
 
 def _hold_fence(value: Any, kind: Any, key: str) -> None:

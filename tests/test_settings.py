@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fanout.errors import Refused
-from fanout.settings import dump, is_loopback, load, parse
+from fanout.settings import Settings, dump, is_loopback, load, parse
 
 
 def test_defaults_are_whole_and_fenced() -> None:
@@ -57,11 +57,14 @@ def test_a_broken_file_is_one_problem(tmp_path: Path, text: str) -> None:
         ({"store": {"redis": "redis://redis.example:6379/0"}}, "store.redis"),
     ],
 )
-def test_the_fence_refuses_every_address_that_is_not_loopback(overlay: dict[str, object], setting: str) -> None:
+def test_the_fence_refuses_every_address_that_is_not_loopback(
+    overlay: dict[str, dict[str, object]], setting: str
+) -> None:
     with pytest.raises(Refused) as caught:
         load(None, {}, **overlay)
     assert (caught.value.code, caught.value.where) == ("fence", setting)
-    assert load(None, {}, engine={"fence": "open"}, **overlay)
+    with_tls = {"tls_certificate": "cert.pem", "tls_key": "key.pem"}
+    assert load(None, {}, **overlay | {"engine": {"fence": "open"}, "api": overlay.get("api", {}) | with_tls})
 
 
 def test_the_fence_covers_every_provider_and_broker() -> None:
@@ -92,8 +95,22 @@ def test_the_fence_covers_every_provider_and_broker() -> None:
         assert caught.value.code == "fence", path
 
 
+@pytest.mark.parametrize("name", ["listen", "receipts_listen"])
+@pytest.mark.parametrize("address", ["0.0.0.0:8080", "10.1.2.3:8080", "[::]:8080", "engine.example:8080"])
+def test_beyond_loopback_somebody_speaks_tls(name: str, address: str) -> None:
+    def loaded(**api: object) -> Settings:
+        return load(None, {}, engine={"fence": "open"}, api={name: address} | api)
+
+    with pytest.raises(Refused, match="tls_by_proxy") as caught:
+        loaded()
+    assert (caught.value.code, caught.value.where) == ("plain_http", f"api.{name}")
+    for api in ({"tls_certificate": "cert.pem", "tls_key": "key.pem"}, {"tls_by_proxy": True}):
+        assert loaded(**api)
+    assert loaded(**{name: "127.0.0.1:8080"})
+
+
 def test_a_child_holds_the_fence_again() -> None:
-    text = dump(load(None, {}, engine={"fence": "open"}, api={"listen": "192.0.2.7:1"}))
+    text = dump(load(None, {}, engine={"fence": "open"}, api={"listen": "192.0.2.7:1", "tls_by_proxy": True}))
     with pytest.raises(Refused):
         parse(text.replace('"fence":"open"', '"fence":"loopback"'))
 
