@@ -16,19 +16,29 @@ INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.
 demo: .venv/installed
 	$(BIN)/fanout demo $(if $(FAST),--fast) $(ARGS)
 
-# Without ARGS two runs side by side, a core each: the two that compute longest, and all others.
-COMPUTES := tests/geo tests/simulation
+# Without ARGS everything in parts, two at a time, a core each: long ones first, so that both end together. What a part
+# prints comes once it has ended. A folder that no part names is tested with the others.
+TESTS_simulation := tests/simulation
+TESTS_geo := tests/geo tests/registry tests/selection
+TESTS_dispatch := tests/dispatch
+TESTS_signage := tests/signage
+NAMED := $(TESTS_simulation) $(TESTS_geo) $(TESTS_dispatch) $(TESTS_signage)
+TESTS_others := tests $(addprefix --ignore=,$(NAMED))
+PARTS := tests-others tests-simulation tests-geo tests-dispatch tests-signage
+SIDE_BY_SIDE := --no-print-directory --jobs=2 --keep-going --output-sync=target
 
-test: .venv/has-dev servers lint types
 ifneq ($(ARGS),)
+test: .venv/has-dev servers lint types
 	$(BIN)/pytest $(ARGS)
 else
-	@log=$$(mktemp); trap 'rm -f $$log' EXIT; \
-	$(BIN)/pytest -p no:cacheprovider $(COMPUTES) >$$log 2>&1 & computes=$$!; \
-	$(BIN)/pytest tests $(addprefix --ignore=,$(COMPUTES)); others=$$?; \
-	wait $$computes; computes=$$?; cat $$log; \
-	[ $$others = 0 ] && [ $$computes = 0 ]
+test:
+	@$(MAKE) $(SIDE_BY_SIDE) .venv/has-dev servers
+	@$(MAKE) $(SIDE_BY_SIDE) lint types $(PARTS)
 endif
+
+.PHONY: $(PARTS)
+$(PARTS): tests-%: .venv/has-dev
+	$(BIN)/pytest -p no:cacheprovider $(TESTS_$*)
 
 lint: .venv/has-dev
 	$(BIN)/ruff format --check .
