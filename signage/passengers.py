@@ -11,6 +11,8 @@ import logging
 from collections.abc import Callable
 from typing import Final, Protocol
 
+import msgspec
+
 from fanout.errors import Refused
 from fanout.wire import BoardCounts
 from signage.arbitration import on_now
@@ -49,6 +51,8 @@ class Core(Protocol):
 
     def remember_display(self, board_id: str, value: bytes) -> None: ...
 
+    def has_left(self, board: Board, action: int) -> bool: ...
+
 
 class Passengers:
     """See the module. Driven by the reconciler alone."""
@@ -70,6 +74,7 @@ class Passengers:
             running=self._running,
             over=self._over,
             met=self._met,
+            moved=self._moved,
             grace_ms=grace_ms,
         )
 
@@ -153,7 +158,7 @@ class Passengers:
             )
             for action in board.showings
             if (end_ms := core.showings[action].last_end_ms)
-            for stage in core.showings[action].stages_over()
+            for stage in core.showings[action].stages_gone(left=core.has_left(board, action))
         }
         self._standard.want(board.id, board.version, wanted, gone, board.tries > 0, now_ms)
         core.step(board, Event.TAKEN)
@@ -189,6 +194,17 @@ class Passengers:
         board = self._core.boards.get(board_id)
         caps = board.caps if board is not None else None
         self._core.remember_display(board_id, self._standard.encode(board_id, caps))
+
+    def _moved(self, board_id: str, position: tuple[float, float]) -> None:
+        """It says that it is elsewhere. What it may show there is known before it is told anything."""
+        board = self._core.boards.get(board_id)
+        if board is None:
+            return
+        caps = msgspec.structs.replace(board.caps, lon=position[0], lat=position[1])
+        self._core.born(caps, DIALECT, announced=board.announced)
+        if board in self._queued:
+            del self._queued[board]
+            self._want(board, self._clock_ms())
 
     def _snapshot(self, board_id: str, report: Reported) -> None:
         board = self._core.boards.get(board_id)

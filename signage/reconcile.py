@@ -128,6 +128,8 @@ class Reconciler:
             shape = shape_of(record)
             if shape is not None:
                 self._shapes[record.action] = shape
+            if record.left:
+                self._outside[record.action] = set(record.left)
             for name in record.boards:
                 board = self.boards.get(name)
                 if board is not None:
@@ -318,6 +320,7 @@ class Reconciler:
         if known is not None and known.dialect != dialect:
             known.note(f"somebody announced a board of this id by {dialect}; it was not taken")
             return
+        stood = (known.lon, known.lat) if known is not None else None
         board, new = self.boards.put(caps, dialect)
         new = new or announced != board.announced
         board.announced = announced
@@ -337,7 +340,7 @@ class Reconciler:
                 self._note_unfit(board, action)
             if board.showings:
                 self._desire(board)
-            self.consider(board)
+            self.consider(board, moved=stood is not None and stood != (board.lon, board.lat))
         for words in self._passengers.early_notes(caps.board):
             board.note(words)
         try:
@@ -457,9 +460,9 @@ class Reconciler:
         board.last_end_ms = max(board.last_end_ms, record.end_ms, record.result_end_ms)
         self._desire(board)
 
-    def consider(self, board: Board) -> None:
-        """A board that is new, or somewhere else: put it on the actions whose area it is in, take it off the others.
-        One that does not say where it stands is in the area of everyone.
+    def consider(self, board: Board, *, moved: bool = False) -> None:
+        """A board that is new, or somewhere else: put it on the actions whose area it is in, take it off the others if
+        it is on a vehicle or was `moved`. One that does not say where it stands is in the area of everyone.
         """
         placed = board.lon is not None and board.lat is not None
         here: PlaceIndex | None = None
@@ -480,9 +483,11 @@ class Reconciler:
                     self.proofs[action].add(board.id)
                     self._remember(showing.record)
                 self._attach(board, showing.record)
-            elif member and board.caps.mobile and inside == (board.id in self._outside.get(action, ())):
-                outside = self._outside.setdefault(action, set())
-                outside.symmetric_difference_update({board.id})
+            elif member and (board.caps.mobile or moved) and inside == self.has_left(board, action):
+                self._outside.setdefault(action, set()).symmetric_difference_update({board.id})
+                if board.dialect == DIALECT:  # it says where it is when it asks; others tell again and again
+                    showing.record.left[:] = sorted(self._outside[action])
+                    self._remember(showing.record)
                 self._desire(board)
         self._kick()
 
@@ -542,7 +547,11 @@ class Reconciler:
         outside = self._outside
         if not outside:
             return tuple(board.showings)
-        return tuple(action for action in board.showings if board.id not in outside.get(action, ()))
+        return tuple(action for action in board.showings if not self.has_left(board, action))
+
+    def has_left(self, board: Board, action: int) -> bool:
+        """Whether a board that this action chose is outside of its area now."""
+        return board.id in self._outside.get(action, ())
 
 
 def encode_record(record: Record) -> bytes:

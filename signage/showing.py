@@ -49,6 +49,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     photo: wire.Photo | None = None
     target: Target = "full"
+    left: list[str] = []  # displays of RTIG T047 that were in its area and are elsewhere now
 
     @property
     def live(self) -> bool:
@@ -104,9 +105,9 @@ class Showing:
             self._items[model] = self._make(model, result_rank)
         return self._items[model]
 
-    def stages_over(self) -> list[Stage]:
-        """Stages whose message must be gone."""
-        match self.record.stage:
+    def stages_gone(self, *, left: bool) -> list[Stage]:
+        """Stages whose message must be gone from a board; `left`: all, for it is not in the area any more."""
+        match "over" if left else self.record.stage:
             case "start" | "update":
                 return []
             case "result":

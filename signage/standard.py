@@ -71,6 +71,7 @@ class Standard:
         running: Callable[[], Mapping[str, int]],
         over: Callable[[str], bool],
         met: Callable[[str], None],
+        moved: Callable[[str, tuple[float, float]], None],
         grace_ms: int,
     ) -> None:
         self._places: dict[str, Placed] = {}
@@ -82,6 +83,7 @@ class Standard:
         self._trouble = trouble
         self._expected = expected
         self._met = met
+        self._moved = moved
         self._displays = Displays()
         self._teller = Teller(self._displays, running, over, grace_ms)
         self._counted = 0
@@ -268,11 +270,15 @@ class Standard:
             self._displays.add(display)
             self._met(identifier)
             return display
+        before = self._displays.position(display)
         if locations:
             self._stand(display, vendor, device, locations)
             self._met(identifier)
         self._displays.spot(display, position)
         display.model = model or display.model
+        after = self._displays.position(display)
+        if after is not None and after != before:
+            self._moved(identifier, after)
         return display
 
     def _stand(self, display: Display, vendor: str, device: str, locations: Sequence[Location]) -> None:

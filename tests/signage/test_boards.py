@@ -14,7 +14,10 @@ from fanout.geo import EVERYONE, circle, corridor
 from fanout.geo.gate import shape_of
 from signage.boards import Boards, widened
 from signage.dialects import native
+from signage.showing import Record
+from signage.simulators.display import Display
 from signage.simulators.models import caps_for
+from signage.simulators.passenger import PassengerDisplay
 from tests.signage.worlds import START_MS, World, shown
 
 METRES_PER_DEGREE = 111_194.9
@@ -86,23 +89,12 @@ def test_a_birth_is_taken_whole_and_the_same_again_is_nothing() -> None:
 @pytest.mark.parametrize("forgets", [False, True])
 def test_a_board_on_a_vehicle_drives_in_and_out(forgets: bool) -> None:
     world = World([])
-    from signage.simulators.display import Display
-
     caps = msgspec.structs.replace(caps_for("bus", "led-3x26", 6.5, 53.0, "line 12"), mobile=True)
     bus = Display(caps)
     bus.power_on()
     world.displays.append(bus)
     world.join(bus)
-    area = wire.Circle(lon=6.0, lat=53.0, radius_m=5_000.0)
-    texts = {"nl": "Vermist: jongen, 6 jaar."}
-    what = wire.Action(kind="missing_child", area=area, texts=texts, end_ms=START_MS + 3_600_000)
-    from signage.showing import Record
-
-    world.core.add(
-        Record(action=1, request=what, priority=0, start_ms=START_MS, end_ms=what.end_ms, boards=[]), shape_of(area)
-    )
-    world.save()
-    world.pump()
+    add(world, wire.Circle(lon=6.0, lat=53.0, radius_m=5_000.0), [])
     assert shown(bus) == []
     drive(world, 6.01)
     assert shown(bus) == [(1, "start")]
@@ -113,6 +105,56 @@ def test_a_board_on_a_vehicle_drives_in_and_out(forgets: bool) -> None:
     drive(world, 6.0)
     assert shown(bus) == [(1, "start")]
     assert world.core.counts(1).selected == 1
+
+
+@pytest.mark.parametrize("forgets", [False, True])
+@pytest.mark.parametrize("how", ["asks for content", "discovers itself"])
+def test_a_display_of_the_standard_on_a_vehicle_drives_in_and_out(how: str, forgets: bool) -> None:
+    bus = PassengerDisplay("v", "bus", ("Assen", "lines", "12"), position=(6.01, 53.0))
+    pole = PassengerDisplay("v", "pole", ("Assen", "station", "a1"), position=(6.0, 53.0))
+    world = World([], passengers=[bus, pole])
+    world.pass_time(40)
+    add(world, wire.Circle(lon=6.0, lat=53.0, radius_m=5_000.0), [bus.id, pole.id])
+    world.pass_time(5)
+    assert (shown(bus), shown(pole)) == ([(1, "start")], [(1, "start")])
+
+    def goes(lon: float) -> None:
+        bus.position = (lon, 53.0)
+        asks = bus._ask_content if how == "asks for content" else bus._discover
+        world._publish([asks(world.now_ms)])
+        world.pump()
+
+    begun = len(bus.film)
+    goes(6.5)
+    assert shown(bus) == []
+    assert len(bus.film) == begun + 1, "down at once, and not told once more before"
+    if forgets:
+        world.save()
+        world.restart_engine()
+    world.pass_time(60)
+    assert (shown(bus), shown(pole)) == ([], [(1, "start")])
+    assert world.core.counts(1).shown == 2, "it was shown there"
+    goes(6.02)
+    world.pass_time(5)
+    assert shown(bus) == [(1, "start")]
+    goes(6.5)
+    world.pass_time(5)
+    world.core.end(1, {"nl": "Gevonden."}, world.now_ms, "closed")
+    world.pump()
+    world.pass_time(5)
+    assert (shown(bus), shown(pole)) == ([], [(1, "result")])
+    assert bus.violations == pole.violations == []
+
+
+def add(world: World, area: wire.Circle, boards: list[str]) -> None:
+    """Show action 1 in an area."""
+    texts = {"nl": "Vermist: jongen, 6 jaar."}
+    what = wire.Action(kind="missing_child", area=area, texts=texts, end_ms=START_MS + 3_600_000)
+    world.core.add(
+        Record(action=1, request=what, priority=0, start_ms=START_MS, end_ms=what.end_ms, boards=boards), shape_of(area)
+    )
+    world.save()
+    world.pump()
 
 
 def drive(world: World, lon: float) -> None:

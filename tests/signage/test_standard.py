@@ -44,6 +44,7 @@ class Told:
             running=dict,
             over=lambda identifier: False,
             met=lambda board: None,
+            moved=lambda board, position: None,
             grace_ms=60_000,
         )
 
