@@ -211,7 +211,7 @@ def _is_sender(process: psutil.Process) -> bool:
 def _kind(process: psutil.Process) -> str:
     if not _is_sender(process):
         return "api"
-    return "push" if process.name().startswith("sender-push") else "calls"
+    return "push" if process.name().startswith(("sender-push", "sender-nearest")) else "calls"
 
 
 def _cpu_s(processes: list[psutil.Process]) -> float:

@@ -26,7 +26,7 @@ from fanout.errors import Refused
 from fanout.forkserver import Fork, ForkServer, open_forkserver
 from fanout.listening import RECEIPTS, address_of, bind
 from fanout.settings import Settings, dump
-from fanout.store.protocol import Store
+from fanout.store.protocol import Share, Store
 from fanout.wire import CHANNELS
 
 log = logging.getLogger("fanout.app")
@@ -55,7 +55,7 @@ class Senders:
         """Keep them alive until `end`; they get warm side by side."""
         with self._scope, ExitStack() as open_files:
             wanted: list[tuple[str, Sequence[str], Sequence[int]]]
-            wanted = [(f"sender-{name}", channels, ()) for name, channels in crews(settings)]
+            wanted = [(f"sender-{name}", (share, *channels), ()) for name, share, channels in crews(settings)]
             if settings.api.receipts_listen:
                 door = open_files.enter_context(bind(settings.api.receipts_listen, "api.receipts_listen"))
                 door.listen(BACKLOG)
@@ -87,19 +87,27 @@ async def open_senders(settings: Settings, store: Store) -> AsyncIterator[Sender
         nursery.cancel_scope.cancel()
 
 
-def crews(settings: Settings) -> list[tuple[str, tuple[str, ...]]]:
-    """Senders by name, and the channels of each.
+def crews(settings: Settings) -> list[tuple[str, Share, tuple[str, ...]]]:
+    """Senders by name, what each claims of what waits, and the channels of each.
 
-    App push has `senders.processes`; all else, where a call costs a hundred times as much, has one of its own, so
-    that no push waits for the interpreter behind a call. Web Push, which encrypts for each, has another: what rings
-    waited for it by the second.
+    The nearest people of each action have one of their own for app push (`senders.nearest`): all that lies between the
+    ledger and their first message waits for the interpreter, and for a core, of a process that carries a nation. Others
+    leave these batches to it for a moment, and take them if it does not. The rest of app push has `senders.processes`;
+    all else, where a call costs a hundred times as much, has one of its own, so that no push waits for the interpreter
+    behind a call. Web Push, which encrypts for each, has another: what rings waited for it by the second.
     """
     if not settings.senders.processes:
         return []
     enabled = [name for name in CHANNELS if name not in PUSH and getattr(settings.providers, name).enabled]
-    push = [(f"push-{number}", PUSH) for number in range(settings.senders.processes)]
+    nearest = [("nearest", Share.NEAREST, PUSH)] if settings.senders.nearest else []
+    rest = Share.OTHERS if nearest else Share.ALL
+    push = [(f"push-{number}", rest, PUSH) for number in range(settings.senders.processes)]
     others = {"webpush": ("webpush",), "calls": tuple(name for name in enabled if name != "webpush")}
-    return [*push, *((name, channels) for name, channels in others.items() if set(channels) & set(enabled))]
+    return [
+        *nearest,
+        *push,
+        *((name, Share.ALL, channels) for name, channels in others.items() if set(channels) & set(enabled)),
+    ]
 
 
 async def _supervise(
@@ -107,7 +115,7 @@ async def _supervise(
     settings: Settings,
     store: Store,
     name: str,
-    channels: Sequence[str],
+    arguments: Sequence[str],
     handles: Sequence[int],
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
@@ -115,7 +123,7 @@ async def _supervise(
     starts = 0
     while True:
         owner, since_s = f"{name}.{os.getpid()}.{starts}", trio.current_time()
-        async with _process(server, settings, [owner, *channels], handles) as process:
+        async with _process(server, settings, [owner, *arguments], handles) as process:
             await process.line()
             if not starts:
                 task_status.started()

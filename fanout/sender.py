@@ -24,11 +24,12 @@ from fanout.intake import take_in
 from fanout.listening import RECEIPTS
 from fanout.registry.replica import Replica
 from fanout.settings import Settings, parse
+from fanout.store.protocol import Share
 from fanout.stores import open_store
 from fanout.wire import CHANNELS
 
 
-async def send(settings: Settings, owner: str, channels: list[str]) -> None:
+async def send(settings: Settings, owner: str, share: Share, channels: list[str]) -> None:
     """Claim batches of these channels and send them until the parent is gone."""
     stop = trio.Event()
     watch_parent(stop, ends_within_s(settings))
@@ -37,7 +38,15 @@ async def send(settings: Settings, owner: str, channels: list[str]) -> None:
     await trio.to_thread.run_sync(_warm, replica)
     try:
         await run_sender(
-            store, replica, settings, owner=owner, clock_ms=clock_ms, stop=stop, channels=channels, on_warm=_say_ready
+            store,
+            replica,
+            settings,
+            owner=owner,
+            clock_ms=clock_ms,
+            stop=stop,
+            channels=channels,
+            share=share,
+            on_warm=_say_ready,
         )
     finally:
         await trio.to_thread.run_sync(store.close_store)
@@ -62,13 +71,14 @@ def main() -> None:
     logs.set_up(settings)
     frames.warm()
     if arguments := serve_forks():
-        owner, *channels = arguments
+        owner, *rest = arguments
         name = owner.partition(".")[0]
         call_process(name)
         if name == RECEIPTS:
-            trio.run(take_in, settings, int(channels[0]))
+            trio.run(take_in, settings, int(rest[0]))
         else:
-            trio.run(send, settings, owner, channels)
+            share, *channels = rest
+            trio.run(send, settings, owner, Share(share), channels)
 
 
 if __name__ == "__main__":

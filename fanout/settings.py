@@ -85,6 +85,7 @@ class SenderSettings(Section, frozen=True, kw_only=True):
     """[senders]"""
 
     processes: Annotated[int, Meta(ge=0, le=64)]
+    nearest: bool
     lease_s: Seconds
     restart_pause_s: Seconds
 

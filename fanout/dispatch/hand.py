@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from fanout import wire
 from fanout.channels import catalogue
 from fanout.channels.protocol import Column, Message
+from fanout.errors import Refused
 from fanout.settings import Settings
 from fanout.store.protocol import ActionRecord, Generations, Lease, Rows, Store
 from fanout.store.states import Event
@@ -170,6 +171,14 @@ class Hand:
         for lease in leases:
             with suppress(Exception):
                 self.message(lease)
+
+    def keep_up(self) -> None:
+        """Take in what is new in the registry now, so that no message waits for it: a nation finds thousands dead.
+
+        Blocking. What cannot be read now is said by whoever needs it.
+        """
+        with suppress(Refused), self._registry:
+            self._replica.refresh()
 
     def fall_backs(self, message: Message) -> list[int]:
         """Channels a message may fall back to, in the order of the settings."""

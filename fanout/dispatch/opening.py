@@ -40,9 +40,11 @@ from fanout.dispatch.terms import PUSH
 from fanout.errors import Refused
 from fanout.limits import BATCH_ROWS_MAX
 from fanout.settings import Settings, is_loopback
+from fanout.store.protocol import Share
 from fanout.wire import CHANNELS
 
 SIMULATED = "Bearer simulated"
+NEAREST_RATE, NEAREST_BURST = 0.05, 0.25  # parts of a quota; the nearest come few at a time, and all at once
 TOKEN_CALLS = 2  # to a token's own endpoint: one is renewed at a time
 
 
@@ -53,9 +55,10 @@ async def open_routes(
     *,
     channels: Sequence[str] = CHANNELS,
     warm: bool = True,
+    share: Share = Share.ALL,
 ) -> dict[str, Route]:
     """Routes for those of the channels that are switched on, by name. Lanes and renewals run in `nursery`."""
-    opening = _Opening(settings, clock_ms, nursery)
+    opening = _Opening(settings, clock_ms, nursery, share)
     routes: dict[str, Route] = {}
     for name in channels:
         provider = getattr(settings.providers, name)
@@ -81,7 +84,8 @@ async def open_routes(
 class _Opening:
     """What the routes of one process are made of."""
 
-    def __init__(self, settings: Settings, clock_ms: Callable[[], int], nursery: trio.Nursery) -> None:
+    def __init__(self, settings: Settings, clock_ms: Callable[[], int], nursery: trio.Nursery, share: Share) -> None:
+        self.share = share
         self.settings, self.clock_ms, self.nursery = settings, clock_ms, nursery
         self.cold: list[tuple[RunningLane | HttpCaller | PlainCaller, str]] = []
         self.strangers: dict[str, Credential] = {}
@@ -92,13 +96,24 @@ class _Opening:
     def bucket(self, name: str) -> Bucket:
         """This process's share of a provider's quota."""
         provider = getattr(self.settings.providers, name)
-        share = max(1, self.settings.senders.processes) if name in PUSH else 1
+        rate, burst = self._parts(name)
         return Bucket(
-            rate_per_s=provider.rate_per_s / share,
-            burst=max(1.0, provider.burst / share),
+            rate_per_s=provider.rate_per_s * rate,
+            burst=max(1.0, provider.burst * burst),
             reserve=self.settings.dispatch.reserve,
             now_s=trio.current_time(),
         )
+
+    def _parts(self, name: str) -> tuple[float, float]:
+        """Which part of a provider's rate, and of what it takes at once, is this process's."""
+        if name not in PUSH:
+            return 1.0, 1.0
+        if self.share is Share.NEAREST:
+            return NEAREST_RATE, NEAREST_BURST
+        processes = max(1, self.settings.senders.processes)
+        if self.share is Share.ALL:
+            return 1 / processes, 1 / processes
+        return (1 - NEAREST_RATE) / processes, (1 - NEAREST_BURST) / processes
 
     def gate(self, name: str, *, call_rows: int = 1) -> Gate:
         """What a provider of single calls lets through."""

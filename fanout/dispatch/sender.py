@@ -50,7 +50,7 @@ from fanout.errors import Refused
 from fanout.logs import what_failed
 from fanout.plan.batches import sizes
 from fanout.settings import Settings
-from fanout.store.protocol import ActionRecord, Lease, Store
+from fanout.store.protocol import ActionRecord, Lease, Share, Store
 from fanout.store.writer import Writer, open_writer
 
 log = logging.getLogger("fanout.dispatch")
@@ -58,7 +58,7 @@ log = logging.getLogger("fanout.dispatch")
 CLAIM_EVERY_S: Final = 0.25  # without news: for retries whose time has come and leases that ran out
 WAKE_EVERY_S: Final = 0.005  # how often, at most, the ledger is looked at: what a first message may wait here
 HEAD_START_S: Final = 0.02  # of the nearest of an action before all others, whose rendering would hold the interpreter
-SWITCH_S: Final = 0.0005  # Python's default of 5 ms would make every step of a thread wait that long for a busy lane
+SWITCH_S: Final = 0.0001  # Python's default of 5 ms would make every step of a thread wait that long for a busy lane
 
 
 async def in_thread(call: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -77,23 +77,24 @@ async def run_sender(
     on_warm: Callable[[], None] = lambda: None,
     ask: Ask | None = None,
     channels: Sequence[str] = wire.CHANNELS,
+    share: Share = Share.ALL,
     routes: Mapping[str, Route] | None = None,
     counters: Counters | None = None,
 ) -> None:
     """Send on `channels` until `stop`.
 
-    `on_warm` is called once connections stand; `routes` replaces the ways to the wire.
+    `on_warm` is called once connections stand; `routes` replaces the ways to the wire; `share`: of what waits.
     """
     sys.setswitchinterval(SWITCH_S)
     async with trio.open_nursery() as lanes, AsyncExitStack() as stack:
         if routes is None:
-            routes = await open_routes(settings, clock_ms, lanes, channels=channels)
+            routes = await open_routes(settings, clock_ms, lanes, channels=channels, share=share)
         write = ask
         if write is None:
             writer = await stack.enter_async_context(open_writer(store))
             write = partial(_written, writer)
         writing = Writing(ask or in_thread, write)
-        sender = _Sender(store, replica, settings, owner, clock_ms, stop, writing, counters or Counters())
+        sender = _Sender(store, replica, settings, owner, clock_ms, stop, writing, counters or Counters(), share)
         on_warm()
         try:
             await sender.run(routes)
@@ -139,9 +140,10 @@ class _Sender:
         stop: trio.Event,
         writing: Writing,
         counters: Counters,
+        share: Share,
     ) -> None:
         self.store, self.owner, self.clock_ms, self.stop = store, owner, clock_ms, stop
-        self.writing, self.counters = writing, counters
+        self.writing, self.counters, self.share = writing, counters, share
         self.lease_ms = int(settings.senders.lease_s * 1000)
         self.grace_s = settings.dispatch.request_timeout_s + GRACE_S
         whole = sizes(catalogue.paces(settings))
@@ -201,11 +203,15 @@ class _Sender:
         """
         self.unseen = self.store.wait_for_work(0.0 if self.unseen else timeout_s) or self.unseen
         if not self.unseen:
+            self.hand.keep_up()
             return None
         actions = self.hand.read_actions(self.hand.actions())
         self.unseen = False
         wishes = () if self.writing.stuck or self.stop.is_set() else self.wishes.take()
-        return _Seen(actions, wishes, self.claim(wishes))
+        claimed = self.claim(wishes)
+        if not claimed.leases:
+            self.hand.keep_up()
+        return _Seen(actions, wishes, claimed)
 
     async def keep_leases(self) -> None:
         """Renew what is in hand, three times as often as needed."""
@@ -287,6 +293,7 @@ class _Sender:
                     now_ms=self.clock_ms(),
                     lease_ms=self.lease_ms,
                     most=most,
+                    share=self.share,
                 )
             except Refused as error:
                 self.refusal = error

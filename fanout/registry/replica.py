@@ -5,7 +5,8 @@ Rules:
 1. Contacts stay in the file of the newest snapshot (`filed.py`): no sender has a copy, or maps more than their offsets.
 2. `refresh` takes in what the log has since then, and goes over to a newer snapshot when there is one. An upsert or an
    erasure that was acknowledged is in force after the next refresh.
-   An address that was dropped as dead is not given again, nor its channel named among the choices.
+   An address that was dropped as dead is not given again, nor its channel named among the choices. Of those only the
+   rows are kept, by channel: a nation finds thousands, and hardly one of them is asked for again.
 3. An address is given only for the generation the plan was made with: a row that was erased, or given to somebody else,
    gives nothing.
 
@@ -14,8 +15,6 @@ Not thread-safe; one a sender.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 
 from fanout import wire
 from fanout.registry import entries, kernels, packed, snapshot
-from fanout.registry.columns import ERASED, PERSON, choices_of, preference_of
+from fanout.registry.columns import ERASED, PERSON, preference_of, without_choice
 from fanout.registry.filed import Filed
 from fanout.registry.packed import Packed
 from fanout.store.protocol import Log
@@ -46,7 +45,8 @@ class Replica:
         self._people: NDArray[np.void] = np.empty(0, PERSON)
         self._contacts: dict[int, Filed] = {}
         self._changed: dict[int, _Now] = {}
-        self._changed_rows = np.empty(0, np.uint32)
+        self._changed_rows = np.empty(0, np.uint32)  # sorted, as those of `_dropped`
+        self._dropped: dict[int, NDArray[np.uint32]] = {}  # by channel, of people as the snapshot has them
 
     @classmethod
     def open(cls, folder: Path, log: Log) -> Replica:
@@ -71,7 +71,9 @@ class Replica:
         column: Filed | Packed = self._contacts.get(channel, packed.empty())
         pick = np.empty(rows.size, np.int64)
         kernels.addresses(self._people["generation"], self._people["flags"], column.offsets, rows, generations, pick)
-        changed = np.flatnonzero(np.isin(rows, self._changed_rows))
+        if channel in self._dropped:
+            pick[_among(rows, self._dropped[channel])] = -1
+        changed = np.flatnonzero(_among(rows, self._changed_rows))
         if changed.size == 0:
             return column.take(pick)
         values = [b""] * changed.size
@@ -93,7 +95,10 @@ class Replica:
         people = self._people[rows[known]]
         good = (people["generation"] == generations[known]) & (people["flags"] & ERASED == 0)
         out[known[good]] = people["preference"][good]
-        for at in np.flatnonzero(np.isin(rows, self._changed_rows)).tolist():
+        for channel, dropped in self._dropped.items():
+            without = _among(rows, dropped)
+            out[without] = without_choice(out[without], channel)
+        for at in np.flatnonzero(_among(rows, self._changed_rows)).tolist():
             now = self._changed[int(rows[at])]
             out[at] = preference_of(list(now.addresses)) if now.generation == generations[at] else 0
         return out
@@ -105,7 +110,7 @@ class Replica:
             except FileNotFoundError:  # replaced by a newer one between the look and the opening
                 continue
             self._version = version
-            self._changed = {}
+            self._changed, self._dropped = {}, {}
             self._changed_rows = np.empty(0, np.uint32)
 
     def _follow(self) -> bool:
@@ -128,28 +133,27 @@ class Replica:
                 self._changed[row] = _Now(-1, {})
             return
         if isinstance(entry, entries.Dropped):
-            mapped = self._mapped(sorted({row for row in rows if row not in self._changed}))
-            for row, channel in zip(rows, entries.channels_of(entry).tolist(), strict=True):
-                now = self._changed[row] if row in self._changed else mapped[row]
-                kept = {other: address for other, address in now.addresses.items() if other != channel}
-                self._changed[row] = _Now(now.generation, kept)
+            self._drop(entries.rows_of(entry), entries.channels_of(entry))
             return
         for row, generation, one in zip(rows, entries.generations_of(entry).tolist(), entry.participants, strict=True):
             contacts = {wire.CHANNELS.index(a.channel): a.value.encode() for a in one.addresses}
             self._changed[row] = _Now(generation, contacts)
 
-    def _mapped(self, rows: list[int]) -> dict[int, _Now]:
-        """Rows as the snapshot has them, ascending. One reading a channel for all: a nation finds thousands dead."""
-        at = np.array(rows, np.int64)
-        people = self._people[at]
-        choices = [choices_of(preference) for preference in people["preference"].tolist()]
-        values: dict[int, Iterator[bytes]] = {}
-        for channel in {channel for one in choices for channel in one}:
-            having = at[[channel in one for one in choices]]
-            found = self._contacts[channel].take(having)
-            data, offsets = found.data.tobytes(), found.offsets.tolist()
-            values[channel] = iter([data[begin:end] for begin, end in pairwise(offsets)])
-        return {
-            row: _Now(generation, {channel: next(values[channel]) for channel in one})
-            for row, generation, one in zip(rows, people["generation"].tolist(), choices, strict=True)
-        }
+    def _drop(self, rows: NDArray[np.uint32], channels: NDArray[np.uint8]) -> None:
+        """Take addresses away: from people who changed at once, from all others when they are asked for."""
+        for channel in np.unique(channels).tolist():
+            lost = rows[channels == channel]
+            for row in lost.tolist() if self._changed else ():
+                if (now := self._changed.get(row)) is not None:
+                    kept = {other: address for other, address in now.addresses.items() if other != channel}
+                    self._changed[row] = _Now(now.generation, kept)
+            known = self._dropped.get(channel)
+            self._dropped[channel] = np.unique(lost) if known is None else np.union1d(known, lost)
+
+
+def _among(rows: NDArray[np.uint32], some: NDArray[np.uint32]) -> NDArray[np.bool_]:
+    """bool[n]: which rows are among some that are sorted."""
+    if not some.size:
+        return np.zeros(rows.size, np.bool_)
+    found: NDArray[np.bool_] = some[np.minimum(np.searchsorted(some, rows), some.size - 1)] == rows
+    return found

@@ -30,7 +30,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from enum import StrEnum
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -39,6 +40,20 @@ from numpy.typing import NDArray
 Rows = NDArray[np.uint32]
 Generations = NDArray[np.uint16]
 Bytes8 = NDArray[np.uint8]
+
+LEFT_MS: Final = 100
+"""How long a batch of the nearest is left to who claims nothing else."""
+
+
+class Share(StrEnum):
+    """Which batches a claim is for: `NEAREST`, those of `seq` 0; `OTHERS`, all but these while they are left to that.
+
+    They are left for `LEFT_MS` from when their phase was made, unless somebody has had them.
+    """
+
+    ALL = "all"
+    NEAREST = "nearest"
+    OTHERS = "others"
 
 
 class ActionRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,11 +230,19 @@ class Ledger(Protocol):
 
     def phases(self, action: int) -> list[PhaseRecord]: ...
 
-    def ready(self, *, channels: Sequence[int], lanes: Sequence[int], now_ms: int) -> bool:
+    def ready(self, *, channels: Sequence[int], lanes: Sequence[int], now_ms: int, share: Share = Share.ALL) -> bool:
         """Whether a claim might find anything to do. Only reads; a store may say yes where a claim finds nothing."""
 
     def claim(
-        self, owner: str, *, channels: Sequence[int], lanes: Sequence[int], now_ms: int, lease_ms: int, most: int
+        self,
+        owner: str,
+        *,
+        channels: Sequence[int],
+        lanes: Sequence[int],
+        now_ms: int,
+        lease_ms: int,
+        most: int,
+        share: Share = Share.ALL,
     ) -> list[Lease]:
         """Take up to `most` batches that are ready, or whose lease ran out, in the order (lane, seq).
 

@@ -37,7 +37,7 @@ from redis.retry import Retry
 from fanout import limits
 from fanout.errors import Refused
 from fanout.store import rows as row_logic
-from fanout.store.protocol import ActionRecord, BatchView, Bytes8, Lease, NewBatch, PhaseRecord, Rows
+from fanout.store.protocol import LEFT_MS, ActionRecord, BatchView, Bytes8, Lease, NewBatch, PhaseRecord, Rows, Share
 from fanout.store.redis_format import bring_up_to_date
 from fanout.store.redis_keys import (
     ACTIONS,
@@ -340,19 +340,29 @@ class RedisStore(RedisReceipts):
 
     # --- deliveries -------------------------------------------------------------------------------------------------
 
-    def ready(self, *, channels: Sequence[int], lanes: Sequence[int], now_ms: int) -> bool:
+    def ready(self, *, channels: Sequence[int], lanes: Sequence[int], now_ms: int, share: Share = Share.ALL) -> bool:
         """See `Ledger.ready`. Yes: the question would cost as much as a claim."""
         return True
 
     def claim(
-        self, owner: str, *, channels: Sequence[int], lanes: Sequence[int], now_ms: int, lease_ms: int, most: int
+        self,
+        owner: str,
+        *,
+        channels: Sequence[int],
+        lanes: Sequence[int],
+        now_ms: int,
+        lease_ms: int,
+        most: int,
+        share: Share = Share.ALL,
     ) -> list[Lease]:
         """See `Ledger.claim`."""
         with self._told_plainly():
             active = self._read_actions(ACTIVE)
             for action in active:
                 self._sweep(action, now_ms)
-            candidates = [one for action in active for one in self._waiting(action, channels, lanes, now_ms, most)]
+            candidates = [
+                one for action in active for one in self._waiting(action, channels, lanes, now_ms, most, share)
+            ]
         leases: list[Lease] = []
         for _, _, batch, action_id in sorted(candidates):
             if len(leases) < most:
@@ -360,7 +370,7 @@ class RedisStore(RedisReceipts):
         return leases
 
     def _waiting(
-        self, action: Action, channels: Sequence[int], lanes: Sequence[int], now_ms: int, most: int
+        self, action: Action, channels: Sequence[int], lanes: Sequence[int], now_ms: int, most: int, share: Share
     ) -> list[tuple[int, int, int, int]]:
         """(lane, seq, batch, action) of batches that may be taken; of those ready no more than are asked for."""
         number, paused = action.record.id, action.record.state == "paused"
@@ -371,11 +381,16 @@ class RedisStore(RedisReceipts):
             found |= {int(one) for one in self._redis.zrangebyscore(key_of(number, index), "-inf", now_ms)}
         if not paused:
             for channel in channels:
-                found |= {int(one) for one in self._redis.zrange(key_of(number, f"turn{channel}"), 0, most - 1)}
+                turn = key_of(number, f"turn{channel}")
+                found |= {int(one) for one in self._redis.zrange(turn, 0, most - 1)}
+                if share is Share.OTHERS:
+                    found |= {int(one) for one in self._redis.zrangebyscore(turn, 1, "+inf", start=0, num=most)}
         return [
             (batch.lane, batch.seq, batch.id, number)
             for batch in self._read_batches(number, sorted(found))
-            if batch.channel in channels and (batch.owner is not None or not paused)
+            if batch.channel in channels
+            and (batch.owner is not None or not paused)
+            and _is_of(share, batch, action, now_ms)
         ]
 
     def _take(self, action: int, batch: int, owner: str, now_ms: int, until_ms: int) -> list[Lease]:
@@ -559,3 +574,10 @@ def _release(pipe: Any, action: int, batch: int, owner: str) -> int:
     write_batch(pipe, one, row_logic.let_go(*stored, one.channel, found.stop(one.phase)))
     pipe.incr(NEWS)
     return 1
+
+
+def _is_of(share: Share, batch: Batch, action: Action, now_ms: int) -> bool:
+    """Whether a batch is among those that a claim is for; a phase that the action had not when it was read is new."""
+    if share is Share.OTHERS and not batch.seq and not batch.token:
+        return batch.phase < len(action.phases) and action.phases[batch.phase].created_ms <= now_ms - LEFT_MS
+    return share is not Share.NEAREST or not batch.seq

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fanout.store import gathering
 from fanout.store import rows as row_logic
 from fanout.store.directory import Directories, Directory, Key, Part
-from fanout.store.protocol import BatchCounts, BatchView, Bytes8, Lease, NewBatch, PhaseRecord, Receipts
+from fanout.store.protocol import LEFT_MS, BatchCounts, BatchView, Bytes8, Lease, NewBatch, PhaseRecord, Receipts, Share
 from fanout.store.schema import DONE, HELD, LEASED, READY
 from fanout.store.states import Event, Reason, State
 
@@ -210,14 +210,22 @@ def let_go(db: Connection, batch: Batch, stored: row_logic.Columns, stop: Event 
 # --- claiming -------------------------------------------------------------------------------------------------------
 
 
-def has_work(db: Connection, channels: Sequence[int], lanes: Sequence[int], now_ms: int) -> bool:
+_OF_SHARE: Final = {
+    Share.ALL: "",
+    Share.NEAREST: "AND seq = 0 ",
+    Share.OTHERS: "AND (seq > 0 OR token > 0 OR (SELECT created_ms FROM phases p "
+    f"WHERE p.action = batches.action AND p.phase = batches.phase) <= ?3 - {LEFT_MS}) ",
+}
+
+
+def has_work(db: Connection, channels: Sequence[int], lanes: Sequence[int], now_ms: int, share: Share) -> bool:
     """Whether a claim could find anything to do: looks into small indexes, no lock, so that idle claims cost nobody."""
     if db.execute("SELECT 1 FROM phases WHERE live = 1 AND stop_ms <= ? LIMIT 1", (now_ms,)).fetchone() is not None:
         return True
-    return any(_due(db, (channel,), lane, now_ms, 1) for lane in set(lanes) for channel in channels)
+    return any(_due(db, (channel,), lane, now_ms, 1, share) for lane in set(lanes) for channel in channels)
 
 
-def _due(db: Connection, channels: Sequence[int], lane: int, now_ms: int, most: int) -> list[int]:
+def _due(db: Connection, channels: Sequence[int], lane: int, now_ms: int, most: int, share: Share) -> list[int]:
     """Batches of one lane that may be taken, in their order.
 
     One channel and lane at a time and LIMIT: walks `batches_by_turn` in its order and stops early, no sort. A channel
@@ -226,8 +234,8 @@ def _due(db: Connection, channels: Sequence[int], lane: int, now_ms: int, most: 
     found: list[tuple[int, int]] = []
     for channel in channels:
         found += db.execute(
-            "SELECT seq, id FROM batches WHERE stage < 2 AND channel = ? AND lane = ? AND due_ms <= ? "
-            "ORDER BY seq, id LIMIT ?",
+            "SELECT seq, id FROM batches WHERE stage < 2 AND channel = ?1 AND lane = ?2 AND due_ms <= ?3 "
+            f"{_OF_SHARE[share]}ORDER BY seq, id LIMIT ?4",
             (channel, lane, now_ms, most),
         ).fetchall()
     return [number for _, number in sorted(found)[:most]]
@@ -250,13 +258,20 @@ def sweep(db: Connection, now_ms: int) -> None:
 
 
 def claim(
-    db: Connection, owner: str, channels: Sequence[int], lanes: Sequence[int], now_ms: int, lease_ms: int, most: int
+    db: Connection,
+    owner: str,
+    channels: Sequence[int],
+    lanes: Sequence[int],
+    now_ms: int,
+    lease_ms: int,
+    most: int,
+    share: Share,
 ) -> list[Lease]:
     """Lease up to `most` batches, lanes in order, `seq` in order; resolves what a lost lease left."""
     leases: list[Lease] = []
     for lane in sorted(set(lanes)):
         while len(leases) < most:
-            found = _due(db, channels, lane, now_ms, most - len(leases))
+            found = _due(db, channels, lane, now_ms, most - len(leases), share)
             for number in found:
                 lease = _lease(db, find(db, "WHERE b.id = ?", number)[0], owner, now_ms + lease_ms)
                 if lease is not None:

@@ -51,6 +51,7 @@ from fanout.store.protocol import (
     PhaseRecord,
     Receipts,
     Rows,
+    Share,
 )
 from fanout.store.schema import DONE, HELD, LEASED, READY, set_up
 from fanout.store.states import OPEN, Event, among
@@ -409,20 +410,28 @@ class SqliteStore:
 
     # --- deliveries -------------------------------------------------------------------------------------------------
 
-    def ready(self, *, channels: Sequence[int], lanes: Sequence[int], now_ms: int) -> bool:
+    def ready(self, *, channels: Sequence[int], lanes: Sequence[int], now_ms: int, share: Share = Share.ALL) -> bool:
         """See `Ledger.ready`."""
         with self._reading() as db:
-            return batch_sql.has_work(db, channels, lanes, now_ms)
+            return batch_sql.has_work(db, channels, lanes, now_ms, share)
 
     def claim(
-        self, owner: str, *, channels: Sequence[int], lanes: Sequence[int], now_ms: int, lease_ms: int, most: int
+        self,
+        owner: str,
+        *,
+        channels: Sequence[int],
+        lanes: Sequence[int],
+        now_ms: int,
+        lease_ms: int,
+        most: int,
+        share: Share = Share.ALL,
     ) -> list[Lease]:
         """See `Ledger.claim`."""
-        if not self.ready(channels=channels, lanes=lanes, now_ms=now_ms):
+        if not self.ready(channels=channels, lanes=lanes, now_ms=now_ms, share=share):
             return []
         with self._writing(flushed=False) as db:
             batch_sql.sweep(db, now_ms)
-            return batch_sql.claim(db, owner, channels, lanes, now_ms, lease_ms, most)
+            return batch_sql.claim(db, owner, channels, lanes, now_ms, lease_ms, most, share)
 
     def intend(self, lease: Lease, index: NDArray[np.intp], *, now_ms: int) -> bool:
         """See `Ledger.intend`."""

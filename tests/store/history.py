@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fanout.store.protocol import Lease, NewBatch, Receipts, Store
+from fanout.store.protocol import Lease, NewBatch, Receipts, Share, Store
 from fanout.store.states import OPEN, Reason, State
 from tests.store import kit
 from tests.store.naive_ledger import NaiveLedger
@@ -130,12 +130,13 @@ class History:
         owner, most, lease_ms = self.random.choice("ab"), self.random.randint(1, 2), self.random.choice((20, 100))
         channels = self.random.choice((ALL_CHANNELS, ALL_CHANNELS, (0, 1), (3, 5)))
         lanes = self.random.choice(((0, 1, 2), (0, 1, 2), (0,), (2, 1)))
-        could = self.store().ready(channels=channels, lanes=lanes, now_ms=self.now_ms)
+        share = self.random.choice((Share.ALL, Share.ALL, Share.NEAREST, Share.OTHERS))
+        could = self.store().ready(channels=channels, lanes=lanes, now_ms=self.now_ms, share=share)
         got = self.store().claim(
-            owner, channels=channels, lanes=lanes, now_ms=self.now_ms, lease_ms=lease_ms, most=most
+            owner, channels=channels, lanes=lanes, now_ms=self.now_ms, lease_ms=lease_ms, most=most, share=share
         )
-        expected = self.naive.claim(owner, channels, lanes, self.now_ms, lease_ms, most)
-        self.tell(f"claim by {owner} {channels} {lanes}: {[lease.batch for lease in got]}")
+        expected = self.naive.claim(owner, channels, lanes, self.now_ms, lease_ms, most, share)
+        self.tell(f"claim by {owner} {channels} {lanes} {share}: {[lease.batch for lease in got]}")
         assert [self.numbers[lease.batch] for lease in got] == [lease.batch for lease in expected]
         assert could or not got, "a store that says that nothing is ready is not asked to claim"
         for mine, other in zip(got, expected, strict=True):

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from fanout.store.protocol import Receipts, Store
+from fanout.store.protocol import LEFT_MS, Receipts, Share, Store
 from fanout.store.states import Reason
 from tests.store.kit_bounces import BOUNCE_CHECKS
 from tests.store.kit_logs import LOG_CHECKS
@@ -172,6 +172,24 @@ def claims_go_by_lane_and_seq(place: Place) -> None:
     assert store.claim("me", channels=(FCM,), lanes=(0, 1), now_ms=10, lease_ms=9, most=9) == []
     assert store.claim("me", channels=(FCM,), lanes=(2,), now_ms=10, lease_ms=9, most=0) == []
     assert [lease.rows[0] for lease in claim(store, most=5)] == [2]
+
+
+def the_nearest_are_left_for_a_moment_to_who_claims_nothing_else(place: Place) -> None:
+    def claims(share: Share, now_ms: int) -> list[int]:
+        could = store.ready(channels=ALL, lanes=(0, 1, 2), now_ms=now_ms, share=share)
+        found = store.claim("me", channels=ALL, lanes=(0, 1, 2), now_ms=now_ms, lease_ms=9, most=9, share=share)
+        assert could or not found
+        return [int(lease.rows[0]) for lease in found]
+
+    store = place()
+    opened(store, batch((1,), seq=0), batch((2,), seq=1), batch((3,), seq=0, channel=SMS), reference="one")
+    assert claims(Share.OTHERS, 10) == [2], "their phase was made at 1"
+    assert claims(Share.NEAREST, 10) == [1, 3]
+    assert claims(Share.NEAREST, 15) == [], "they are leased"
+    assert claims(Share.OTHERS, 30) == [1, 3, 2], "somebody had them"
+    opened(store, batch((4,), seq=0), batch((5,), seq=1), reference="two")
+    assert claims(Share.OTHERS, LEFT_MS) == [1, 3, 2, 5]
+    assert claims(Share.OTHERS, LEFT_MS + 1) == [4]
 
 
 def a_batch_has_one_lease_at_a_time(place: Place) -> None:
@@ -520,6 +538,7 @@ CHECKS: tuple[Check, ...] = (
     a_phase_is_added_from_the_states_named,
     a_pause_holds_back_and_lets_go,
     claims_go_by_lane_and_seq,
+    the_nearest_are_left_for_a_moment_to_who_claims_nothing_else,
     a_batch_has_one_lease_at_a_time,
     threads_share_a_store_and_no_batch,
     a_lease_lasts_until_somebody_takes_it,

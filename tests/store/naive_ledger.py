@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from fanout.store.protocol import ActionRecord, NewBatch, PhaseRecord
+from fanout.store.protocol import LEFT_MS, ActionRecord, NewBatch, PhaseRecord, Share
 from fanout.store.states import Reason, State
 
 PUSH = (0, 1, 2)
@@ -123,7 +123,14 @@ class NaiveLedger:
     # --- deliveries -------------------------------------------------------------------------------------------------
 
     def claim(
-        self, owner: str, channels: Sequence[int], lanes: Sequence[int], now_ms: int, lease_ms: int, most: int
+        self,
+        owner: str,
+        channels: Sequence[int],
+        lanes: Sequence[int],
+        now_ms: int,
+        lease_ms: int,
+        most: int,
+        share: Share,
     ) -> list[NaiveLease]:
         for batch in self.all_batches:
             if self._over(batch, now_ms) and not (batch.owner is not None and batch.due_ms > now_ms):
@@ -133,6 +140,9 @@ class NaiveLedger:
         leases: list[NaiveLease] = []
         for batch in sorted(self.all_batches, key=lambda batch: (batch.lane, batch.seq, batch.number)):
             fits = batch.channel in channels and batch.lane in lanes and batch.due_ms <= now_ms
+            made_ms = self.actions[batch.action].phases[batch.phase].created_ms
+            left = batch.seq == 0 and batch.token == 0 and now_ms < made_ms + LEFT_MS
+            fits = fits and not (share is Share.OTHERS and left) and not (share is Share.NEAREST and batch.seq > 0)
             if len(leases) == most or not fits:
                 continue
             self._crash(batch)
