@@ -14,6 +14,7 @@ import numpy as np
 import trio
 
 from fanout import logs, memory
+from fanout.channels import ece
 from fanout.children import read_first_line, watch_parent
 from fanout.clock import clock_ms
 from fanout.dispatch.frames import kernels as frames
@@ -70,6 +71,7 @@ def main() -> None:
     settings = parse(read_first_line())
     logs.set_up(settings)
     frames.warm()
+    ece.warm()
     if arguments := serve_forks():
         owner, *rest = arguments
         name = owner.partition(".")[0]
