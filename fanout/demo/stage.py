@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -137,7 +138,7 @@ def open_stage(
         crew.start("import", [python, "-m", "fanout.cli", "participants", "import", str(scene.people_file), *config])
         patience_s = PATIENCE_S + people / PEOPLE_PER_S
         crew.finish("import", patience_s)
-        crew.wait_for("the simulators", (scene.certificates / "ca.pem").exists, PATIENCE_S)
+        crew.wait_for("the simulators", partial(world.simulators_answer, scene), PATIENCE_S)
         stage = Stage(crew, scene)
         stage.patience_s = patience_s
         stage.start_engine()

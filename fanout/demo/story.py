@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -188,7 +189,7 @@ def _raise_curtain(console: Console, crew: Crew, scene: world.World, options: Op
     crew.finish("import", PATIENCE_S)
     import_s = time.monotonic() - started_s
     console.print(f"imported {options.participants:,} participants in {import_s:.1f} s")
-    crew.wait_for("the certificates of the simulators", (scene.certificates / "ca.pem").exists, 30)
+    crew.wait_for("the simulators", partial(world.simulators_answer, scene), PATIENCE_S)
     crew.start("engine", [python, "-m", "fanout.cli", "serve", *config])
     run = scene.data / "run"
     start_s = crew.wait_for("the engine", (run / "api").exists, PATIENCE_S)

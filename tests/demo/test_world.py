@@ -9,6 +9,7 @@ import pytest
 from fanout.demo import story, world
 from fanout.demo.crew import Crew
 from fanout.settings import load
+from tests.simulators.kit import running_providers
 
 
 def test_a_world_is_made_again_where_one_was(tmp_path: Path) -> None:
@@ -17,6 +18,16 @@ def test_a_world_is_made_again_where_one_was(tmp_path: Path) -> None:
     second = world.make(tmp_path / "demo", 1_000, 50, seed=1, senders=1)
     assert not second.data.exists(), "nothing of the world before is left"
     assert load(second.settings_file).engine.fence == "loopback"
+
+
+def test_simulators_are_used_when_they_answer_and_not_before(tmp_path: Path) -> None:
+    scene = world.make(tmp_path / "demo", 1_000, 50, seed=1, senders=1)
+    assert not world.simulators_answer(scene)
+    with running_providers(scene.certificates) as providers:
+        listening = scene._replace(provider_port=int(providers.url.rpartition(":")[2]))
+        assert world.simulators_answer(listening)
+        assert (scene.certificates / "ca.pem").exists()
+        assert not world.simulators_answer(scene), "certificates alone take no push"
 
 
 def test_a_folder_that_is_no_world_is_not_emptied(tmp_path: Path) -> None:
