@@ -300,14 +300,10 @@ def test_geojson_objects() -> None:
 
 
 @settings(max_examples=2_000)
-@given(st.integers(0, 2**32 - 1), st.sampled_from(worlds.PLACES))
-def test_geojson_as_geos_reads_it(seed: int, place: str) -> None:
+@given(st.integers(0, 2**32 - 1), st.sampled_from(worlds.PLACES), st.sampled_from(worlds.POLYGONS))
+def test_geojson_as_geos_reads_it(seed: int, place: str, case: str) -> None:
+    """One kind an example: that it is read as drawn; `test_index.py` has two thousand of each."""
     random = np.random.default_rng(seed)
-    for case in worlds.POLYGONS:
-        check_reading(random, case, place)
-
-
-def check_reading(random: np.random.Generator, case: str, place: str) -> None:
     on = worlds.frame(random, place)
     geometry = worlds.polygon(random, on, case)
     lon, lat = worlds.points(random, on, geometry)

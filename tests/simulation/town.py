@@ -57,7 +57,7 @@ from tests.simulation.world import (
     run_here,
 )
 
-PEOPLE = 160
+PEOPLE = 120
 ACTIONS = 3
 NIGHT_S = 16.0
 CALM_S_MAX = 300.0
