@@ -48,7 +48,7 @@ def news(receipts: Sequence[Receipts], directory: Callable[[Key, Rows], Director
         order = np.argsort(where.batch[spot], kind="stable")
         known, spot = known[order], spot[order]
         delivered = np.concatenate([one.delivered for one in mine])[known]
-        bounced = np.concatenate([_bounced(one) for one in mine])[known]
+        bounced = np.concatenate([_bounced(one) for one in mine])[known] & ~delivered
         of = np.repeat(keys[key], [len(one.rows) for one in mine])[known]
         batch, place = where.batch[spot], where.place[spot].astype(np.intp)
         bounds = [0, *(np.flatnonzero(np.diff(batch)) + 1).tolist(), len(batch)]
@@ -58,7 +58,7 @@ def news(receipts: Sequence[Receipts], directory: Callable[[Key, Rows], Director
 
 
 def _bounced(one: Receipts) -> NDArray[np.bool_]:
-    return np.zeros(len(one.rows), np.bool_) if one.bounced is None else one.bounced & ~one.delivered
+    return np.zeros(len(one.rows), np.bool_) if one.bounced is None else one.bounced
 
 
 def in_action_that_is_over(one: News) -> News:
