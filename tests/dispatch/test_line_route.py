@@ -312,3 +312,44 @@ async def test_who_stands_in_line_is_not_woken_by_each_call_that_ends(autojump_c
         assert max(last) <= 1.0 / STAND_S + 2, "one call after the other has ended beside them"
     assert turns == list(range(2, 12)), "the nearest first, and all of them without a wait"
     assert trio.current_time() < 200 * 0.01 + 1.0
+
+
+class Turns(trio.abc.Instrument):
+    """Counts the turns that tasks take."""
+
+    count = 0
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += 1
+
+
+@pytest.mark.parametrize("end", ["closed", "dead"])
+async def test_one_looks_after_the_time_for_all_who_stand_in_line(autojump_clock: object, end: str) -> None:
+    one = supplier(Phone(), rate=1e-3, burst=8.0)
+    one.gate.bucket.take(8)
+    route = CallRoute([one], clock_ms=lambda: 0)
+    closed: set[int] = set()
+    gone: dict[int, float] = {}
+
+    async def stand(number: int) -> None:
+        assert await route.reserve(lease(number, 8), 8, lambda: number not in closed) is None
+        gone[number] = trio.current_time()
+
+    async with trio.open_nursery() as nursery:
+        for number in range(64):
+            nursery.start_soon(stand, number)
+        await trio.testing.wait_all_tasks_blocked()
+        turns = Turns()
+        trio.lowlevel.add_instrument(turns)
+        await trio.sleep(10.0)
+        trio.lowlevel.remove_instrument(turns)
+        assert turns.count <= 2 * 10.0 / ASK_S, "sixty-four of them, and no more turns than of one"
+        closed |= {0, 40}  # the first, who looks after the time, and one of the others
+        await trio.sleep(STAND_S + 2 * ASK_S)
+        assert set(gone) == closed
+        began_s = trio.current_time()
+        if end == "dead":
+            one.gate.breaker.answered(0, LEAST, began_s)
+        else:
+            closed |= set(range(64))
+    assert max(gone.values()) - began_s <= STAND_S + 2 * ASK_S
