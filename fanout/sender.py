@@ -8,6 +8,7 @@ no more than it needs: no API, no boards, no registry but its replica.
 from __future__ import annotations
 
 import os
+from typing import Final
 
 import httpcore  # noqa: F401  httpx loads it with its first client: here once, not in each fork
 import numpy as np
@@ -29,6 +30,8 @@ from fanout.store.protocol import Share
 from fanout.stores import open_store
 from fanout.wire import CHANNELS
 
+BEHIND_S: Final = 0.015  # the nearest are on the wire by then, where nothing else is to do
+
 
 async def send(settings: Settings, owner: str, share: Share, channels: list[str]) -> None:
     """Claim batches of these channels and send them until the parent is gone."""
@@ -47,6 +50,7 @@ async def send(settings: Settings, owner: str, share: Share, channels: list[str]
             stop=stop,
             channels=channels,
             share=share,
+            behind_s=BEHIND_S if settings.senders.nearest and share is not Share.NEAREST else 0.0,
             on_warm=_say_ready,
         )
     finally:

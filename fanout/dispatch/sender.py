@@ -17,7 +17,9 @@ gets into the ledger. Rules:
 5. On `stop` nothing more is claimed, nobody waits for a place any more, and what is on the wire is finished and settled
    within the time of one request. A cancelled sender does the same; what it could not settle by then is resolved by the
    ledger as after a crash.
-6. Nothing that a batch, a provider or a ledger does ends a sender. A ledger that takes nothing is asked again; until it
+6. Where the nearest of each action have a sender of their own (`share`), it has the cores for itself at first: others
+   that stand idle look a moment later (`behind_s`). One that is busy gains nobody anything by that.
+7. Nothing that a batch, a provider or a ledger does ends a sender. A ledger that takes nothing is asked again; until it
    has taken what came back, nothing more is claimed. Only a writer that broke ends it, for it will not write again.
 
 The store blocks. Readings and claims go through `ask`, a thread by default; results through the group commit of
@@ -78,12 +80,14 @@ async def run_sender(
     ask: Ask | None = None,
     channels: Sequence[str] = wire.CHANNELS,
     share: Share = Share.ALL,
+    behind_s: float = 0.0,
     routes: Mapping[str, Route] | None = None,
     counters: Counters | None = None,
 ) -> None:
     """Send on `channels` until `stop`.
 
-    `on_warm` is called once connections stand; `routes` replaces the ways to the wire; `share`: of what waits.
+    `on_warm` is called once connections stand; `routes` replaces the ways to the wire.
+    `share`: of what waits; `behind_s`: how long a sender with nothing in hand leaves the machine to others at news.
     """
     sys.setswitchinterval(SWITCH_S)
     async with trio.open_nursery() as lanes, AsyncExitStack() as stack:
@@ -94,7 +98,9 @@ async def run_sender(
             writer = await stack.enter_async_context(open_writer(store))
             write = partial(_written, writer)
         writing = Writing(ask or in_thread, write)
-        sender = _Sender(store, replica, settings, owner, clock_ms, stop, writing, counters or Counters(), share)
+        sender = _Sender(
+            store, replica, settings, owner, clock_ms, stop, writing, counters or Counters(), share, behind_s
+        )
         on_warm()
         try:
             await sender.run(routes)
@@ -141,9 +147,11 @@ class _Sender:
         writing: Writing,
         counters: Counters,
         share: Share,
+        behind_s: float,
     ) -> None:
         self.store, self.owner, self.clock_ms, self.stop = store, owner, clock_ms, stop
-        self.writing, self.counters, self.share = writing, counters, share
+        self.writing, self.counters = writing, counters
+        self.share, self.behind_s = share, behind_s
         self.lease_ms = int(settings.senders.lease_s * 1000)
         self.grace_s = settings.dispatch.request_timeout_s + GRACE_S
         whole = sizes(catalogue.paces(settings))
@@ -194,16 +202,20 @@ class _Sender:
                 await self.begin(seen.claimed)
                 if self.wishes.give_back(seen.wishes, used=bool(seen.claimed.leases)):
                     self.news.set()
-            await trio.sleep(WAKE_EVERY_S)
+            await trio.sleep(max(WAKE_EVERY_S, self.behind_s) if self.unseen else WAKE_EVERY_S)
 
     def look(self, timeout_s: float) -> _Seen | None:
         """What there is to see once there is news; None if the ledger did not change within the time. Blocking.
 
-        A change that could not be looked at since the ledger refused is looked at the next time, without waiting.
+        A change that was not looked at (the ledger refused; it is the turn of the nearest, rule 6) is the next time,
+        without waiting.
         """
+        late = self.unseen
         self.unseen = self.store.wait_for_work(0.0 if self.unseen else timeout_s) or self.unseen
         if not self.unseen:
             self.hand.keep_up()
+            return None
+        if self.behind_s and not (late or self.hand.leases):
             return None
         actions = self.hand.read_actions(self.hand.actions())
         self.unseen = False

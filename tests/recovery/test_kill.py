@@ -18,7 +18,7 @@ from fanout.store.states import REPLACES_IN_PLACE
 from fanout.wire import CHANNELS
 
 PEOPLE = 30_000
-SENDERS = ("sender-push-0", "sender-forks", "sender-calls", "sender-webpush")
+SENDERS = ("sender-push-0", "sender-forks", "sender-calls", "sender-nearest", "sender-webpush")
 RINGING = [name for number, name in enumerate(CHANNELS) if number not in REPLACES_IN_PLACE]
 
 
