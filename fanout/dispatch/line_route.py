@@ -6,9 +6,8 @@ made once. Rules beside those of `routes.py` and `line.py`:
 1. The calls of a way have their places: they are made at once, side by side, and each gives its place back as it ends.
 2. `may_go` is asked before each call, and before each mail.
 3. Who waits is woken when it is granted something or may not go any more, not whenever somebody's call ends: the first
-   of those who wait looks after the time from when quotas let go, and asks `may_go` now and then, for all of them. A
-   nation has some sixty batches of voice calls standing here, and when each looked for itself, that was two fifths of
-   what its calls cost.
+   of those who wait looks after the time from when quotas let go, and asks `may_go` now and then, for all of them: of a
+   nation some sixty batches of voice calls stand here.
 4. A call that goes wrong in here (a body nobody foresaw) is that call's: its rows may have been taken, the others are
    told what they were told.
 5. Of mail only a lost session and a reply that ends one (421) are the provider's failure: other refusals are of one
