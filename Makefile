@@ -16,16 +16,19 @@ INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.
 demo: .venv/installed
 	$(BIN)/fanout demo $(if $(FAST),--fast) $(ARGS)
 
-# Without ARGS everything in parts, two at a time, a core each: long ones first, so that both end together. What a part
-# prints comes once it has ended. A folder that no part names is tested with the others.
+# Without ARGS everything in parts, three at a time. Parts that only compute know no time: they step back, and take what
+# others, which wait for processes and sockets, leave of two cores. What a part prints comes once it has ended. A folder
+# that no part names is tested with the others.
 TESTS_simulation := tests/simulation
 TESTS_geo := tests/geo tests/registry tests/selection
 TESTS_dispatch := tests/dispatch
 TESTS_signage := tests/signage
 NAMED := $(TESTS_simulation) $(TESTS_geo) $(TESTS_dispatch) $(TESTS_signage)
 TESTS_others := tests $(addprefix --ignore=,$(NAMED))
-PARTS := tests-others tests-simulation tests-geo tests-dispatch tests-signage
-SIDE_BY_SIDE := --no-print-directory --jobs=2 --keep-going --output-sync=target
+PARTS := tests-others tests-simulation tests-dispatch tests-signage tests-geo
+tests-simulation tests-geo: STEP_BACK := nice -n 5
+tests-simulation tests-geo: PATIENCE := --timeout=1200
+SIDE_BY_SIDE := --no-print-directory --jobs=3 --keep-going --output-sync=target
 
 ifneq ($(ARGS),)
 test: .venv/has-dev servers lint types
@@ -38,7 +41,7 @@ endif
 
 .PHONY: $(PARTS)
 $(PARTS): tests-%: .venv/has-dev
-	$(BIN)/pytest -p no:cacheprovider $(TESTS_$*)
+	$(STEP_BACK) $(BIN)/pytest -p no:cacheprovider $(PATIENCE) $(TESTS_$*)
 
 lint: .venv/has-dev
 	$(BIN)/ruff format --check .

@@ -354,7 +354,7 @@ class Town:
         await trio.sleep(self.random.uniform(0.5, 8.0))
         chance = self.random.random
         area: wire.Area = self.random.choice((wire.Everyone(), wire.Circle(lon=5.0, lat=52.0, radius_m=600.0)))
-        lasts_s = self.random.choice((4.0, 60.0, 60.0))
+        lasts_s = self.random.choice((4.0, 30.0, 30.0))
         request = wire.ActionRequest(
             reference=f"case-{number}", kind="missing_child", area=area, texts={"nl": "Vermist.", "en": "Missing."},
             lane=self.random.choice((None, "search")), end_ms=clock_ms() + int(lasts_s * 1000),
