@@ -573,7 +573,7 @@ def _release(pipe: Any, action: int, batch: int, owner: str) -> int:
     pipe.multi()
     write_batch(pipe, one, row_logic.let_go(*stored, one.channel, found.stop(one.phase)))
     pipe.incr(NEWS)
-    return 1
+    return int(row_logic.has_open(stored[0]))  # one that a close left nothing of ended with that
 
 
 def _is_of(share: Share, batch: Batch, action: Action, now_ms: int) -> bool:
