@@ -89,8 +89,8 @@ def test_links_lie_in_order_and_count_once(text: str) -> None:
 @pytest.mark.parametrize("piece", ["(", "a(", ".", "a.", "()", "https://a.nl/(", "_", "https://a-", "%", "a-"])
 def test_no_text_takes_long(piece: str) -> None:
     text = "https://a.nl/" + piece * (5_000 // len(piece))
-    begin_s = time.perf_counter()
+    begin_s = time.process_time()
     for rules in (X, MASTODON):
         links.length(text, rules)
         list(links.bare(text, rules))
-    assert time.perf_counter() - begin_s < 2.0
+    assert time.process_time() - begin_s < 2.0

@@ -46,8 +46,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tls.Files:
     return tls.write(tmp_path_factory.mktemp("tls"), now=datetime.datetime.now(datetime.UTC))
 
 
-def impatient(url: str, files: tls.Files) -> Settings:
-    return settings_for(url, files.ca, request_timeout_s=0.6, attempts_max=2, pause_first_s=0.01, pause_most_s=0.02)
+HARMLESS = ("none", "one_stream", "shrink")
+"""Faults after which everything has been taken: whoever waits for that is not hurried, however slow the machine."""
+
+
+def impatient(url: str, files: tls.Files, fault: Fault) -> Settings:
+    timeout_s = 20.0 if fault in HARMLESS else 0.6
+    return settings_for(
+        url, files.ca, request_timeout_s=timeout_s, attempts_max=2, pause_first_s=0.01, pause_most_s=0.02
+    )  # fmt: skip
 
 
 async def through(store: SqliteStore, server: FaultyServer, files: tls.Files, channels: tuple[int, ...]) -> int:
@@ -57,7 +64,7 @@ async def through(store: SqliteStore, server: FaultyServer, files: tls.Files, ch
         port = await nursery.start(server.serve)
         action = start(store, rows)  # type: ignore[arg-type]
         with trio.fail_after(60):
-            async with sending(store, impatient(f"https://127.0.0.1:{port}", files)):
+            async with sending(store, impatient(f"https://127.0.0.1:{port}", files, server.fault)):
                 await sent_all(store, action)
         nursery.cancel_scope.cancel()
     return action
@@ -89,7 +96,7 @@ async def test_every_fault_ends_in_definite_states(
             assert state != State.ACCEPTED or times, "what is called accepted was read"
             if batch.channel in RINGS:
                 assert times <= 1, "nobody is rung twice"
-    if fault in ("none", "one_stream", "shrink") and channels == (FCM, APNS):
+    if fault in HARMLESS and channels == (FCM, APNS):
         assert states(store, action) == {"ACCEPTED": ROWS * len(channels)}
 
 
@@ -257,7 +264,7 @@ async def test_a_sender_that_must_end_leaves_a_full_disk_to_the_ledger(
         await until(lambda: disk.refused["settle"] >= 4)
         stop.set()
         began_s = trio.current_time()
-    assert trio.current_time() - began_s < 5.0
+    assert trio.current_time() - began_s < 30.0, "the disk stays full for ever"
     store.release("one")  # what the engine does for a sender that ended
     async with sending(store, settings):
         await sent_all(store, action)

@@ -196,7 +196,7 @@ async def test_rows_that_may_not_go_do_not_wait(open_lane: Opener, certificates:
             callers.start_soon(close)
             began_s = trio.current_time()
             sent = await send(lane, url, ROWS, lambda: not closed)
-            assert trio.current_time() - began_s < 1.0
+            assert trio.current_time() - began_s < 4.0, "before a place is free, or the quota open again"
             assert set(sent.codes.tolist()) == {NOT_SENT}
             lane.close()
         nursery.cancel_scope.cancel()
