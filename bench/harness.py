@@ -8,7 +8,8 @@ Rules:
    an error of the bench, not a footnote. A peer that is not installed is told of, not guessed.
 3. With `--json` standard output is one object a line and nothing else; without it, a table. Progress and errors go to
    standard error; an error is also a row, so that whoever keeps the rows alone sees that some are missing.
-4. Nothing is asserted about time: who compares runs has the rows.
+4. Nothing is asserted about time: who compares runs has the rows. A row that has a goal (`goals.py`) says whether it
+   is met.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from bench.goals import goals_of
 
 Row = dict[str, Any]
 
@@ -152,14 +155,20 @@ def show(name: str, rows: Iterable[Row], options: Options) -> None:
         print(f"{name}: {here}, seed {options.seed}")
     case = ""
     for row in rows:
+        goals = [(str(goal), met) for goal, met in goals_of(name, row)]
         if options.json:
-            print(json.dumps({"bench": name} | row | {"seed": options.seed, "machine": here}), flush=True)
+            asked = {"goals": [{"goal": goal, "met": met} for goal, met in goals]} if goals else {}
+            print(json.dumps({"bench": name} | row | asked | {"seed": options.seed, "machine": here}), flush=True)
             continue
         if row["case"] != case:
             case = row["case"]
             print(f"\n{case}")
         figures = "  ".join(f"{key} {_shown(value)}" for key, value in row.items() if key not in ("case", "system"))
         print(f"  {row['system']:<22} {figures}", flush=True)
+        if goals:
+            print(
+                "    goals: " + " · ".join(f"{goal} ({'met' if met else 'SHORT'})" for goal, met in goals), flush=True
+            )
 
 
 def _shown(value: Any) -> str:
