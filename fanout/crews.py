@@ -21,7 +21,7 @@ from typing import Final
 
 import trio
 
-from fanout.dispatch.terms import PUSH, ends_within_s
+from fanout.dispatch.terms import PUSH, ends_within_s, nearest_apart
 from fanout.errors import Refused
 from fanout.forkserver import Fork, ForkServer, open_forkserver
 from fanout.listening import RECEIPTS, address_of, bind
@@ -99,8 +99,9 @@ def crews(settings: Settings) -> list[tuple[str, Share, tuple[str, ...]]]:
     if not settings.senders.processes:
         return []
     enabled = [name for name in CHANNELS if name not in PUSH and getattr(settings.providers, name).enabled]
-    nearest = [("nearest", Share.NEAREST, PUSH)] if settings.senders.nearest else []
-    rest = Share.OTHERS if nearest else Share.ALL
+    apart = tuple(name for name in PUSH if nearest_apart(settings, name))
+    nearest = [("nearest", Share.NEAREST, apart)] if apart else []
+    rest = Share.OTHERS if apart else Share.ALL
     push = [(f"push-{number}", rest, PUSH) for number in range(settings.senders.processes)]
     others = {"webpush": ("webpush",), "calls": tuple(name for name in enabled if name != "webpush")}
     return [

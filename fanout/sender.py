@@ -20,7 +20,7 @@ from fanout.children import read_first_line, watch_parent
 from fanout.clock import clock_ms
 from fanout.dispatch.frames import kernels as frames
 from fanout.dispatch.sender import run_sender
-from fanout.dispatch.terms import ends_within_s
+from fanout.dispatch.terms import PUSH, ends_within_s, nearest_apart
 from fanout.forkserver import call_process, serve_forks
 from fanout.intake import take_in
 from fanout.listening import RECEIPTS
@@ -40,6 +40,7 @@ async def send(settings: Settings, owner: str, share: Share, channels: list[str]
     store = await trio.to_thread.run_sync(open_store, settings)
     replica = await trio.to_thread.run_sync(Replica.open, settings.data / "registry", store)
     await trio.to_thread.run_sync(_warm, replica)
+    apart = any(nearest_apart(settings, name) for name in PUSH)
     try:
         await run_sender(
             store,
@@ -50,7 +51,7 @@ async def send(settings: Settings, owner: str, share: Share, channels: list[str]
             stop=stop,
             channels=channels,
             share=share,
-            behind_s=BEHIND_S if settings.senders.nearest and share is not Share.NEAREST else 0.0,
+            behind_s=BEHIND_S if apart and share is not Share.NEAREST else 0.0,
             on_warm=_say_ready,
         )
     finally:

@@ -25,6 +25,16 @@ def test_the_nearest_have_a_process_and_all_others_leave_them_to_it() -> None:
     assert senders(0, "fcm", nearest=True) == []
 
 
+def test_where_the_quota_is_small_the_nearest_go_with_all_others() -> None:
+    def found(**fcm: float) -> list[tuple[str, Share, tuple[str, ...]]]:
+        return crews(load(None, {}, providers={"fcm": fcm}, senders={"nearest": True}))[:2]
+
+    both = [("nearest", Share.NEAREST, ("fcm", "apns")), ("push-0", Share.OTHERS, ("fcm", "apns"))]
+    assert found(rate_per_s=1_280.0, burst=256) == both, "64 at once, and 64 a second"
+    for fcm in ({"rate_per_s": 1_279.0, "burst": 256}, {"rate_per_s": 1_280.0, "burst": 255}):
+        assert found(**fcm) == [("nearest", Share.NEAREST, ("apns",)), ("push-0", Share.OTHERS, ("fcm", "apns"))]
+
+
 def test_a_channel_that_is_off_has_no_process() -> None:
     assert [name for name, *_ in senders(1, "fcm", "sms")] == ["push-0", "calls"]
     assert [name for name, *_ in senders(1, "fcm", "webpush")] == ["push-0", "webpush"]

@@ -36,7 +36,7 @@ from fanout.dispatch.plain_calls import PlainCaller
 from fanout.dispatch.routes import Route
 from fanout.dispatch.row_route import RowRoute, Way
 from fanout.dispatch.service_route import PUSH_SERVICES_MAX, ServiceRoute, service_of
-from fanout.dispatch.terms import PUSH
+from fanout.dispatch.terms import NEAREST_BURST, NEAREST_RATE, PUSH, nearest_apart
 from fanout.errors import Refused
 from fanout.limits import BATCH_ROWS_MAX
 from fanout.settings import Settings, is_loopback
@@ -44,7 +44,6 @@ from fanout.store.protocol import Share
 from fanout.wire import CHANNELS
 
 SIMULATED = "Bearer simulated"
-NEAREST_RATE, NEAREST_BURST = 0.05, 0.25  # parts of a quota; the nearest come few at a time, and all at once
 TOKEN_CALLS = 2  # to a token's own endpoint: one is renewed at a time
 
 
@@ -111,7 +110,7 @@ class _Opening:
         if self.share is Share.NEAREST:
             return NEAREST_RATE, NEAREST_BURST
         processes = max(1, self.settings.senders.processes)
-        if self.share is Share.ALL:
+        if self.share is Share.ALL or not nearest_apart(self.settings, name):
             return 1 / processes, 1 / processes
         return (1 - NEAREST_RATE) / processes, (1 - NEAREST_BURST) / processes
 

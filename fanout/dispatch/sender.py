@@ -45,7 +45,7 @@ from fanout.dispatch.hand import Addresses, Hand
 from fanout.dispatch.handling import Desk, Handling
 from fanout.dispatch.opening import open_routes
 from fanout.dispatch.routes import Route
-from fanout.dispatch.terms import GRACE_S
+from fanout.dispatch.terms import GRACE_S, nearest_apart
 from fanout.dispatch.wishes import Wish, Wishes
 from fanout.dispatch.writing import Ask, Writing
 from fanout.errors import Refused
@@ -152,6 +152,7 @@ class _Sender:
         self.store, self.owner, self.clock_ms, self.stop = store, owner, clock_ms, stop
         self.writing, self.counters = writing, counters
         self.share, self.behind_s = share, behind_s
+        self.apart = {number for number, name in enumerate(wire.CHANNELS) if nearest_apart(settings, name)}
         self.lease_ms = int(settings.senders.lease_s * 1000)
         self.grace_s = settings.dispatch.request_timeout_s + GRACE_S
         whole = sizes(catalogue.paces(settings))
@@ -305,7 +306,7 @@ class _Sender:
                     now_ms=self.clock_ms(),
                     lease_ms=self.lease_ms,
                     most=most,
-                    share=self.share,
+                    share=self.share if route.number in self.apart else Share.ALL,
                 )
             except Refused as error:
                 self.refusal = error
