@@ -71,8 +71,10 @@ def waiting_learns_of_every_commit(place: Place) -> None:
     assert not store.wait(0.0)
     store.append("changes", [b"2"])
     assert store.wait(5.0)
-    threading.Timer(0.02, other.append, ("changes", [b"3"])).start()
+    later = threading.Timer(0.02, other.append, ("changes", [b"3"]))
+    later.start()
     assert store.wait(30.0)
+    later.join()  # it hears of its commit after all others do: no store is closed under it
 
 
 def senders_are_woken_by_what_gives_work_or_stops_it(place: Place) -> None:
