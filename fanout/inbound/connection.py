@@ -2,13 +2,15 @@
 
 Rules:
 
-1. A request must be whole within `limits.BODY_S_MAX` of its first byte; between requests it may be silent for `IDLE_S`.
+1. A request must be whole within `limits.BODY_S_MAX` of its first byte, however it trickles; between requests it may be
+   silent for `IDLE_S`.
 2. Answers go out from where they are made, at once: they are small, and the kernel has room for many. For whom it has
    none, who asks and does not listen, the connection ends.
 3. Who is owed `limits.RECEIPTS_OWED_MAX` answers is not read further until all are sent.
 4. Whoever ends it, what is owed is answered first. Then we say that nothing more comes, and read on for `LINGER_S`,
    since to close upon unread bytes takes the last answer from the client (RFC 9112, 9.6).
-5. Who says nothing and is owed nothing may have to give way to a newcomer, at once: a client opens another.
+5. Who keeps us waiting and is owed nothing may have to give way to a newcomer, at once: a client opens another. That is
+   who says nothing, who has been refused and lingers, and who has begun a request that is not whole after `BEGUN_S`.
 
 Sockets are used without trio's streams, which take as long as all the rest of a request; TLS is OpenSSL's on the same
 sockets. One deadline is moved instead of a scope made for each wait.
@@ -36,6 +38,9 @@ IDLE_S: Final = 60.0
 """Suppliers keep connections open between bursts, and open another when one is gone."""
 HANDSHAKE_S: Final = 10.0
 LINGER_S: Final = 2.0
+BEGUN_S: Final = 0.25
+"""A supplier's request is some hundred bytes, and comes in one piece: who takes longer waits for others, not they for
+him. Nobody shakes hands often enough to have every place with requests that are younger."""
 EXACT_S: Final = 0.5
 """A deadline is moved only by more than this: trio keeps each in a heap, which costs as much as to read a request."""
 
@@ -52,7 +57,7 @@ class Connection:
         self._take = take
         self._talk = Conversation()
         self._patience = trio.CancelScope()
-        self._heard_s = trio.current_time()
+        self._since_s = trio.current_time()
         self._paid: trio.Event | None = None
 
     def __repr__(self) -> str:
@@ -82,9 +87,16 @@ class Connection:
             self._patience.cancel()
 
     @property
-    def silent_since_s(self) -> float | None:
-        """Since when nothing was heard (trio's clock), shaking hands too; None while a request is under way."""
-        return None if self._talk.inside or self.owed else self._heard_s
+    def begun(self) -> bool:
+        """Whether the rest of a request is waited for."""
+        return self._talk.inside and not self._talk.over
+
+    @property
+    def kept_since_s(self) -> float | None:
+        """Since when we wait (trio's clock): for a request, for the rest of one, or for hands to be shaken; None for
+        who is owed something, or has begun just now."""
+        fresh = self.begun and trio.current_time() - self._since_s < BEGUN_S
+        return None if self.owed or fresh else self._since_s
 
     def give_way(self) -> None:
         """End it now: its place is another's."""
@@ -96,12 +108,11 @@ class Connection:
             inside = False
             while not self._talk.over:
                 if not (inside and self._talk.inside):
-                    inside = self._talk.inside
-                    self._wait_until(trio.current_time() + (limits.BODY_S_MAX if inside else IDLE_S))
+                    inside, self._since_s = self._talk.inside, trio.current_time()
+                    self._wait_until(self._since_s + (limits.BODY_S_MAX if inside else IDLE_S))
                 data = await self._receive()
                 if not data:
                     return
-                self._heard_s = trio.current_time()
                 for heard in self._talk.hear(data):
                     self._hand_in(heard)
                     inside = False

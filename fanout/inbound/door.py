@@ -9,8 +9,8 @@ of them hear waits in one line, is committed together, and is answered from ther
 3. A commit that fails is tried again for each request alone, unless the ledger itself refused: none fails with others.
 4. What is refused is counted, and told to the log once a minute: a supplier with a wrong secret tells nobody.
 5. At the end: no new connections, silent ones are closed, begun requests are finished, and told that it was the last.
-6. When all places are taken, the connection that has been silent for longest gives way to who comes: nobody keeps
-   suppliers out by saying nothing. Only if all have a request under way is the newcomer refused.
+6. When all places are taken, the connection that has kept us waiting for longest gives way to who comes: nobody keeps
+   suppliers out by saying nothing, or by requests without end. Only if all have one under way is the newcomer refused.
 """
 
 from __future__ import annotations
@@ -120,7 +120,9 @@ class Door:
     async def _meet(self, sock: socket.socket, tls: ssl.SSLContext | None) -> None:
         sock.setblocking(False)
         if len(self._connections) >= limits.RECEIPTS_CONNECTIONS_MAX and not self._make_room():
-            full = replies.refused(Refused("too_many_requests", retry_s=1), date=formatdate(usegmt=True), last=True)
+            error = Refused("too_many_requests", retry_s=1)
+            self._refused[error.code] += 1
+            full = replies.refused(error, date=formatdate(usegmt=True), last=True)
             with sock, suppress(OSError):
                 sock.send(b"" if tls else full)
             return
@@ -132,12 +134,14 @@ class Door:
             self._connections.discard(connection)
 
     def _make_room(self) -> bool:
-        """End the connection that has been silent for longest, if there is one."""
-        silent = [(since_s, one) for one in self._connections if (since_s := one.silent_since_s) is not None]
-        if not silent:
+        """End the connection that has kept us waiting for longest, if there is one."""
+        kept = [(since_s, one) for one in self._connections if (since_s := one.kept_since_s) is not None]
+        if not kept:
             return False
-        _, oldest = min(silent, key=itemgetter(0))
+        _, oldest = min(kept, key=itemgetter(0))
         self._connections.discard(oldest)
+        if oldest.begun:
+            self._refused["body_too_slow"] += 1
         oldest.give_way()
         return True
 

@@ -419,13 +419,15 @@ async def test_a_stream_of_requests_has_no_end(autojump_clock: trio.testing.Mock
 
 
 async def test_a_door_that_is_full_says_so(monkeypatch: pytest.MonkeyPatch, house: House) -> None:
+    """All of them with requests that have just begun, or wait for their commit."""
     monkeypatch.setattr(limits, "RECEIPTS_CONNECTIONS_MAX", 2)
+    monkeypatch.setattr(connection, "BEGUN_S", 3_600.0)
     house.ledger.go_on.clear()
     whole = post(1)
     async with await house.connect() as begun, await house.connect() as owed:
         await begun.send_all(whole[:20])
         await owed.send_all(post(2))
-        await until(lambda: [one.silent_since_s for one in house.door._connections] == [None, None])
+        await until(lambda: [one.kept_since_s for one in house.door._connections] == [None, None])
         async with await house.connect() as third:
             answer = await Reader(third).answer()
             assert (answer.code, answer.headers["retry-after"]) == ("too_many_requests", "1")
@@ -433,6 +435,38 @@ async def test_a_door_that_is_full_says_so(monkeypatch: pytest.MonkeyPatch, hous
         await begun.send_all(whole[20:])
         for stream in (begun, owed):
             assert (await Reader(stream).answer()).status == 200
+
+
+async def test_requests_without_end_keep_nobody_out(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stranger who begins a request on every place and sends a byte now and then, or who was refused and stays."""
+    monkeypatch.setattr(limits, "RECEIPTS_CONNECTIONS_MAX", 3)
+    monkeypatch.setattr(connection, "LINGER_S", 3_600.0)
+    autojump_clock.autojump_threshold = 0.02
+
+    async def supplier(row: int) -> None:
+        stream = await ends.enter_async_context(await house.connect())
+        await stream.send_all(post(row))
+        assert (await Reader(stream).answer()).status == 200
+
+    async with opened() as house, AsyncExitStack() as ends:
+        slow = []
+        for said in (b"P", b"P", b"\xff"):
+            slow.append(await ends.enter_async_context(await house.connect()))
+            await slow[-1].send_all(said)
+            await trio.sleep(connection.BEGUN_S)
+        await slow[1].send_all(b"O")
+        for row, gone in enumerate(slow):
+            await supplier(row)
+            with suppress(trio.BrokenResourceError):
+                while await gone.receive_some():
+                    pass
+        assert house.ledger.rows == [0, 1, 2]
+        await trio.sleep(door.TELL_EVERY_S)
+    assert [one.getMessage() for one in caplog.records] == [
+        "receipts: requests were refused: 2 body_too_slow, 1 request_malformed"
+    ]
 
 
 @pytest.mark.parametrize("secure", [False, True])
