@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from fanout import wire
 from fanout.channels import catalogue
 from fanout.channels.protocol import Column, Message
-from fanout.errors import Refused
 from fanout.settings import Settings
 from fanout.store.protocol import ActionRecord, Generations, Lease, Rows, Store
 from fanout.store.states import Event
@@ -177,7 +176,7 @@ class Hand:
 
         Blocking. What cannot be read now is said by whoever needs it.
         """
-        with suppress(Refused), self._registry:
+        with suppress(Exception), self._registry:
             self._replica.refresh()
 
     def fall_backs(self, message: Message) -> list[int]:

@@ -23,7 +23,7 @@ from fanout.store.protocol import Log
 
 STREAM: Final = "registry"
 DEAD_STREAM: Final = "dead-addresses"
-_READ_MOST: Final = 64  # entries read at once: each may hold 20,000 people
+READ_MOST: Final = 64  # entries read at once: each may hold 20,000 people
 
 
 class Upserted(msgspec.Struct, frozen=True, tag="upserted"):
@@ -115,10 +115,10 @@ def digest_of(address: bytes) -> bytes:
 def after(log: Log, sequence: int) -> Iterator[tuple[int, Entry]]:
     """Entries after a number, in order, as far as there are."""
     while True:
-        found = log.read(STREAM, after=sequence, most=_READ_MOST)
+        found = log.read(STREAM, after=sequence, most=READ_MOST)
         for sequence, data in found:
             yield sequence, _DECODER.decode(data)
-        if len(found) < _READ_MOST:
+        if len(found) < READ_MOST:
             return
 
 

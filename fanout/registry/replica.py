@@ -116,13 +116,16 @@ class Replica:
     def _follow(self) -> bool:
         """Take in the log; False if entries are missing between what we have and what there is."""
         before = self._sequence
-        for sequence, entry in entries.after(self._log, self._sequence):
-            if sequence != self._sequence + 1:
-                return False
-            self._sequence = sequence
-            self._apply(entry)
+        try:
+            for sequence, entry in entries.after(self._log, self._sequence):
+                if sequence != self._sequence + 1:
+                    return False
+                self._sequence = sequence
+                self._apply(entry)
+        finally:  # also of a page that was read before the ledger refused the next: it is not read again
+            if self._sequence != before:
+                self._changed_rows = np.sort(np.fromiter(self._changed, np.uint32, len(self._changed)))
         if self._sequence != before:
-            self._changed_rows = np.sort(np.fromiter(self._changed, np.uint32, len(self._changed)))
             return True
         return self._log.last(entries.STREAM) <= self._sequence or snapshot.newest(self._folder) <= self._version
 

@@ -7,6 +7,7 @@ a message gets its result; and what rings is read once.
 from __future__ import annotations
 
 import datetime
+import errno
 from collections import Counter
 from functools import partial
 from typing import Any
@@ -251,6 +252,27 @@ async def test_a_ledger_that_cannot_be_read_or_waited_for_ends_no_sender(
         disk.emptied = True
         await sent_all(store, action)
     assert states(store, action) == {"ACCEPTED": 60}
+
+
+async def test_a_registry_that_cannot_be_opened_ends_no_sender(store: SqliteStore, providers: Providers) -> None:
+    """No handle is left for its newest snapshot: between two batches nobody needs it."""
+
+    class Shut(Registry):
+        asked, opens = 0, False
+
+        def refresh(self) -> bool:
+            self.asked += 1
+            if not self.opens:
+                raise OSError(errno.EMFILE, "too many open files")
+            return False
+
+    registry = Shut()
+    async with sending(store, settings_for(providers.url, providers.ca), registry):
+        await until(lambda: registry.asked >= 2)
+        registry.opens = True
+        action = start(store, {FCM: range(50)})
+        await sent_all(store, action)
+    assert states(store, action) == {"ACCEPTED": 50}
 
 
 async def test_a_sender_that_must_end_leaves_a_full_disk_to_the_ledger(

@@ -18,7 +18,7 @@ from fanout.errors import Refused
 from fanout.geo import EVERYONE, circle
 from fanout.registry import view as view_module
 from fanout.registry.columns import choices_of
-from fanout.registry.entries import DEAD_STREAM, DeadAddresses, digest_of, encode_dead
+from fanout.registry.entries import DEAD_STREAM, READ_MOST, DeadAddresses, digest_of, encode_dead
 from fanout.registry.registry import Registry
 from fanout.registry.replica import Replica
 from fanout.registry.view import View
@@ -241,6 +241,35 @@ def test_a_sender_follows_through_a_trimmed_log(tmp_path: Path) -> None:
         assert not replica.refresh()
         answer = replica.addresses(SMS, np.array([0, 1, 7], np.uint32), np.zeros(3, np.uint16))
         assert answer.texts() == ["", "+31610000009", ""]
+
+
+def test_a_read_that_fails_half_way_hides_no_erasure(tmp_path: Path) -> None:
+    """A sender has a page of the log, and the ledger is away as it asks for the next."""
+    log = MemoryLog()
+    with opened(tmp_path, log) as registry:
+        registry.upsert([person("a"), person("b")])
+        registry.compact()
+        replica = Replica.open(tmp_path, log)
+        registry.erase(["a"])
+        for number in range(1, READ_MOST):
+            registry.upsert([person("b", number)])
+        read, asked = log.read, 0
+
+        def read_once(stream: str, *, after: int, most: int) -> list[tuple[int, bytes]]:
+            nonlocal asked
+            asked += 1
+            if asked > 1:
+                raise Refused("store_unavailable", detail="away")
+            return read(stream, after=after, most=most)
+
+        log.read = read_once  # type: ignore[method-assign]
+        with pytest.raises(Refused):
+            replica.refresh()
+        log.read = read  # type: ignore[method-assign]
+        replica.refresh()
+        rows = np.array([0, 1], np.uint32)
+        texts = ["", f"+3161000{READ_MOST - 1:04d}"]
+        assert replica.addresses(SMS, rows, np.zeros(2, np.uint16)).texts() == texts
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------
