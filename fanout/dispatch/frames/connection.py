@@ -5,8 +5,9 @@ RFC 9113. What it promises for every row written to it:
 
 1. It ends once, by `take`, with a status, `NO_ANSWER`, `GARBAGE`, or one of two that say that the peer certainly did
    not take it. `NOT_SENT`: it may go again at once, since its last byte never left (`sent`), the peer refused the
-   stream unprocessed (REFUSED_STREAM), or it stands above the last stream that a GOAWAY names. `NO_CONNECTION`: all
-   its time went by and the peer did not let it through; from one that lets nobody through, the connection is `stuck`.
+   stream unprocessed (REFUSED_STREAM), or it stands above the last stream that a GOAWAY names; who had begun to answer
+   is not believed. `NO_CONNECTION`: all its time went by and the peer did not let it through; from one that lets nobody
+   through, the connection is `stuck`.
 2. A request is whole on the wire or it is not sent: TLS delivers whole records only, so a row whose last byte the
    socket never took cannot have been read by the peer.
 3. The peer's limits hold from the moment they arrive: streams, windows, frame size, header table. Nothing is sent
@@ -403,8 +404,7 @@ class Connection:
             status, retry_after = head_of(block)
         except ValueError as error:
             raise _Broken(COMPRESSION_ERROR, "a header block that cannot be read") from error
-        began = self._slots[slot, k.STATUS] > 0 or stream in self._answers
-        if began:  # trailers
+        if self._answers_already(stream, slot):  # trailers
             if ends:
                 self._finish(stream, slot)
             else:
@@ -426,7 +426,17 @@ class Connection:
         if self._slots[slot, k.STREAM] != stream:
             self._check_known(stream)
             return
-        self._end(stream, slot, NOT_SENT if int.from_bytes(payload) == REFUSED_STREAM else NO_ANSWER)
+        if int.from_bytes(payload) == REFUSED_STREAM:
+            self._refuse(stream, slot)
+        else:
+            self._end(stream, slot, NO_ANSWER)
+
+    def _refuse(self, stream: int, slot: int) -> None:
+        """The peer says that it did not look at a request; who has begun to answer it has."""
+        self._end(stream, slot, NO_ANSWER if self._answers_already(stream, slot) else NOT_SENT)
+
+    def _answers_already(self, stream: int, slot: int) -> bool:
+        return bool(self._slots[slot, k.STATUS] > 0) or stream in self._answers
 
     def _check_known(self, stream: int) -> None:
         """A stream that is over may still be spoken of, one that never was may not."""
@@ -506,7 +516,7 @@ class Connection:
         last = int.from_bytes(payload[:4]) & k.STREAM_MAX
         self.draining = True
         for slot in np.flatnonzero(self._slots[:, k.STREAM] > last).tolist():
-            self._end(int(self._slots[slot, k.STREAM]), slot, NOT_SENT)
+            self._refuse(int(self._slots[slot, k.STREAM]), slot)
 
     def _on_window(self, stream: int, payload: bytes) -> None:
         if len(payload) != 4:

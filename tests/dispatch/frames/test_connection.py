@@ -275,6 +275,21 @@ def test_an_oddity_ends_its_stream_only(oddity: str) -> None:
     assert list(peer.codes.values()) == [code, 200, 200, 200]
 
 
+REFUSALS: dict[str, bytes] = {
+    "a reset": frame(3, 0, 1, (7).to_bytes(4)),
+    "a goodbye": frame(7, 0, 0, bytes(8)),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+@pytest.mark.parametrize(("status", "code"), [(b"", NOT_SENT), (b"\x88", NO_ANSWER), (b"\x8e", NO_ANSWER)])
+def test_who_began_to_answer_a_request_has_looked_at_it(refusal: str, status: bytes, code: int) -> None:
+    peer, client = _ready()
+    _feed(client, (frame(1, 4, 1, status) if status else b"") + REFUSALS[refusal])
+    peer.take()
+    assert peer.codes[0] == code
+
+
 def test_what_was_not_written_was_not_sent() -> None:
     peer, client = _ready()
     requests = numbered(8, bodies=[b"x" * 1_000] * 8)
