@@ -63,7 +63,7 @@ ONE_FILE = {
     "numba": "kernels.py",
     "paho": "signage/mqtt.py",
     "redis": "fanout/store/redis_store.py",
-    "sqlite3": "fanout/store/sqlite_store.py",
+    "sqlite3": "fanout/store/sqlite_file.py",
     "pycurl": "fanout/dispatch/curl_lane.py",
 }
 PURE = (

@@ -73,7 +73,7 @@ def test_no_thread_sleeps_in_shell_or_test() -> None:
             for node in ast.walk(ast.parse(path.read_text()))
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "time.sleep"
         ]
-    allowed = {"fanout/store/sqlite_store.py", "fanout/store/redis_store.py"}
+    allowed = {"fanout/store/sqlite_file.py", "fanout/store/redis_store.py"}
     assert [
         place
         for place in sleepy

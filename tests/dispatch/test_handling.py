@@ -90,7 +90,7 @@ class Fragile:
 
 def tried(store: SqliteStore, batch: int) -> int:
     """How often a batch was given back."""
-    with store._reading() as db:
+    with store._file.reading() as db:
         found: tuple[int] = db.execute("SELECT attempt FROM batches WHERE id = ?", (batch,)).fetchone()
     return found[0]
 

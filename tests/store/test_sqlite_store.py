@@ -222,8 +222,8 @@ def test_a_disk_that_takes_no_more_loses_nothing_old_and_does_nothing_by_halves(
 def test_a_full_database_fails_the_whole_group_and_says_so(tmp_path: Path) -> None:
     store = SqliteStore.open(tmp_path / "ledger.db")
     old = kit.opened(store, reference="old")
-    (pages,) = store._writer.execute("PRAGMA page_count").fetchone()
-    store._writer.execute(f"PRAGMA max_page_count = {pages + 4}")
+    (pages,) = store._file._writer.execute("PRAGMA page_count").fetchone()
+    store._file._writer.execute(f"PRAGMA max_page_count = {pages + 4}")
 
     def overfill() -> None:
         with store.group():
@@ -234,7 +234,7 @@ def test_a_full_database_fails_the_whole_group_and_says_so(tmp_path: Path) -> No
         overfill()
     assert caught.value.code == "store_unavailable"
     assert store.last("changes") == 0
-    store._writer.execute("PRAGMA max_page_count = 100000")
+    store._file._writer.execute("PRAGMA max_page_count = 100000")
     assert kit.opened(store, reference="new") > old
     store.close_store()
 
@@ -265,7 +265,7 @@ def test_only_a_claim_does_not_wait_for_the_disk(tmp_path: Path) -> None:
         elif statement == "COMMIT":
             commits.append(level)
 
-    store._writer.set_trace_callback(heard)
+    store._file._writer.set_trace_callback(heard)
     kit.opened(store, kit.batch(range(10)), kit.batch(range(10, 20), seq=1))
     (lease,) = kit.claim(store, most=1)
     assert store.intend(lease, kit.everything(lease), now_ms=11)
@@ -273,5 +273,5 @@ def test_only_a_claim_does_not_wait_for_the_disk(tmp_path: Path) -> None:
     with store.group():
         store.release("somebody")
     assert commits == [2, 1, 2, 1, 2]
-    assert store._writer.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert store._file._writer.execute("PRAGMA synchronous").fetchone() == (2,)
     store.close_store()

@@ -116,8 +116,8 @@ async def test_a_commit_that_fails_is_told_to_all_of_its_group(store: SqliteStor
         except Refused as error:
             codes.append(error.code)
 
-    (pages,) = store._writer.execute("PRAGMA page_count").fetchone()
-    store._writer.execute(f"PRAGMA max_page_count = {pages + 2}")
+    (pages,) = store._file._writer.execute("PRAGMA page_count").fetchone()
+    store._file._writer.execute(f"PRAGMA max_page_count = {pages + 2}")
     async with open_writer(store) as writer:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(writer.run, gate)
@@ -128,7 +128,7 @@ async def test_a_commit_that_fails_is_told_to_all_of_its_group(store: SqliteStor
             gate.opened.set()
         assert codes == ["store_unavailable"] * 2
         assert store.scan("keys") == []
-        store._writer.execute("PRAGMA max_page_count = 100000")
+        store._file._writer.execute("PRAGMA max_page_count = 100000")
         await writer.run(store.put, "keys", [("a", b"1")])
     assert store.scan("keys") == [("a", b"1")]
 
