@@ -497,9 +497,9 @@ class FrameLane:
         """A connection has ended, or is given up."""
         if self._links.get(link.fd) is not link:
             return
-        if link.http.broken and link.http.unsent:  # a last word, why
+        if link.http.broken and link.http.unsent:  # a last word, why; rows that wait before it may go along
             with suppress(OSError):
-                link.tls.send(link.http.output())
+                link.http.sent(link.tls.send(link.http.output()))
         link.http.lose()
         self._drop(link)
         self._collect(link.http)

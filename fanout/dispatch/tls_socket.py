@@ -92,6 +92,7 @@ class TlsSocket:
         """Decrypt what was fetched into `view`: (bytes put there, whether there may be more). Errors: `OSError`.
 
         With nothing more and the peer gone it raises `ConnectionResetError`, after all that came before was returned.
+        So it does with what breaks TLS.
         """
         filled, read = 0, self._tls.read
         try:
@@ -105,6 +106,10 @@ class TlsSocket:
                 return filled, True
         except ssl.SSLWantReadError:
             pass
+        except ssl.SSLError:  # an alert, or no record at all; it says so again
+            if not filled:
+                raise
+            return filled, True
         if self._ended and not filled:
             raise ConnectionResetError("ended")
         return filled, self._ended

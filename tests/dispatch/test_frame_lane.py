@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import select
 import shutil
+import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -11,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import hpack
 import hypercorn.trio
 import numpy as np
 import pytest
@@ -22,10 +25,11 @@ from fanout.dispatch import frame_lane
 from fanout.dispatch.bucket import Bucket
 from fanout.dispatch.frame_lane import FrameLane
 from fanout.dispatch.lanes import Sent
+from fanout.dispatch.tls_socket import TlsSocket
 from fanout.simulators import tls
 from fanout.simulators.faults import FaultyServer
+from signage.broker import free_port
 from tests.dispatch.kit import clock_ms
-from tests.simulators.kit import free_port
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +255,80 @@ async def test_who_takes_no_byte_is_given_one_time_out(
             assert server.connections == 2
         nursery.cancel_scope.cancel()
     assert sent.codes.tolist() == [NO_CONNECTION] * 50
+
+
+class Deaf:
+    """A provider that reads nothing until the client's socket is full, then all there is, and answers `last` to it."""
+
+    def __init__(self, files: tls.Files, last: bytes) -> None:
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(files.cert, files.key)
+        self.context.set_alpn_protocols(["h2"])
+        self.last = last
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        self.url = f"https://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.read = bytearray()
+
+    async def serve(self, lane: FrameLane, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        self.listener.setblocking(False)
+        task_status.started()
+        await trio.lowlevel.wait_readable(self.listener)
+        raw, _ = self.listener.accept()
+        self.listener.close()
+        raw.setblocking(False)
+        end = TlsSocket(raw, self.context, None)
+        await end.handshake()
+        wide = b"\0\4" + (2**30).to_bytes(4)
+        end.send(memoryview(frame(4, 0, wide) + frame(8, 0, (2**30).to_bytes(4))))
+        while not any(link.waits for link in lane._links.values()):  # noqa: ASYNC110
+            await trio.sleep(0.001)
+        self.take(end)  # the client has no turn before it hears of it
+        end.send(memoryview(self.last))
+        with suppress(OSError):
+            while True:
+                await trio.lowlevel.wait_readable(raw)
+                self.take(end)
+        end.close()
+
+    def take(self, end: TlsSocket) -> None:
+        """All that the client's socket holds, too."""
+        space = memoryview(bytearray(64 * 1024))
+        while select.select([end], [], [], 0)[0]:
+            end.fetch()
+            more = True
+            while more:
+                count, more = end.receive(space)
+                self.read += space[:count]
+
+    def rows(self) -> set[int]:
+        """Whose request was read whole."""
+        found, at, path = set(), len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), dict[int, int]()
+        decoder = hpack.Decoder()
+        while at + 9 <= len(self.read):
+            length, kind, flags = int.from_bytes(self.read[at : at + 3]), self.read[at + 3], self.read[at + 4]
+            stream, payload = int.from_bytes(self.read[at + 5 : at + 9]), bytes(self.read[at + 9 : at + 9 + length])
+            at += 9 + length
+            if kind == 1:
+                path[stream] = int(dict(decoder.decode(payload, raw=True))[b":path"].removeprefix(b"/"))
+            elif kind == 0 and flags & 1 and len(payload) == length:
+                found.add(path[stream])
+        return found
+
+
+async def test_what_goes_out_with_the_last_word_may_have_been_taken(certificates: tls.Files) -> None:
+    server = Deaf(certificates, last=frame(6, 0, bytes(7)))
+    async with (
+        running(server.url, certificates.ca, timeout_s=30.0, connections=1) as lane,
+        trio.open_nursery() as nursery,
+    ):
+        await nursery.start(server.serve, lane)
+        sent = await send(lane, posts(server.url, 32, body_bytes=16_000))
+        lane.close()
+    unsent = set(np.flatnonzero(sent.codes == NO_CONNECTION).tolist())
+    assert unsent
+    assert server.rows()
+    assert not unsent & server.rows()
 
 
 async def test_a_connection_that_ends_is_replaced(certificates: tls.Files) -> None:

@@ -103,6 +103,17 @@ async def test_many_records_are_one_read(certificates: tls.Files) -> None:
         client.close()
 
 
+async def test_what_came_before_a_breach_is_read(certificates: tls.Files) -> None:
+    async with pair(certificates) as (client, server):
+        await server.send_all(b"whole")
+        await server.transport_stream.send_all(b"SSH-2.0-OpenSSH_9.2")
+        client.fetch()
+        space = memoryview(bytearray(2 * RECORD_BYTES))
+        assert client.receive(space) == (5, True)
+        with pytest.raises(OSError):
+            client.receive(space)
+
+
 async def test_a_peer_that_ends_in_the_handshake(certificates: tls.Files) -> None:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
