@@ -367,15 +367,14 @@ def read_frames(state, slots, buffer, at, end, answer_max, finished, odd):
 
 
 def warm() -> None:
-    """Compile or load every kernel, for columns that may be written to and for those that may not."""
+    """Compile or load every kernel, for columns as `plans.columns_of` makes them: read-only."""
     state, slots = np.zeros(STATE_SIZE, np.int64), np.zeros((4, SLOT_SIZE), np.int64)
     finished, odd = np.zeros((1, 3), np.int64), np.zeros((1, 5), np.int64)
     head = tail = consts = np.frombuffer(bytes(64), np.uint8)
     out = np.zeros(64, np.uint8)
     pieces, rows = np.zeros((1, 3), np.int64), np.zeros(0, np.int64)
-    offsets = np.zeros((1, 2), np.int64)
-    for data in (np.zeros(1, np.uint8), np.frombuffer(b"x", np.uint8)):
-        write_rows(state, slots, head, tail, consts, pieces, pieces, True, data, offsets, rows, rows, 0, 0, out)
-        render(head[:0], tail[:0], consts, pieces, pieces, True, data, offsets, 0, out)
+    data, offsets = np.frombuffer(b"x", np.uint8), np.frombuffer(bytes(16), np.int64).reshape(1, 2)
+    write_rows(state, slots, head, tail, consts, pieces, pieces, True, data, offsets, rows, rows, 0, 0, out)
+    render(head[:0], tail[:0], consts, pieces, pieces, True, data, offsets, 0, out)
     sizes(head, tail, pieces, pieces, offsets, 0)
     read_frames(state, slots, out, 0, 0, 0, finished, odd)

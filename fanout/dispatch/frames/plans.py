@@ -55,7 +55,7 @@ class Blocks(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """All columns of a batch end to end: `data` uint8, `offsets` int64[columns, n + 1]."""
+    """All columns of a batch end to end, read-only: `data` uint8, `offsets` int64[columns, n + 1]."""
 
     data: Bytes
     offsets: Holes
@@ -69,15 +69,23 @@ def origin_of(url: str) -> tuple[str, int, str]:
 
 
 def columns_of(requests: Requests) -> Columns:
-    """One column is used as it is; several are put together once a batch."""
+    """One column is used as it is; several are put together once a batch. None may be written to, whoever made it:
+    kernels are compiled for one kind of array, and that before the first row."""
     columns = requests.columns
     if len(columns) == 1:
-        return Columns(columns[0].data, np.ascontiguousarray(columns[0].offsets[None, :]))
+        return _sealed(columns[0].data, np.ascontiguousarray(columns[0].offsets[None, :]))
     if not columns:
-        return Columns(np.empty(0, np.uint8), np.zeros((0, len(requests.which) + 1), np.int64))
+        return _sealed(np.empty(0, np.uint8), np.zeros((0, len(requests.which) + 1), np.int64))
     starts = np.cumsum([0, *(len(column.data) for column in columns[:-1])])
     offsets = np.stack([column.offsets + start for column, start in zip(columns, starts.tolist(), strict=True)])
-    return Columns(np.concatenate([column.data for column in columns]), offsets)
+    return _sealed(np.concatenate([column.data for column in columns]), offsets)
+
+
+def _sealed(data: Bytes, offsets: Holes) -> Columns:
+    columns = Columns(data.view(), offsets.view())
+    for array in columns:
+        array.flags.writeable = False
+    return columns
 
 
 def text_of(template: Template, origin: str) -> Text:
