@@ -1,4 +1,4 @@
-"""What a batch has in common, made ready: whoever made its columns, the kernels that are warm are those that write it."""
+"""What a batch has in common, made ready: whoever made its columns, the kernels that write it are the warm ones."""
 
 from __future__ import annotations
 
