@@ -67,7 +67,7 @@ from fanout.wire import CHANNELS
 POLL_S: Final = 0.005
 _GOES_OUT: Final = {"start": "open", "update": "open", "result": "closed"}
 _LIVING: Final = ("open", "paused", "closing")
-_CHANNELS: Final = len(CHANNELS)
+_TURNS: Final = tuple(f"turn{channel}" for channel in range(len(CHANNELS)))
 
 T = TypeVar("T")
 
@@ -425,13 +425,20 @@ class RedisStore(RedisReceipts):
         for batch in self._read_batches(number, [*unleased, *lost]):
             if batch.phase in over:  # a phase that came since the action was read is not
                 self._end(number, batch.id, now_ms)
-        if action.record.state not in _LIVING and not self._unfinished(number, ("later", "turn", "leased")):
+        if action.record.state not in _LIVING:
+            self._forget(number)
 
-            def forget(pipe: Any) -> None:
+    def _forget(self, action: int) -> None:
+        """Look no more at an action of which no batch wants work; one that comes to it meanwhile is not overlooked."""
+        wanted = [key_of(action, index) for index in ("later", "leased", *_TURNS)]  # an empty set is no key
+
+        def work(pipe: Any) -> None:
+            if not pipe.exists(*wanted):
                 pipe.multi()
-                pipe.zrem(ACTIVE, str(number))
+                pipe.zrem(ACTIVE, str(action))
 
-            self._change(forget, key_of(number, "action"))
+        if not self._redis.exists(*wanted):
+            self._change(work, *wanted)
 
     def _end(self, action: int, batch: int, now_ms: int) -> None:
         def work(pipe: Any) -> None:
@@ -447,8 +454,7 @@ class RedisStore(RedisReceipts):
 
     def _unfinished(self, action: int, indexes: Sequence[str]) -> list[int]:
         """Batches that want work, by the sets they stand in."""
-        turns = [f"turn{channel}" for channel in range(_CHANNELS)]
-        names = [name for index in indexes for name in (turns if index == "turn" else [index])]
+        names = [name for index in indexes for name in (_TURNS if index == "turn" else [index])]
         with self._redis.pipeline(transaction=False) as pipe:
             for name in names:
                 pipe.zrange(key_of(action, name), 0, -1)
