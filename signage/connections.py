@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from fanout import limits
 from signage.boards import Board
 from signage.dialects import native
 from signage.dialects.native import State
@@ -78,7 +79,8 @@ class Connections:
     def keep(self, heard: native.Heard, payload: bytes, now_ms: int) -> None:
         """Somebody spoke who is not known."""
         if heard.leaf in ("state", "reported") and (heard.board in self._early or len(self._early) < EARLY_MAX):
-            self._early.setdefault(heard.board, {})[heard.leaf] = payload
+            enough = payload[: limits.BOARD_DOCUMENT_BYTES_MAX + 1]  # of one too long: it will be refused
+            self._early.setdefault(heard.board, {})[heard.leaf] = enough
             self._asked.setdefault(heard.board, (now_ms + NAMELESS_MS, NAMELESS_MS))
 
     def born(self, board_id: str) -> list[tuple[str, bytes]]:

@@ -45,11 +45,11 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from signage.wires import Down, Unanswered, Wire, open_wire, parse_broker, tls_context, varint
+from signage.wires import PUBLISH, Down, Unanswered, Wire, open_wire, parse_broker, tls_context, varint
 
 _log = logging.getLogger(__name__)
 
-PUBLISH, PUBACK = 3, 4  # kinds of packets
+PUBACK: Final = 4
 NOBODY_LISTENS: Final = 0x10  # reasons in a PUBACK of MQTT 5; failures are 0x80 and above
 FAILURE: Final = 0x80
 OTHER_PROTOCOL: Final = 0x84  # in a CONNACK: the broker does not know this version

@@ -3,7 +3,9 @@
 `open_wire` does name look-up, TCP and TLS on trio; the `Wire` it gives never blocks: `fill` and `flush` raise
 `BlockingIOError` (or TLS's `SSLWant…`) when there is nothing to read or no room to write, and the caller waits for the
 socket then. `packet` finds the next MQTT packet that is whole, and refuses one whose length makes no sense before it is
-read. Nothing here knows what the packets mean.
+read. Of a message that is longer than anything we take the beginning is given and the rest passed over: a broker that
+keeps it gives it to us at each connection, so to end one for it would be to end them all. What a message means, nothing
+here knows.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from fanout.errors import Refused
 
 READ_BYTES: Final = 16 * 1024  # one read: at most some 150 messages, 5 ms of work between two checkpoints
 PACKET_BYTES_MAX: Final = 1024 * 1024  # a board's report has some hundred bytes, and 64 KiB at most
+PUBLISH: Final = 3  # the kind of packet that carries a message
 
 
 class Down(Exception):
@@ -40,6 +43,7 @@ class Wire:
         self.limit = 0
         self.outgoing = bytearray()
         self.closed = False
+        self._to_pass = 0  # bytes that come yet, of a message too long for us
 
     def recv(self, size: int) -> bytes:
         """What paho reads: never past the packet it was given."""
@@ -64,7 +68,13 @@ class Wire:
         self.position = 0
 
     def packet(self) -> tuple[int, int, int] | None:
-        """The next packet when it is whole: its first byte, where its body begins, where it ends."""
+        """The next packet when it is whole: its first byte, where its body begins, where it ends. Of a message longer
+        than `PACKET_BYTES_MAX` so much of it.
+        """
+        if self._to_pass:
+            passed = min(self._to_pass, len(self.incoming) - self.position)
+            self.position += passed
+            self._to_pass -= passed
         data, at = self.incoming, self.position + 1
         size = len(data)
         length = shift = 0
@@ -80,9 +90,14 @@ class Wire:
                 raise Down("the broker sent a packet whose length makes no sense")
         else:
             return None
-        if length > PACKET_BYTES_MAX:
+        too_long = max(0, length - PACKET_BYTES_MAX)
+        if too_long and data[self.position] >> 4 != PUBLISH:
             raise Down(f"the broker sent a packet of {length} bytes")
-        return (data[self.position], at, at + length) if at + length <= size else None
+        end = at + length - too_long
+        if end > size:
+            return None
+        self._to_pass = too_long
+        return data[self.position], at, end
 
     def flush(self) -> None:
         while self.outgoing:

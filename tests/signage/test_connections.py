@@ -7,6 +7,7 @@ import itertools
 import msgspec
 import pytest
 
+from fanout.limits import BOARD_DOCUMENT_BYTES_MAX
 from signage.boards import Boards
 from signage.connections import EARLY_MAX, NAMELESS_MS, NAMELESS_MS_MAX, Connections
 from signage.dialects import native
@@ -96,6 +97,9 @@ def test_who_is_not_known_has_bounded_room() -> None:
     connections.keep(native.Heard("b0", "reported"), native.encode(Reported(board="b0")), START_MS)
     assert [leaf for leaf, _ in connections.born("b0")] == ["state", "reported"], "who has room, has it whole"
     assert connections.born(f"b{EARLY_MAX + 5}") == []
+    connections.keep(native.Heard("b0", "reported"), b"[" * 1_000_000, START_MS)
+    ((_, kept),) = connections.born("b0")
+    assert len(kept) == BOARD_DOCUMENT_BYTES_MAX + 1, "so much that it is refused when its birth comes"
 
 
 def test_one_that_names_itself_has_no_controller() -> None:

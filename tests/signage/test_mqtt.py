@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import trio
 
+from fanout.limits import BOARD_DOCUMENT_BYTES_MAX
 from signage.broker import find_mosquitto, free_port, start_broker
 from signage.mqtt import Link, LinkOptions, Packet
+from signage.wires import PACKET_BYTES_MAX
 from tests.signage.test_service import BROKERS, until
 
 
@@ -87,6 +89,27 @@ async def test_the_next_broker_is_tried(tmp_path: Path) -> None:
             nursery.start_soon(link.run)
             await until(lambda: len(source.acknowledged) == 3, "sent by the second broker")
             assert source.downs
+            nursery.cancel_scope.cancel()
+    finally:
+        await trio.to_thread.run_sync(broker.stop)
+
+
+@pytest.mark.skipif(find_mosquitto() is None, reason="no mosquitto")
+@pytest.mark.parametrize("protocol", ["auto", "3.1.1"])
+async def test_a_huge_message_that_the_broker_keeps_ends_no_connection(protocol: str, tmp_path: Path) -> None:
+    broker = await trio.to_thread.run_sync(lambda: start_broker(tmp_path))
+    stranger, source = Letters(2), Letters(0)
+    stranger.left = [Packet("letters/small", b"x", token=1), Packet("letters/huge", b"x" * 3_000_000, token=0)]
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Link(options(broker.address, protocol=protocol), stranger).run)
+            await until(lambda: len(stranger.acknowledged) == 2, "both kept")
+            heard = LinkOptions(brokers=[broker.address], client_id="us", subscriptions=["letters/#"])
+            nursery.start_soon(Link(heard, source).run)
+            await until(lambda: source.got.keys() == {"letters/small", "letters/huge"}, "both heard")
+            await until(lambda: stranger.got.keys() == source.got.keys(), "also by whoever sent them")
+            assert BOARD_DOCUMENT_BYTES_MAX < len(source.got["letters/huge"]) <= PACKET_BYTES_MAX
+            assert (source.ups, source.downs, stranger.ups, stranger.downs) == (1, [], 1, [])
             nursery.cancel_scope.cancel()
     finally:
         await trio.to_thread.run_sync(broker.stop)
