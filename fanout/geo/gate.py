@@ -71,7 +71,10 @@ def from_geojson(document: geojson.GeoJson) -> shapes.Shape:
 
 
 def lenient(polygons: Sequence[Sequence[Any]], where: str) -> shapes.Polygon:
-    """The shape of a map maker's polygons: coordinates and rings are checked, crossings are read even-odd."""
+    """The shape of a map maker's polygons: coordinates and rings are checked, crossings are read even-odd.
+
+    Raises as `from_geojson`; `Refused("area_empty")` if all of it is one point, or none.
+    """
     found: list[list[Ring]] = []
     for part, polygon in enumerate(polygons):
         of_part = []
@@ -86,6 +89,8 @@ def lenient(polygons: Sequence[Sequence[Any]], where: str) -> shapes.Polygon:
         elif of_part:
             found.append([of_part[0], *(rings.beside(hole, of_part[0]) for hole in of_part[1:])])
     every = [ring for of_part in found for ring in of_part]
+    if not any((ring != ring[0]).any() for ring in every):
+        raise Refused("area_empty", where)
     return shapes.polygon(every, _even_odd_km2(every), centre_of_polygons(found))
 
 

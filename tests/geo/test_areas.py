@@ -118,6 +118,7 @@ def test_a_feature_alone_is_an_area(tmp_path: Path) -> None:
         ([], "areas_unreadable", "town.json"),
         ([[[5, 52], [6, None], [6, 53], [5, 52]]], "area_unreadable", "town.json, West, polygon 0, ring 0[1]"),
         ([5], "area_unreadable", "town.json, feature 0, geometry.coordinates[0]"),
+        ([[[5, 52]] * 4], "area_empty", "town.json, West"),
     ):
         path.write_text(json.dumps(alone | {"geometry": {"type": "Polygon", "coordinates": coordinates}}))
         with pytest.raises(Refused) as refusal:
