@@ -37,9 +37,10 @@ import trio
 
 from fanout.errors import Refused
 
-START_TIMEOUT_S: Final = 20.0
+START_TIMEOUT_S: Final = 60.0  # a busy machine takes its time to load Python twice
 STOP_TIMEOUT_S: Final = 3.0
 _PR_SET_PDEATHSIG: Final = 1
+_held: Final[list[socket.socket]] = []
 
 MOSQUITTO_CONF: Final = """\
 listener {port} 127.0.0.1
@@ -86,11 +87,18 @@ def find_mosquitto() -> str | None:
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port on loopback that nobody listens on, and that stays ours until this process ends.
+
+    A socket of ours stays bound to it and does not listen. So the system gives it to nobody who asks for any port, as
+    it might to another program before the server that it is meant for has started; that server can have it by its
+    number, if it sets `SO_REUSEADDR`, as servers do.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    _held.append(held)
+    port: int = held.getsockname()[1]
+    return port
 
 
 def _free(port: int) -> bool:

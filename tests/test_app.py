@@ -21,7 +21,6 @@ import trio
 from fanout import app, limits
 from fanout.api.events import Changes
 from fanout.demo.crew import Crew, CrewError
-from fanout.demo.world import free_port
 from fanout.errors import Refused
 from fanout.geo import EVERYONE
 from fanout.registry import view
@@ -29,6 +28,7 @@ from fanout.registry.registry import Registry
 from fanout.selection import Query, choose
 from fanout.simulators.tls import write as write_certificates
 from fanout.store.sqlite_store import SqliteStore
+from signage.broker import free_port
 from tests.registry.naive_registry import person
 
 SERVE = [sys.executable, "-m", "fanout.cli", "serve", "--config"]

@@ -13,7 +13,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from fanout.cli import cli
-from tests.simulators.kit import free_port
+from signage.broker import free_port
 
 runner = CliRunner()
 

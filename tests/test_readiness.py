@@ -16,8 +16,9 @@ from fanout import readiness
 from fanout.demo.crew import Crew
 from fanout.errors import Refused
 from fanout.readiness import AGAIN_S, EVERY_S, PATIENCE_S, Readiness
-from tests.store.test_redis_store import free_port, server
+from signage.broker import free_port
 from tests.store.test_redis_store import pytestmark as needs_redis
+from tests.store.test_redis_store import server
 from tests.test_app import started, write_settings
 
 

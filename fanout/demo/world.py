@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import shutil
-import socket
 import ssl
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fanout.simulators import nation
-from signage.broker import find_mosquitto
+from signage.broker import find_mosquitto, free_port
 
 RECEIPT_SECRET: Final = "shared with the simulators"  # noqa: S105
 VOICE_PER_S: Final = 250.0
@@ -105,14 +104,6 @@ def boards_here(fast: bool) -> int:
     if find_mosquitto():
         return 1_000 if fast else 10_000
     return 300 if fast else 1_000
-
-
-def free_port() -> int:
-    """A TCP port of the loopback interface that nobody uses now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def _write_boards(path: Path, boards: int, seed: int) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, LoginPassword, Session
 
-from tests.simulators.kit import free_port
+from signage.broker import free_port
 
 USER, PASSWORD = "fanout", "a shared secret"
 

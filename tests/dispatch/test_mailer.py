@@ -12,7 +12,7 @@ import pytest
 from fanout.channels.mail import Mail
 from fanout.channels.protocol import NO_ANSWER, NO_CONNECTION, NOT_SENT
 from fanout.dispatch.mailer import Mailer
-from tests.simulators.kit import free_port
+from signage.broker import free_port
 
 
 class _Session(socketserver.StreamRequestHandler):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from signage.broker import find_mosquitto, start_broker
+from signage.broker import find_mosquitto, free_port, start_broker
 
 BROKERS = [
     "amqtt",
@@ -56,8 +56,17 @@ def test_it_ends_with_a_parent_that_is_killed(kind: str, tmp_path: Path) -> None
         parent.wait()
         parent.stdout.close()
     pause = threading.Event()
-    for _ in range(200):
+    for _ in range(1_200):
         if not answers(port):
             return
         pause.wait(0.05)
     pytest.fail("the broker outlived its parent")
+
+
+def test_a_free_port_is_kept_for_its_server_and_given_to_nobody_else() -> None:
+    port = free_port()
+    with socket.socket() as stranger, pytest.raises(OSError):
+        stranger.bind(("127.0.0.1", port))
+    assert not answers(port)
+    with socket.create_server(("127.0.0.1", port)):
+        assert answers(port)

@@ -6,12 +6,18 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+
+from signage.broker import free_port
+
+PATIENCE_S = 120.0
+"""Until what must come is given up: a busy machine is slow, and no test measures how slow."""
 
 
 class Providers:
@@ -20,7 +26,7 @@ class Providers:
     def __init__(self, url: str, ca: Path, process: subprocess.Popen[bytes]) -> None:
         self.url, self.ca, self.process = url, ca, process
         self.http = httpx.Client(
-            base_url=url, verify=ssl.create_default_context(cafile=str(ca)), timeout=10, trust_env=False
+            base_url=url, verify=ssl.create_default_context(cafile=str(ca)), timeout=PATIENCE_S, trust_env=False
         )
 
     def seen(self, action: int, **asked: object) -> dict[str, Any]:
@@ -34,28 +40,23 @@ class Providers:
         assert answer.status_code == 204, answer.text
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextmanager
 def running_providers(folder: Path, *, workers: int = 1, moods: str = "") -> Iterator[Providers]:
     """Start the simulator, wait until it answers, end it."""
     port = free_port()
     command = [sys.executable, "-m", "fanout.simulators.providers", "--port", str(port), "--folder", str(folder)]
     process = subprocess.Popen([*command, "--workers", str(workers), "--moods", moods])
+    pause = threading.Event()
     try:
         while True:
             assert process.poll() is None, "the simulator ended before it began"
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
                     break
+            pause.wait(0.01)
         providers = Providers(f"https://127.0.0.1:{port}", folder / "ca.pem", process)
         with providers.http:
             yield providers
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE_S)

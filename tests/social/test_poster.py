@@ -26,8 +26,9 @@ from fanout.social.poster import Poster, open_poster
 from fanout.store.protocol import ActionRecord, PhaseRecord
 from fanout.store.sqlite_store import SqliteStore
 from fanout.store.writer import open_writer
+from signage.broker import free_port
 from tests.dispatch.kit import HOUR_MS, clock_ms
-from tests.simulators.kit import Providers, free_port
+from tests.simulators.kit import Providers
 
 ASSEN = wire.Circle(lon=6.56, lat=52.99, radius_m=2_000)
 NETWORKS: dict[str, dict[str, Any]] = {

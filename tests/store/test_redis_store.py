@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -19,19 +18,14 @@ import redis
 from fanout.errors import Refused
 from fanout.store.protocol import Receipts, Store
 from fanout.store.redis_store import RedisStore
+from signage.broker import free_port
 from tests.store import kit
 from tests.store.history import History
+from tests.store.kit_bounces import bounced
 
 pytestmark = pytest.mark.skipif(
     shutil.which("redis-server") is None, reason="no redis-server on this machine: the Redis store goes untested"
 )
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextmanager
@@ -171,3 +165,27 @@ def test_a_phase_that_comes_while_another_claims_is_left_alone(
     monkeypatch.setattr(RedisStore, "_unfinished", meanwhile)
     claimed = [lease.rows.tolist() for _ in range(2) for lease in kit.claim(store, now_ms=60)]
     assert claimed == [[7]], "at the next claim, if not at this one"
+
+
+def test_a_bounce_in_an_action_that_is_being_forgotten_is_not(place: kit.Place) -> None:
+    """Its result has gone to everybody; as another channel's claim takes it off the list of actions, one bounces."""
+    store: Any = place()
+    other = place()
+    number = kit.opened(store)
+    assert store.close(number, state="closing", now_ms=50)
+    assert kit.claim(store, now_ms=51) == []
+    last = kit.phase(1, "result")
+    store.add_phase(number, last, [kit.batch((7,), channel=kit.SMS)], state="closed", from_states=("closing",))
+    (lease,) = kit.claim(store, now_ms=52)
+    assert store.intend(lease, kit.everything(lease), now_ms=52)
+    kit.report(store, lease, kit.AC)
+    change = store._change
+
+    def meanwhile(*given: Any) -> Any:
+        store._change = change
+        assert bounced(other, number, [7], number=1) == 1
+        return change(*given)
+
+    store._change = meanwhile
+    assert store.claim("push", channels=(kit.FCM,), lanes=(0,), now_ms=60, lease_ms=100, most=1) == []
+    assert [lease.rows.tolist() for lease in kit.claim(store, now_ms=60)] == [[7]]

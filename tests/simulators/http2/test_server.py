@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulators.kit import Providers, free_port, running_providers
+from signage.broker import free_port
+from tests.simulators.kit import Providers, running_providers
 
 FCM = "/v1/projects/p/messages:send"
 BODY = b'{"message":{"token":"%b","data":{"action":"7","phase":"0"}}}'
