@@ -193,7 +193,8 @@ def _raise_curtain(console: Console, crew: Crew, scene: world.World, options: Op
     crew.start("engine", [python, "-m", "fanout.cli", "serve", *config])
     run = scene.data / "run"
     start_s = crew.wait_for("the engine", (run / "api").exists, PATIENCE_S)
-    console.print(f"engine ready after {start_s:.1f} s, with senders for app push, for Web Push and for all else")
+    senders = "senders for the nearest, for app push, for Web Push and for all else"
+    console.print(f"engine ready after {start_s:.1f} s, with {senders}")
     broker = (run / "broker").read_text().strip()
     standard = world.standard_displays(options.boards)
     boards = ["--boards-file", str(scene.boards_file), "--t047", str(standard), "--broker", broker]
