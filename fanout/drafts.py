@@ -18,6 +18,7 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -385,10 +386,11 @@ def _check_people(people: int, rights: TenantSettings) -> None:
 
 def check_words(text: str, where: str, allowed: str = "\n\t") -> None:
     """Errors: `Refused("text_missing" | "text_control_character")`; `allowed`: control characters that may be in it."""
-    bad = next((i for i, char in enumerate(text) if char < " " and char not in allowed), None)
+    kinds = [unicodedata.category(char) for char in text]
+    bad = next((i for i, kind in enumerate(kinds) if kind == "Cc" and text[i] not in allowed), None)
     if bad is not None:
         raise Refused("text_control_character", where, character=text[bad], position=bad)
-    if not text.strip():
+    if all(kind[0] in "CZ" for kind in kinds):  # blanks, and what joins or turns letters that are not there
         raise Refused("text_missing", where)
 
 

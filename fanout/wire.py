@@ -562,6 +562,7 @@ def _refusal(error: Exception, form: str) -> Refused:
     if not isinstance(error, msgspec.ValidationError):
         return Refused("body_malformed", "body", format=form, detail=str(error).rstrip("."))
     sentence, _, place = str(error).partition(" - at `")
+    sentence = sentence.replace(r"$(?!\\n)", "$")  # the same to a reader
     where = place.replace("`", "").replace("key in $", "$").removeprefix("$")
     if (field := _FIELD.fullmatch(sentence)) is not None:
         where += f".{field[1]}"

@@ -73,3 +73,9 @@ def test_a_participant_with_a_line_break_in_it(where: str, old: str, new: str) -
     with pytest.raises(Refused) as refused:
         wire.decode_json(body.replace(wire.encode_json(old), wire.encode_json(new)), wire.ParticipantsRequest)
     assert (refused.value.code, refused.value.where) == ("field_invalid", f"participants[0].{where}")
+
+
+def test_a_pattern_is_told_as_everybody_knows_it() -> None:
+    with pytest.raises(Refused) as refused:
+        wire.decode_json(b'{"id": "a b", "places": [], "addresses": []}', wire.Participant)
+    assert refused.value.message == "Expected `str` matching regex '^[A-Za-z0-9._:@-]+$'."

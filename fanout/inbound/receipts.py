@@ -83,13 +83,13 @@ def read(provider: str, headers: Mapping[str, str], body: bytes, *, secret: str)
     form = _FORMS.get(provider)
     if form is None:
         raise Refused("not_found", "provider", what=f"provider {provider!r} that sends receipts")
-    given = headers.get(SIGNATURES.get(provider, SIGNATURE), "")
-    if not secret or not hmac.compare_digest(given.encode(), sign(body, secret).encode()):
-        raise Refused("key_invalid")
+    header = SIGNATURES.get(provider, SIGNATURE)
+    if not secret or not hmac.compare_digest(headers.get(header, "").encode(), sign(body, secret).encode()):
+        raise Refused("key_invalid", header)
     try:
         reports, broken = form.told(form.decoder.decode(body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Refused("body_malformed", format="JSON", detail=str(error)) from None
+        raise Refused("body_malformed", "body", format="JSON", detail=str(error)) from None
     return _grouped(reports, broken, form.channel)
 
 

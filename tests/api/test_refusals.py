@@ -70,6 +70,8 @@ REFUSED: list[tuple[str, dict[str, Any], str, str]] = [
     ("text long", action(texts={"nl": "x" * 2_001}), "field_invalid", "texts"),
     ("text for no sms", action(texts={"nl": "x" * 1_900}, channels=["sms"]), "text_too_long", "texts.nl"),
     ("text control", action(texts={"nl": "a\x00b"}), "text_control_character", "texts.nl"),
+    ("text control of the second set", action(texts={"nl": "a\x85b"}), "text_control_character", "texts.nl"),
+    ("text nobody sees", action(texts={"nl": " \u200d\n\u202e"}), "text_missing", "texts.nl"),
     ("text blank", action(texts={"nl": "Vermist.", "en": " \n\u00a0"}), "text_missing", "texts.en"),
     ("title blank", action(titles={"nl": " "}), "text_missing", "titles.nl"),
     ("board text blank", action(boards={"texts": {"nl": ["Kind vermist", " "]}}), "text_missing", "boards.texts.nl[1]"),
