@@ -2,10 +2,10 @@
 refused.
 
 Form 1 (which did not say so) had neither tallies nor the lists of batches by phase and channel: actions in it would
-count nothing and their receipts find nobody. Form 2 has both; in form 3 tallies have a state more (`BOUNCED`). An
-earlier database is looked through, once, and then says 3; a crash half way is taken up by the next opening, and two
-that open at once do no harm, since each batch is brought up to date by a transaction that watches it. No Redis library
-is imported here.
+count nothing and their receipts find nobody. Form 2 has both; in form 3 tallies have a state more (`BOUNCED`); in form
+4 batches that wait for their time stand by channel. An earlier database is looked through, once, and then says 4; a
+crash half way is taken up by the next opening, and two that open at once do no harm, since each batch is brought up to
+date by a transaction that watches it. No Redis library is imported here.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from fanout.store import rows as row_logic
 from fanout.store.redis_keys import ALL, BATCHES, PREFIX, batch_key, key_of, of_key, write_marks
 
 FORMAT: Final = f"{PREFIX}format"
-VERSION: Final = 3
-_EARLIER: Final = (None, b"2")
+VERSION: Final = 4
+_EARLIER: Final = (None, b"2", b"3")
 
 
 def bring_up_to_date(client: Any, change: Callable[..., Any], address: str) -> None:
@@ -40,19 +40,24 @@ def bring_up_to_date(client: Any, change: Callable[..., Any], address: str) -> N
 
 
 def _upgrade(client: Any, change: Callable[..., Any], action: int) -> None:
+    once = key_of(action, "later")
     for batch in client.lrange(key_of(action, "batches"), 0, -1):
         name = batch_key(action, int(batch))
         one = BATCHES.decode(client.hget(name, "meta"))
         listed = of_key(action, one.phase, one.channel)
+        now = key_of(action, f"later{one.channel}")
 
-        def work(pipe: Any, batch: bytes = batch, name: str = name, listed: str = listed) -> None:
+        def work(pipe: Any, batch: bytes = batch, name: str = name, listed: str = listed, now: str = now) -> None:
             meta, status, reason, tally = pipe.hmget(name, "meta", "status", "reason", "tally")
-            known = batch in pipe.lrange(listed, 0, -1)
+            known, due_ms = batch in pipe.lrange(listed, 0, -1), pipe.zscore(once, batch)
             marks = np.frombuffer(status, np.uint8), np.frombuffer(reason, np.uint8)
             pipe.multi()
             if tally is None or len(tally) != row_logic.tally(*marks).nbytes:
                 write_marks(pipe, BATCHES.decode(meta), marks)
             if not known:
                 pipe.rpush(listed, batch)
+            if due_ms is not None:
+                pipe.zrem(once, batch)
+                pipe.zadd(now, {batch: due_ms})
 
         change(work, name, listed)

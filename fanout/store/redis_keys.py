@@ -116,7 +116,8 @@ def write_batch(pipe: Any, one: Batch, marks: row_logic.Columns) -> None:
     """Store a batch, and where it stands (rule 3)."""
     write_marks(pipe, one, marks)
     pipe.hset(batch_key(one.action, one.id), "meta", _pack(one))
-    turn, later, leased = (key_of(one.action, index) for index in (f"turn{one.channel}", "later", "leased"))
+    turn, later = (key_of(one.action, f"{index}{one.channel}") for index in ("turn", "later"))
+    leased = key_of(one.action, "leased")
     for index in (turn, later, leased):
         pipe.zrem(index, str(one.id))
     if not row_logic.has_open(marks[0]):

@@ -6,8 +6,9 @@ Rules:
    What becomes of rows is decided in Python by `rows`, as in the embedded store; Redis only compares and swaps.
 2. A close is one small write: the action's state. What it means for batches is applied whenever one is looked at, and
    written when a claim sweeps it up. So a national action closes in a millisecond, at once for every sender.
-3. Every batch that wants work stands in one sorted set of its action: by `seq` while it is ready, by time while it must
-   wait, by the end of its lease while somebody has it. A claim reads the heads of these and no more.
+3. Every batch that wants work stands in one sorted set of its action: by `seq` while it is ready and by time while it
+   must wait, those of each channel in their own; by the end of its lease while somebody has it. A claim reads the heads
+   of these and no more: of a nation hundreds wait whose time has come, for a supplier of calls that takes 30 a second.
 4. All keys of one action have one hash tag, `{a7}`. What spans actions (ids, references, the set of active actions, the
    count of commits) has keys of its own and shares the transactions, which needs one primary (replicas are welcome).
 5. Redis must keep an append-only file (`appendonly yes`), or an acknowledged action could be lost: without it the store
@@ -67,7 +68,8 @@ from fanout.wire import CHANNELS
 POLL_S: Final = 0.005
 _GOES_OUT: Final = {"start": "open", "update": "open", "result": "closed"}
 _LIVING: Final = ("open", "paused", "closing")
-_TURNS: Final = tuple(f"turn{channel}" for channel in range(len(CHANNELS)))
+_LATER: Final = tuple(f"later{channel}" for channel in range(len(CHANNELS)))
+_UNLEASED: Final = (*_LATER, *(f"turn{channel}" for channel in range(len(CHANNELS))))
 
 T = TypeVar("T")
 
@@ -286,8 +288,7 @@ class RedisStore(RedisReceipts):
     def _reschedule(self, action: int, due_ms: int, which: Callable[[Batch], bool]) -> int:
         """Let batches that wait for their time and that no sender ever had be due at another one."""
         with self._told_plainly():
-            waiting = [int(one) for one in self._redis.zrange(key_of(action, "later"), 0, -1)]
-            batches = self._read_batches(action, waiting)
+            batches = self._read_batches(action, self._unfinished(action, _LATER))
         changed = 0
         for known in batches:
             if known.token or not which(known):
@@ -377,7 +378,7 @@ class RedisStore(RedisReceipts):
         if action.record.lane not in lanes or not most:
             return []
         found: set[int] = set()
-        for index in ("later", "leased"):
+        for index in ("leased", *(f"later{channel}" for channel in channels)):
             found |= {int(one) for one in self._redis.zrangebyscore(key_of(number, index), "-inf", now_ms)}
         if not paused:
             for channel in channels:
@@ -420,7 +421,7 @@ class RedisStore(RedisReceipts):
         over = {phase.phase for phase in action.phases if action.is_over(phase.phase, now_ms)}
         if not over:
             return
-        unleased = self._unfinished(number, ("later", "turn"))
+        unleased = self._unfinished(number, _UNLEASED)
         lost = [int(one) for one in self._redis.zrangebyscore(key_of(number, "leased"), "-inf", now_ms)]
         for batch in self._read_batches(number, [*unleased, *lost]):
             if batch.phase in over:  # a phase that came since the action was read is not
@@ -430,7 +431,7 @@ class RedisStore(RedisReceipts):
 
     def _forget(self, action: int) -> None:
         """Look no more at an action of which no batch wants work; one that comes to it meanwhile is not overlooked."""
-        wanted = [key_of(action, index) for index in ("later", "leased", *_TURNS)]  # an empty set is no key
+        wanted = [key_of(action, index) for index in ("leased", *_UNLEASED)]  # an empty set is no key
 
         def work(pipe: Any) -> None:
             if not pipe.exists(*wanted):
@@ -454,10 +455,9 @@ class RedisStore(RedisReceipts):
 
     def _unfinished(self, action: int, indexes: Sequence[str]) -> list[int]:
         """Batches that want work, by the sets they stand in."""
-        names = [name for index in indexes for name in (_TURNS if index == "turn" else [index])]
         with self._redis.pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.zrange(key_of(action, name), 0, -1)
+            for index in indexes:
+                pipe.zrange(key_of(action, index), 0, -1)
             return sorted(int(one) for part in pipe.execute() for one in part)
 
     def intend(self, lease: Lease, index: NDArray[np.intp], *, now_ms: int) -> bool:

@@ -46,7 +46,7 @@ def test_a_ledger_without_tallies_counts_and_takes_receipts_after_an_upgrade(add
         assert store.counts(number) == counted
         channel = counted[0].channel
         assert [len(found) for found in (client.lrange(f"fanout:{{a{number}}}:of0:{channel}", 0, -1),)] == [2]
-        assert client.get(FORMAT) == b"3"
+        assert client.get(FORMAT) == b"4"
     for lease in kit.claim(store, most=2):
         store.intend(lease, kit.everything(lease), now_ms=11)
     assert kit.received(store, number, (3, 120), (True, True), channel=channel) == 2
@@ -71,10 +71,30 @@ def test_tallies_of_the_second_form_have_a_state_less(address: str) -> None:
     store.close_store()
 
 
+def test_batches_of_the_third_form_wait_in_one_place(address: str) -> None:
+    store = RedisStore.open(address)
+    late = [
+        kit.batch((row,), channel=channel, seq=row, not_before_ms=40 + row) for row, channel in enumerate((0, 3, 0))
+    ]
+    number = kit.opened(store, *late)
+    store.close_store()
+    with redis.Redis.from_url(address) as client:
+        later = f"fanout:{{a{number}}}:later"
+        for name in (f"{later}0", f"{later}3"):
+            client.zunionstore(later, [later, name])
+            client.delete(name)
+        client.set(FORMAT, "3")
+        store = RedisStore.open(address)
+        assert not client.exists(later)
+    assert [lease.rows.tolist() for lease in kit.claim(store, now_ms=41, most=3)] == [[0], [1]]
+    assert [lease.rows.tolist() for lease in kit.claim(store, now_ms=42, most=3)] == [[2]]
+    store.close_store()
+
+
 def test_a_ledger_of_a_later_version_is_refused_by_name(address: str) -> None:
     RedisStore.open(address).close_store()
     with redis.Redis.from_url(address) as client:
         client.set(FORMAT, "9")
-    with pytest.raises(Refused, match="has format version 9; this program reads 3") as caught:
+    with pytest.raises(Refused, match="has format version 9; this program reads 4") as caught:
         RedisStore.open(address)
     assert caught.value.code == "file_version"

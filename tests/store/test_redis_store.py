@@ -148,6 +148,18 @@ def test_receipts_and_counts_read_what_they_are_about(place: kit.Place, address:
     assert kit.states(store, number)[2] == [kit.D, kit.D] + [kit.IN] * 8
 
 
+def test_a_claim_reads_nothing_of_what_waits_on_other_channels(place: kit.Place, address: str) -> None:
+    """Who fell back from a nation's push to a supplier that takes a few calls a second."""
+    store = place()
+    calls_ = [kit.batch((row,), channel=kit.SMS, seq=9, not_before_ms=5) for row in range(100, 200)]
+    kit.opened(store, kit.batch((1,)), *calls_)
+    with redis.Redis.from_url(address) as client:
+        before = calls(client)
+        (lease,) = store.claim("push", channels=(kit.FCM,), lanes=(0,), now_ms=10, lease_ms=100, most=2)
+        assert lease.rows.tolist() == [1]
+        assert made_since(client, before)["hget"] == 1
+
+
 def test_a_phase_that_comes_while_another_claims_is_left_alone(
     place: kit.Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
