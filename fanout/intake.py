@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import socket
-import ssl
 from collections.abc import Mapping
 from functools import partial
 from typing import Final
@@ -22,6 +21,7 @@ from fanout import memory
 from fanout.children import watch_parent
 from fanout.inbound import receipts
 from fanout.inbound.door import Door
+from fanout.listening import tls_of
 from fanout.settings import ProvidersSettings, Settings
 from fanout.stores import open_store
 
@@ -36,7 +36,9 @@ async def take_in(settings: Settings, handle: int) -> None:
     store = await trio.to_thread.run_sync(open_store, settings)
     try:
         door = Door(partial(_read, settings.providers), store.apply_receipts)
-        tls = _tls(settings)
+        tls = tls_of(settings.api)
+        if tls is not None:
+            tls.set_alpn_protocols(["http/1.1"])
         memory.settle()
         os.write(1, b"ready\n")
         await door.serve(socket.socket(fileno=handle), stop, tls=tls, drain_s=settings.api.drain_s)
@@ -46,13 +48,3 @@ async def take_in(settings: Settings, handle: int) -> None:
 
 def _read(providers: ProvidersSettings, provider: str, headers: Mapping[str, str], body: bytes) -> receipts.Read:
     return receipts.read(provider, headers, body, secret=receipts.secret_of(providers, provider))
-
-
-def _tls(settings: Settings) -> ssl.SSLContext | None:
-    if not settings.api.tls_certificate:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(settings.api.tls_certificate, settings.api.tls_key)
-    context.set_alpn_protocols(["http/1.1"])
-    return context

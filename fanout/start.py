@@ -28,6 +28,7 @@ from fanout.clock import clock_ms
 from fanout.crews import open_senders
 from fanout.errors import Refused
 from fanout.holding import holding
+from fanout.listening import tls_of
 from fanout.settings import Settings
 from fanout.stores import open_store
 
@@ -54,6 +55,7 @@ def lock_folder(settings: Settings) -> int:
 
 async def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
     """Run the engine until SIGTERM or SIGINT. `on_ready(address)` is called when everything runs."""
+    tls_of(settings.api)
     lock = lock_folder(settings)
     sys.setswitchinterval(SWITCH_S)
     memory.spare_scipy()

@@ -99,6 +99,14 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     assert str(port) in run.stderr
 
 
+def test_a_certificate_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    settings = write_settings(tmp_path, '[api]\nlisten = "127.0.0.1:0"\ntls_certificate = "none.pem"\n', senders=0)
+    ended = subprocess.run([*SERVE, str(settings)], capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 1
+    assert "api.tls_certificate: 'none.pem' with ''" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_the_fence_keeps_an_engine_from_starting(tmp_path: Path) -> None:
     settings = write_settings(tmp_path)
     settings.write_text(settings.read_text() + '[providers.sms]\nurl = "https://gw.example.net"\n')
