@@ -13,7 +13,8 @@ protocol, this is the shell: sockets, TLS, time, and whose rows go next. Rules b
    pause that doubles, so a dead provider costs next to nothing, and what waits comes back as `NO_CONNECTION`. One that
    ends young without an answer has failed, unless it gave a sign of life and was never asked for more: a provider may
    close what is idle. Such a one is replaced a second after it was opened, or at once when rows wait.
-3. Rows that certainly were not taken go again by themselves, `TRIES_MAX` times, then they are `NO_CONNECTION`.
+3. Rows that certainly were not taken go again by themselves, `TRIES_MAX` times, then they are `NO_CONNECTION`. Those
+   left over by a connection that ended and had let others through do not count it: a provider may take one at a time.
 4. Little waits before the socket (`connection.UNSENT_BYTES_MAX`), so a life-at-risk row waits for no buffer.
 5. A provider that does not agree to HTTP/2 in the handshake is not spoken to (`speaks_h2()` is then False).
 """
@@ -48,6 +49,7 @@ PAUSE_FIRST_S: Final = 0.1  # before a failed connection is tried again; doubled
 PAUSE_MOST_S: Final = 5.0
 IDLE_S: Final = 1.0  # of a connection's life, at least, before one that was closed unused is replaced unasked
 PING_S: Final = 120.0  # of silence before a connection is asked whether it still stands
+LINKS_MAX: Final = 8  # times the connections that are kept: with those that take no more, and have answers to give
 CHECKS: Final = 20  # looks for late answers within one time-out
 
 
@@ -334,14 +336,14 @@ class FrameLane:
             mine = rows if len(numbers) == 1 else rows[whose == number]
             places, codes = mine[:, 1], mine[:, 2]
             if (codes == NOT_SENT).any():
-                self._again(job, places[codes == NOT_SENT].tolist())
+                self._again(job, places[codes == NOT_SENT].tolist(), counts=not http.served)
                 places, codes = places[codes != NOT_SENT], codes[codes != NOT_SENT]
             job.answer(places, codes, now_ms)
 
-    def _again(self, job: _Job, places: list[int]) -> None:
-        """Rows that certainly were not taken."""
+    def _again(self, job: _Job, places: list[int], *, counts: bool) -> None:
+        """Rows that certainly were not taken; whether that counts as a try of theirs."""
         for place in places:
-            job.tries[place] = job.tries.get(place, 0) + 1
+            job.tries[place] = job.tries.get(place, 0) + counts
         spent = [place for place in places if job.tries[place] > TRIES_MAX]
         if spent:
             job.answer(np.array(spent, np.int64), np.full(len(spent), NO_CONNECTION, np.int64), 0)
@@ -457,7 +459,8 @@ class FrameLane:
                 self._drop(link)
                 self._judge(link, now_s)
         standing = self._opening + sum(not link.http.draining for link in self._links.values())
-        missing = self._connections - standing
+        missing = self._connections * LINKS_MAX - self._opening - len(self._links)
+        missing = min(self._connections - standing, missing)
         if missing <= 0 or not self._wanted or not self._speaks_h2:
             return
         self._check_s = min(self._check_s, now_s + self._timeout_s / CHECKS)

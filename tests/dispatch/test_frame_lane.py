@@ -77,8 +77,8 @@ async def send(lane: FrameLane, requests: Requests, number: int = 0) -> Sent:
 
 
 @contextmanager
-def nginx(folder: Path, files: tls.Files) -> Iterator[str]:
-    """A server that answers 200 to /1…, 404 to others, with bodies."""
+def nginx(folder: Path, files: tls.Files, requests: int) -> Iterator[str]:
+    """A server that answers 200 to /1…, 404 to others, with bodies, and takes so many requests on a connection."""
     program = shutil.which("nginx")
     if program is None:
         pytest.skip("nginx is not installed")
@@ -90,7 +90,7 @@ def nginx(folder: Path, files: tls.Files) -> Iterator[str]:
         http {{
             access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
             fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-            keepalive_requests 50;
+            keepalive_requests {requests};
             server {{
                 listen 127.0.0.1:{port} ssl http2;
                 ssl_certificate {files.cert}; ssl_certificate_key {files.key};
@@ -109,17 +109,20 @@ def nginx(folder: Path, files: tls.Files) -> Iterator[str]:
         process.wait(10)
 
 
-async def test_nginx_which_says_goodbye_after_fifty_requests(tmp_path: Path, certificates: tls.Files) -> None:
-    with nginx(tmp_path, certificates) as url:
-        requests = posts(url, 400)
+@pytest.mark.parametrize(("each", "rows"), [(50, 400), (1, 100)])
+async def test_nginx_which_says_goodbye_after_some_requests(
+    tmp_path: Path, certificates: tls.Files, each: int, rows: int
+) -> None:
+    with nginx(tmp_path, certificates, each) as url:
+        requests = posts(url, rows)
         async with running(url, certificates.ca) as lane:
             with trio.fail_after(30):
                 while (await send(lane, posts(url, 1))).codes[0] == NO_CONNECTION:  # noqa: ASYNC110 it is starting
                     await trio.sleep(0.02)
             sent = await send(lane, requests)
-    expected = [200 if str(row).startswith("1") else 404 for row in range(400)]
+    expected = [200 if str(row).startswith("1") else 404 for row in range(rows)]
     assert sent.codes.tolist() == expected
-    assert {sent.bodies[row] for row in range(400) if expected[row] == 404} == {b"unknown"}
+    assert {sent.bodies[row] for row in range(rows) if expected[row] == 404} == {b"unknown"}
 
 
 async def test_hypercorn(certificates: tls.Files) -> None:

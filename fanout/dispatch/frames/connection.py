@@ -148,6 +148,11 @@ class Connection:
             return 0
         return max(0, self.streams - self.open)
 
+    @property
+    def served(self) -> bool:
+        """Whether it is over, and let some through."""
+        return (self.draining or bool(self.broken)) and (self.answered > 0 or self.open > 0)
+
     def write(
         self,
         job: int,
