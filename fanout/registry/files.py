@@ -6,6 +6,7 @@ another type. Lines with too few or too many fields are bad rows too. Encoding i
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ def read(path: Path) -> tuple[pa.Table, RowNumbers]:
                       detail=f"its name ends in {path.suffix!r}, not in {', '.join(_READERS)}")  # fmt: skip
     try:
         return reader(path)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, csv.Error, OSError, UnicodeDecodeError) as error:
         raise Refused("import_unreadable", path.name, format=name, detail=str(error).splitlines()[0]) from None
 
 
@@ -68,7 +69,8 @@ def _csv(path: Path) -> tuple[pa.Table, RowNumbers]:
         return "skip"
 
     with path.open("rb") as file:
-        names = file.readline().decode("utf-8-sig").strip().split(",")
+        lines = (line.decode("utf-8-sig") for piece in file for line in piece.splitlines(keepends=True))
+        names = next((row for row in csv.reader(lines) if row), [""])
     for other, name in _NO_COMMAS.items():
         if len(names) == 1 and other in names[0]:
             raise Refused("import_unreadable", path.name, format="CSV",
@@ -76,9 +78,9 @@ def _csv(path: Path) -> tuple[pa.Table, RowNumbers]:
     table = pyarrow.csv.read_csv(
         path,
         read_options=pyarrow.csv.ReadOptions(use_threads=False, encoding="utf8"),
-        parse_options=pyarrow.csv.ParseOptions(delimiter=",", newlines_in_values=False, invalid_row_handler=leave_out),
+        parse_options=pyarrow.csv.ParseOptions(delimiter=",", newlines_in_values=True, invalid_row_handler=leave_out),
         convert_options=pyarrow.csv.ConvertOptions(
-            column_types={name.strip('"'): pa.string() for name in names}, strings_can_be_null=True, null_values=[""]
+            column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True, null_values=[""]
         ),
     )
     return table, RowNumbers(tuple(malformed))

@@ -127,6 +127,29 @@ def test_a_csv_line_of_the_wrong_length_and_a_word_for_a_number(tmp_path: Path) 
     registry.close()
 
 
+def test_a_quoted_value_of_many_lines_is_one_bad_row_wherever_it_stands(tmp_path: Path) -> None:
+    path, long = tmp_path / "people.csv", "y\n" * 1_000  # some of it at every border between blocks
+    rows = [[f"p{at}", "5.1", "52.1", long if at % 2 else TOKEN] for at in range(3_000)]
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([["id", "lon", "lat", "fcm"], *rows])
+    registry = Registry.open(tmp_path / "registry", MemoryLog())
+    report = import_file(registry, path, on_bad="skip")
+    assert (report.rows, report.imported, report.left_out) == (3_000, 1_500, 1_500)
+    assert [problem.split(",")[0] for problem in report.problems[:3]] == ["row 2", "row 4", "row 6"]
+    registry.close()
+
+
+@pytest.mark.parametrize("written_as", ["\n\n{}", "\ufeff{}", '\r\n"id",{}', "{}"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_the_columns_are_found_however_the_file_was_saved(tmp_path: Path, written_as: str, end: str) -> None:
+    text = "lon,lat,sms\n" if '"id"' in written_as else "id,lon,lat,sms\n"
+    text = written_as.format(text) + "p1,5.1,52.1,+31612345678\n"
+    (tmp_path / "people.csv").write_bytes(text.replace("\r\n", "\n").replace("\n", end).encode())
+    registry = Registry.open(tmp_path / "registry", MemoryLog())
+    assert import_file(registry, tmp_path / "people.csv").imported == 1
+    registry.close()
+
+
 @pytest.mark.parametrize(("separator", "named"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars")])
 def test_what_a_spreadsheet_separates_columns_by_is_named(tmp_path: Path, separator: str, named: str) -> None:
     registry = Registry.open(tmp_path / "registry", MemoryLog())
