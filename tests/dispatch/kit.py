@@ -32,7 +32,7 @@ def settings_for(
     provider = {"url": url, "ca": str(ca), "rate_per_s": 1e6, "burst": 100_000}
     quick: dict[str, object] = {
         "fall_back": [],
-        "request_timeout_s": 5.0,
+        "request_timeout_s": 20.0,  # who is answered is not hurried, however busy the machine
         "pause_first_s": 0.05,
         "pause_most_s": 0.2,
         "connections": 2,

@@ -17,7 +17,7 @@ from fanout.simulators import tls
 from fanout.simulators.faults import FAULTS, Fault, FaultyServer
 from tests.dispatch import blunt_server
 from tests.dispatch.blunt_server import BluntServer
-from tests.simulators.kit import Providers
+from tests.simulators.kit import PATIENCE_S, Providers
 
 POSSIBLE: dict[Fault, set[int]] = {
     "none": {200},
@@ -56,7 +56,7 @@ BLUNT: dict[str, int] = {
 H2, H1, PLAIN = KINDS = ("httpx over HTTP/2", "httpx over HTTP/1.1", "plain")
 
 
-def caller_of(kind: str, ca: Path, *, timeout_s: float = 1.0, connections: int = 2) -> HttpCaller | PlainCaller:
+def caller_of(kind: str, ca: Path, *, timeout_s: float = 20.0, connections: int = 2) -> HttpCaller | PlainCaller:
     if kind == PLAIN:
         return PlainCaller(ca=str(ca), timeout_s=timeout_s, connections=connections)
     return HttpCaller(ca=str(ca), timeout_s=timeout_s, connections=connections, http2=kind == H2)
@@ -67,10 +67,10 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> tls.Files:
     return tls.write(tmp_path_factory.mktemp("tls"), now=datetime.datetime.now(datetime.UTC))
 
 
-async def post(kind: str, url: str, ca: Path, *, times: int = 1) -> list[Answer]:
-    caller = caller_of(kind, ca)
+async def post(kind: str, url: str, ca: Path, *, times: int = 1, timeout_s: float = 20.0) -> list[Answer]:
+    caller = caller_of(kind, ca, timeout_s=timeout_s)
     try:
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE_S):
             return [
                 await caller.call(
                     Call(method="POST", url=f"{url}/{n}", headers={}, body=b"row %d." % n, index=np.zeros(0, np.intp))
@@ -84,10 +84,11 @@ async def post(kind: str, url: str, ca: Path, *, times: int = 1) -> list[Answer]
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_call_is_made_once(fault: Fault, certificates: tls.Files) -> None:
     server = FaultyServer(fault, cert=certificates.cert, key=certificates.key, after=2)
-    times = 1 if fault in ("hang", "endless", "garbage", "mute") else 6
+    silent = fault in ("hang", "endless", "garbage", "mute")
+    times, timeout_s = (1, 2.0) if silent else (6, 20.0)
     async with trio.open_nursery() as nursery:
         port = await nursery.start(server.serve)
-        answers = await post(H2, f"https://127.0.0.1:{port}", certificates.ca, times=times)
+        answers = await post(H2, f"https://127.0.0.1:{port}", certificates.ca, times=times, timeout_s=timeout_s)
         nursery.cancel_scope.cancel()
     assert {answer.code for answer in answers} <= POSSIBLE[fault]
     assert set(server.arrived.values()) <= {1}, "what rings twice is never sent twice"
@@ -105,10 +106,10 @@ async def test_a_call_is_made_once(fault: Fault, certificates: tls.Files) -> Non
 )
 async def test_a_call_over_http_1_is_made_once(kind: str, fault: str, certificates: tls.Files) -> None:
     server = BluntServer(fault, cert=certificates.cert, key=certificates.key)
-    times = 1 if fault in ("hang", "mute") else 4
+    times, timeout_s = (1, 2.0) if fault in ("hang", "mute") else (4, 20.0)
     async with trio.open_nursery() as nursery:
         port = await nursery.start(server.serve)
-        answers = await post(kind, f"https://127.0.0.1:{port}", certificates.ca, times=times)
+        answers = await post(kind, f"https://127.0.0.1:{port}", certificates.ca, times=times, timeout_s=timeout_s)
         nursery.cancel_scope.cancel()
     assert [answer.code for answer in answers] == [BLUNT[fault]] * times
     whole = 0 if fault in ("mute", "early") else 1
@@ -128,7 +129,7 @@ async def test_a_large_call_meets_a_provider_that_reads_nothing(
     server = BluntServer(fault, cert=certificates.cert, key=certificates.key)
     async with trio.open_nursery() as nursery:
         port = await nursery.start(server.serve)
-        caller = caller_of(kind, certificates.ca, connections=1)
+        caller = caller_of(kind, certificates.ca, connections=1, timeout_s=2.0 if fault == "mute" else 20.0)
         url = f"https://127.0.0.1:{port}/"
         big = Call(method="POST", url=url, headers={}, body=bytes(8_000_000), index=np.zeros(0, np.intp))
         answer = await caller.call(big)
@@ -144,7 +145,7 @@ async def test_who_finds_no_place_in_time_was_not_heard(certificates: tls.Files)
     codes: list[int] = []
     async with trio.open_nursery() as nursery:
         port = await nursery.start(server.serve)
-        caller = caller_of(PLAIN, certificates.ca, timeout_s=0.5, connections=1)
+        caller = caller_of(PLAIN, certificates.ca, timeout_s=2.0, connections=1)
 
         async def call(number: int) -> None:
             url = f"https://127.0.0.1:{port}/{number}"
@@ -168,7 +169,7 @@ async def test_a_handshake_that_is_given_up_leaves_no_socket(kind: str, ends: st
     async with listener, trio.open_nursery() as nursery:
         call = Call(method="POST", url=url, headers={}, body=b"", index=np.zeros(0, np.intp))
         nursery.start_soon(caller.call, call)
-        with trio.CancelScope(shield=True), trio.fail_after(10):
+        with trio.CancelScope(shield=True), trio.fail_after(PATIENCE_S):
             async with await listener.accept() as silent:
                 assert await silent.receive_some(), "the handshake begins"
                 if ends == "its owner":
@@ -204,7 +205,7 @@ async def test_nobody_there_and_a_wrong_certificate(kind: str, tmp_path: Path, c
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_redirect_is_not_followed(kind: str, providers: Providers) -> None:
     providers.moods(sms={"redirect": 1.0})
-    caller = caller_of(kind, providers.ca, timeout_s=5)
+    caller = caller_of(kind, providers.ca)
     answer = await caller.call(
         Call(
             method="POST",

@@ -99,7 +99,7 @@ async def test_a_provider_without_http_2_is_libcurls(certificates: tls.Files) ->
             which=np.zeros(ROWS, np.uint16),
             usable=np.ones(ROWS, np.bool_),
         )
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             for _ in range(2):  # what waits when it turns out, and what comes after
                 sent = await lane.send(requests, np.arange(ROWS), lane=0, action=1, may_go=lambda: True)
                 assert sent.codes.tolist() == [200] * ROWS
@@ -115,6 +115,6 @@ async def test_warming_a_provider_without_http_2(certificates: tls.Files) -> Non
     async with server.serving() as url, trio.open_nursery() as nursery:
         lane = choose("apns", url, certificates.ca, settings_for(url, certificates.ca).dispatch)
         await nursery.start(lane.run)
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             assert await lane.warm(url)
         lane.close()

@@ -79,7 +79,7 @@ def server() -> Iterator[tuple[str, list[str]]]:
 
 
 def send(url: str, *recipients: str, allowed: int = 99) -> list[int]:
-    mailer = Mailer(url=url, user="", password="", sender="alert@example.org", ca="", timeout_s=2)
+    mailer = Mailer(url=url, user="", password="", sender="alert@example.org", ca="", timeout_s=20)
     left = iter(range(allowed))
     mails = [Mail(n, recipient, b"Subject: x\r\n\r\nRode fiets\r\n.\r\n") for n, recipient in enumerate(recipients)]
     return mailer.send(mails, lambda: next(left, None) is not None).tolist()

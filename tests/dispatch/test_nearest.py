@@ -13,7 +13,7 @@ from fanout.dispatch.sender import run_sender
 from fanout.store.protocol import Lease, Share
 from fanout.store.sqlite_store import SqliteStore
 from tests.dispatch.kit import FCM, Registry, clock_ms, settings_for, start, states
-from tests.simulators.kit import Providers
+from tests.simulators.kit import PATIENCE_S, Providers
 
 PEOPLE, SIZE = 5_000, 500
 BEHIND_S = 0.05
@@ -57,7 +57,7 @@ async def told_by(
 
             await nursery.start(run)
         action = start(store, {FCM: range(PEOPLE)}, size=SIZE)
-        with trio.fail_after(60):
+        with trio.fail_after(PATIENCE_S):
             while states(store, action) != {"ACCEPTED": PEOPLE}:  # noqa: ASYNC110  (told by a provider)
                 await trio.sleep(0.02)
         stop.set()

@@ -63,7 +63,7 @@ async def opened() -> AsyncIterator[tuple[OriginLane, dict[str, Wire], Wire]]:
 
     others = Wire()
     lane = OriginLane(make, others)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             await nursery.start(lane.run)
             yield lane, made, others
