@@ -85,7 +85,8 @@ class BoardStatus(msgspec.Struct, frozen=True, kw_only=True):
 class BoardView(msgspec.Struct, frozen=True, kw_only=True):
     """`GET /v1/boards/{id}`: what a board can, shall show, and says it shows.
 
-    `state`: `unknown` (never heard of), `ready`, `sleeping`, `lost`, or `retired` (its birth document was cleared).
+    `state`: `unknown` (never heard of, or its birth document cannot be read: then `problems` says why), `ready`,
+    `sleeping`, `lost`, or `retired` (its birth document was cleared).
     `desired`: actions in its desired document, in their order; `shown`: lines as reported; `why`: as reported.
     `lag_ms`: since when its report lags behind what is desired, None if it does not. `capability`, `items` and `status`
     are in the answer for one board, not in the list of all.

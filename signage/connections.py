@@ -8,6 +8,7 @@ Rules:
 2. A board has one connection: named by another controller, or by none, it leaves the one it had.
 3. Whoever spoke and has no birth document is asked for it, at first after `NAMELESS_MS`, then each time twice as long:
    a birth may be lost on its way, and a controller whose boards are unknown is asked in vain.
+4. Of somebody whose birth document cannot be read, the reason is kept until it can: there is no board to note it on.
 
 Pure bookkeeping; what is kept is bounded by `EARLY_MAX`.
 """
@@ -34,6 +35,7 @@ class Connections:
         self._controller_of: dict[Board, str] = {}
         self._said: dict[str, State] = {}
         self._early: dict[str, dict[str, bytes]] = {}
+        self._unborn: dict[str, str] = {}
         self._asked: dict[str, tuple[int, int]] = {}  # when to ask next, and how long to wait after that
 
     def carry(self, board: Board) -> State | None:
@@ -83,9 +85,19 @@ class Connections:
             self._early.setdefault(heard.board, {})[heard.leaf] = enough
             self._asked.setdefault(heard.board, (now_ms + NAMELESS_MS, NAMELESS_MS))
 
+    def misread(self, name: str, why: str) -> None:
+        """What somebody who is not known said cannot be read."""
+        if name in self._unborn or len(self._unborn) < EARLY_MAX:
+            self._unborn[name] = why
+
+    def why_unborn(self, name: str) -> str:
+        """Why somebody is still not known; empty when nobody tried."""
+        return self._unborn.get(name, "")
+
     def born(self, board_id: str) -> list[tuple[str, bytes]]:
         """Its birth document has come: what it said before, by leaf."""
         self._asked.pop(board_id, None)
+        self._unborn.pop(board_id, None)
         return list(self._early.pop(board_id, {}).items())
 
     def to_ask(self, now_ms: int) -> list[str]:

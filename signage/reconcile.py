@@ -312,6 +312,12 @@ class Reconciler:
             _log.warning("%s", refused.message)
             if board is not None:
                 board.note(refused.message)
+            else:
+                self._connections.misread(heard.board, refused.message)
+
+    def why_unknown(self, name: str) -> str:
+        """Why somebody who speaks is no board: what cannot be read. Empty when it is one, or nobody tried."""
+        return self._connections.why_unborn(name)
 
     # --- what boards say ----------------------------------------------------------------------------------------------
 

@@ -205,8 +205,13 @@ class Signage:
         return [view_of(board, now_ms) for board in self._core.boards]
 
     def view(self, board: str) -> wire.BoardView | None:
-        """The page of one board; also of one that was retired since the start, as `retired`."""
-        found = self._core.boards.get(board) or self._core.retired.get(board)
+        """The page of one board; also of one that was retired since the start, as `retired`, and of somebody whose
+        birth document cannot be read, as `unknown`, with the reason.
+        """
+        found, why = self._core.boards.get(board), self._core.why_unknown(board)
+        if found is None and why:
+            return wire.BoardView(id=board, dialect=native.DIALECT, model="", state="unknown", problems=[why])
+        found = found or self._core.retired.get(board)
         return page_of(found, self._clock_ms()) if found is not None else None
 
     def key(self) -> wire.BoardKey | None:

@@ -107,3 +107,16 @@ def test_one_that_names_itself_has_no_controller() -> None:
     board, _ = boards.put(msgspec.structs.replace(caps_for("x", "led-3x26", 5.0, 52.0, ""), controller="x"))
     assert connections.carry(board) is None
     assert connections.carried("x") == []
+
+
+def test_of_who_is_not_born_the_reason_is_told_until_it_is() -> None:
+    world = World([])
+    world.core.received("signage/1/boards/x/caps", b"\xc1", False)
+    assert "Board x" in world.core.why_unknown("x")
+    assert world.core.why_unknown("y") == ""
+    world.core.received(*births("x")[0], False)
+    assert world.core.why_unknown("x") == ""
+    connections = Connections()
+    for at in range(EARLY_MAX + 10):
+        connections.misread(f"b{at}", "why")
+    assert (connections.why_unborn("b0"), connections.why_unborn(f"b{EARLY_MAX + 5}")) == ("why", "")

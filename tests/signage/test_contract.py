@@ -106,6 +106,9 @@ async def test_a_stranger_pastes_the_examples_and_is_proven_shown(tmp_path: Path
             command = ["mosquitto_pub", "-p", port, "-q", "1", *more, "-t", topic + leaf, "-m", text]
             await trio.run_process(command)
 
+        await publish("caps", EXAMPLES["caps"].replace('"items": 8', '"items": "eight"'), "-r")
+        await until(lambda: (page := signage.view("utr-cs-a1")) is not None and "$.items" in page.problems[0], "told")
+        assert signage.views() == [], "and is no board"
         await publish("caps", EXAMPLES["caps"], "-r")
         await publish("state", EXAMPLES["state"], "-r")
         await until(lambda: signage.presence()["ready"] == 1, "it is there")
