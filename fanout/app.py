@@ -29,6 +29,7 @@ from fanout.api.metrics import Metrics
 from fanout.api.routes import build
 from fanout.clock import clock_ms as clock_ms
 from fanout.crews import Senders
+from fanout.dispatch import credentials
 from fanout.engine import Engine
 from fanout.errors import Refused
 from fanout.geo.areas import NamedAreas
@@ -84,6 +85,7 @@ async def run(
     settings: Settings, store: Store, senders: Senders, stop: trio.Event, on_ready: Callable[[str], None]
 ) -> None:
     """The engine on its ledger and beside its senders, until `stop`; `on_ready(address)` when everything runs."""
+    await trio.to_thread.run_sync(credentials.check, settings.providers)
     registry = await trio.to_thread.run_sync(open_registry, settings, store)
     try:
         await _serve(settings, store, registry, senders, stop, on_ready)

@@ -105,7 +105,7 @@ CATALOGUE: Final[dict[str, Entry]] = {
     "board_text_unfit": Entry(422, "Boards of model {model} cannot show this text: {detail}."),
     "board_document_invalid": Entry(422, "Board {board} sent an invalid {what}: {detail}."),
     # --- the world around --------------------------------------------------------------------------------------------
-    "settings_invalid": Entry(500, "The settings have {count} problems:\n{problems}"),
+    "settings_invalid": Entry(500, "The settings cannot be used; to be mended: {count}.\n{problems}"),
     "fence": Entry(500, 'fence = "loopback" forbids {setting} = {address!r}: only loopback addresses may be used.'),
     "plain_http": Entry(
         500,

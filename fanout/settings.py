@@ -32,12 +32,26 @@ from fanout.wire import ChannelName, Lane
 DEFAULT_FILE: Final = Path(__file__).resolve().parent.parent / "config" / "default.toml"
 ENVIRONMENT_PREFIX: Final = "FANOUT__"
 
+AUTHORITY: Final = {"file": "authority"}
+FILE: Final = {"file": "any"}
+"""Marks of settings that name a file; `named_files.py` looks for them before anything starts."""
+Authority = Annotated[str, Meta(extra=AUTHORITY)]
+"""A PEM of those whose certificates are believed; empty: the system's."""
+File = Annotated[str, Meta(extra=FILE)]
+"""A file that is there; empty: none."""
+
 _FENCED: Final = {"fenced": True}
-Url = Annotated[str, Meta(pattern=r"^(https?|mqtts?|rediss?|smtps?|smtp)://[^\s]+$(?!\n)", extra=_FENCED)]
+_PORT: Final = r":([0-5]?\d{1,4}|6[0-4]\d{3}|65[0-4]\d{2}|655[0-2]\d|6553[0-5])"
+_NO_URL: Final = "is no address with a scheme, as https://example.org"
+_NO_HOST_PORT: Final = "is no host:port"
+Url = Annotated[
+    str,
+    Meta(pattern=r"^(https?|mqtts?|rediss?|smtps?|smtp)://[^\s]+$(?!\n)", description=_NO_URL, extra=_FENCED),
+]
 """An address with its scheme; inside the fence it must be loopback."""
-HostPort = Annotated[str, Meta(pattern=r"^\S+:\d{1,5}$(?!\n)", extra=_FENCED)]
+HostPort = Annotated[str, Meta(pattern=rf"^\S+{_PORT}$(?!\n)", description=_NO_HOST_PORT, extra=_FENCED)]
 """`host:port`; inside the fence it must be loopback."""
-HostPortOrNone = Annotated[str, Meta(pattern=r"^(\S+:\d{1,5})?$(?!\n)", extra=_FENCED)]
+HostPortOrNone = Annotated[str, Meta(pattern=rf"^(\S+{_PORT})?$(?!\n)", description=_NO_HOST_PORT, extra=_FENCED)]
 """The same, or empty."""
 Port = Annotated[int, Meta(ge=0, le=65_535)]
 """0: any free port, written to the log and to `run/` in the data folder."""
@@ -102,9 +116,9 @@ class FcmSettings(Section, frozen=True, kw_only=True):
 
     enabled: bool
     url: Url
-    ca: str
+    ca: Authority
     project: str
-    service_account: str
+    service_account: File
     rate_per_s: Annotated[float, Meta(gt=0)]
     burst: Count
 
@@ -114,9 +128,9 @@ class ApnsSettings(Section, frozen=True, kw_only=True):
 
     enabled: bool
     url: Url
-    ca: str
+    ca: Authority
     topic: str
-    key_file: str
+    key_file: File
     key_id: str
     team_id: str
     rate_per_s: Annotated[float, Meta(gt=0)]
@@ -128,7 +142,7 @@ class SmsSettings(Section, frozen=True, kw_only=True):
 
     enabled: bool
     url: Url
-    ca: str
+    ca: Authority
     product_token: str
     sender: Annotated[str, Meta(pattern=r"^([A-Za-z0-9 ]{1,11}|\+?[0-9]{1,16})$(?!\n)")]
     parts_max: Annotated[int, Meta(ge=1, le=8)]
@@ -146,8 +160,8 @@ class WebPushSettings(Section, frozen=True, kw_only=True):
     enabled: bool
     url: Url
     hosts: list[Annotated[str, Meta(pattern=r"^(\*\.)?[A-Za-z0-9.:-]+$(?!\n)")]]
-    ca: str
-    key_file: str
+    ca: Authority
+    key_file: File
     subject: str
     rate_per_s: Annotated[float, Meta(gt=0)]
     burst: Count
@@ -158,7 +172,7 @@ class VoiceSettings(Section, frozen=True, kw_only=True):
 
     enabled: bool
     url: Url
-    ca: str
+    ca: Authority
     key: str
     caller: Annotated[str, Meta(pattern=r"^\+?[0-9]{3,16}$(?!\n)")]
     callback_url: str
@@ -173,7 +187,7 @@ class EmailSettings(Section, frozen=True, kw_only=True):
 
     enabled: bool
     url: Url
-    ca: str
+    ca: Authority
     user: str
     password: str
     sender: Annotated[str, Meta(pattern=r"^[^@\s]+@[^@\s]+$(?!\n)")]
@@ -188,7 +202,7 @@ class WhatsAppSettings(Section, frozen=True, kw_only=True):
 
     enabled: bool
     url: Url
-    ca: str
+    ca: Authority
     token: str
     phone: Annotated[str, Meta(pattern=r"^[0-9]{3,20}$(?!\n)")]
     template: Annotated[str, Meta(pattern=r"^[a-z0-9_]{1,512}$(?!\n)")]
@@ -227,7 +241,7 @@ class AccountSettings(Section, frozen=True, kw_only=True):
 
     network: Literal["x", "mastodon", "telegram"]
     url: Url
-    ca: str = ""
+    ca: Authority = ""
     credential: str
     target: str = ""
     language: Annotated[str, Meta(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})?$(?!\n)")] = "nl"
@@ -270,9 +284,9 @@ class SignageSettings(Section, frozen=True, kw_only=True):
     client_id: Annotated[str, Meta(min_length=1, max_length=64)]
     username: str
     password: str
-    ca: str
-    certificate: str
-    key: str
+    ca: Authority
+    certificate: File
+    key: File
     protocol: Literal["auto", "5", "3.1.1"]
     window: Annotated[int, Meta(ge=1, le=60_000)]
     keepalive_s: Annotated[int, Meta(ge=5, le=600)]
@@ -417,7 +431,13 @@ def _check(value: Any, kind: Any, key: str, problems: list[str]) -> None:
         try:
             msgspec.convert(value, kind)
         except msgspec.ValidationError as error:
-            problems.append(f"{key}: {error}")
+            problems.append(f"{key}: {_told(error, value, kind)}")
+
+
+def _told(error: msgspec.ValidationError, value: Any, kind: Any) -> str:
+    """In words where the kind has them for a text of another form."""
+    words = [meta.description for meta in getattr(kind, "__metadata__", ()) if getattr(meta, "description", None)]
+    return f"{value!r} {words[0]}" if words and isinstance(value, str) else str(error).replace(r"$(?!\\n)", "$")
 
 
 def _table_of(kind: Any) -> Any:

@@ -29,6 +29,7 @@ from fanout.crews import open_senders
 from fanout.errors import Refused
 from fanout.holding import holding
 from fanout.listening import tls_of
+from fanout.named_files import check_files
 from fanout.settings import Settings
 from fanout.stores import open_store
 
@@ -56,6 +57,7 @@ def lock_folder(settings: Settings) -> int:
 async def serve(settings: Settings, on_ready: Callable[[str], None]) -> None:
     """Run the engine until SIGTERM or SIGINT. `on_ready(address)` is called when everything runs."""
     tls_of(settings.api)
+    check_files(settings)
     lock = lock_folder(settings)
     sys.setswitchinterval(SWITCH_S)
     memory.spare_scipy()

@@ -107,6 +107,20 @@ def test_a_certificate_that_is_not_there_is_one_sentence(tmp_path: Path) -> None
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_a_key_that_cannot_be_used_is_one_sentence(tmp_path: Path, there: bool) -> None:
+    key = tmp_path / "key.p8"
+    if there:
+        key.write_text("no key")
+    settings = write_settings(tmp_path, f'[providers.webpush]\nenabled = true\nkey_file = "{key}"\n', senders=0)
+    ended = subprocess.run([*SERVE, str(settings)], capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 1
+    assert "settings_invalid" in ended.stderr
+    assert "providers.webpush.key_file: " in ended.stderr
+    assert str(key) in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_the_fence_keeps_an_engine_from_starting(tmp_path: Path) -> None:
     settings = write_settings(tmp_path)
     settings.write_text(settings.read_text() + '[providers.sms]\nurl = "https://gw.example.net"\n')

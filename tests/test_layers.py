@@ -46,6 +46,7 @@ LEVELS = {
     "fanout.holding": 5,
     "fanout.listening": 4,
     "fanout.readiness": 4,
+    "fanout.named_files": 4,
     "fanout.intake": 8,
     "fanout.children": 7,
     "fanout.forkserver": 8,

@@ -126,3 +126,28 @@ def test_a_child_holds_the_fence_again() -> None:
 )  # fmt: skip
 def test_what_is_loopback(address: str, inside: bool) -> None:
     assert is_loopback(address) is inside
+
+
+@pytest.mark.parametrize(
+    ("overlay", "words"),
+    [
+        ({"api": {"listen": "127.0.0.1:65536"}}, "api.listen: '127.0.0.1:65536' is no host:port"),
+        ({"api": {"receipts_listen": "8080"}}, "api.receipts_listen: '8080' is no host:port"),
+        ({"api": {"listen": 8080}}, "api.listen: Expected `str`, got `int`"),
+        ({"store": {"redis": "127.0.0.1"}}, "store.redis: '127.0.0.1' is no address with a scheme"),
+        (
+            {"providers": {"voice": {"caller": "us"}}},
+            "providers.voice.caller: Expected `str` matching regex '^\\\\+?[0",
+        ),
+    ],
+)
+def test_a_text_of_another_form_is_told_in_words(overlay: dict[str, object], words: str) -> None:
+    with pytest.raises(Refused) as caught:
+        load(None, {}, **overlay)
+    assert words in caught.value.message
+    assert "(?!" not in caught.value.message
+
+
+def test_every_port_there_is_may_be_named() -> None:
+    for port in (0, 1, 8080, 59_999, 60_000, 65_535):
+        assert load(None, {}, api={"listen": f"[::1]:{port}"}).api.listen == f"[::1]:{port}"

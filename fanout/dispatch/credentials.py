@@ -38,6 +38,7 @@ from fanout.channels.protocol import Answer, Call
 from fanout.dispatch.calls import Caller
 from fanout.dispatch.retry import pause_s
 from fanout.errors import Refused
+from fanout.settings import ProvidersSettings
 
 log = logging.getLogger("fanout.dispatch")
 
@@ -214,6 +215,18 @@ class AccessToken(Fixed):
             return granted
         log.warning("no access token: the token endpoint answered %d", answer.code)
         return None
+
+
+def check(providers: ProvidersSettings) -> None:
+    """Read what says who we are to those that are switched on. Blocking. Errors: as `read_key`, the first of them."""
+    for name, setting, read in (
+        ("fcm", "service_account", read_account),
+        ("apns", "key_file", read_key),
+        ("webpush", "key_file", read_key),
+    ):
+        provider = getattr(providers, name)
+        if provider.enabled and (file := getattr(provider, setting)):
+            read(f"providers.{name}.{setting}", file)
 
 
 def read_key(setting: str, file: str) -> Key:

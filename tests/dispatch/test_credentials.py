@@ -21,10 +21,12 @@ from fanout.dispatch.credentials import (
     Fixed,
     ProviderToken,
     Vapid,
+    check,
     read_account,
     read_key,
 )
 from fanout.errors import Refused
+from fanout.settings import load
 from fanout.simulators.credentials import ACCOUNT, KEY_ID, TEAM_ID, Issuer, write_keys
 from tests.channels.kit import NONSENSE
 from tests.dispatch.kit import clock_ms
@@ -177,7 +179,7 @@ async def test_nonsense_grants_nothing_and_ends_nothing(folder: Path, autojump_c
 async def test_google_grants_and_fcm_takes_it(providers: Providers) -> None:
     account = read_account("a", str(providers.ca.parent / "service-account.json"))
     assert account.client_email == ACCOUNT
-    caller = HttpCaller(ca=str(providers.ca), timeout_s=5, connections=1)
+    caller = HttpCaller(ca=str(providers.ca), timeout_s=20, connections=1)
     token = AccessToken(account, caller, now_s=lambda: clock_ms() / 1000)
     providers.http.put("/_moods", json={"strict": True})
     url, body = "/v1/projects/p/messages:send", b'{"message":{"token":"a"}}'
@@ -188,6 +190,23 @@ async def test_google_grants_and_fcm_takes_it(providers: Providers) -> None:
         assert providers.http.post(url, content=body, headers=headers).status_code == 200
         nursery.cancel_scope.cancel()
     await caller.aclose()
+
+
+@pytest.mark.parametrize(
+    ("provider", "setting"), [("fcm", "service_account"), ("apns", "key_file"), ("webpush", "key_file")]
+)
+def test_a_key_is_read_where_its_provider_is_switched_on(tmp_path: Path, provider: str, setting: str) -> None:
+    junk = tmp_path / "junk"
+    junk.write_text("{}")
+    for enabled in (False, True):
+        overlay = {provider: {"enabled": enabled, setting: str(junk)}}
+        providers = load(None, {}, providers=overlay).providers
+        if not enabled:
+            check(providers)
+            continue
+        with pytest.raises(Refused, match=f"providers.{provider}.{setting}: ") as refused:
+            check(providers)
+        assert refused.value.code == "settings_invalid"
 
 
 def test_files_that_are_no_keys_are_named(tmp_path: Path) -> None:
