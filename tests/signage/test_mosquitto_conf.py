@@ -37,7 +37,7 @@ from tests.signage.worlds import Documents, action
 
 CONFIG = Path(__file__).resolve().parents[2] / "config"
 pytestmark = pytest.mark.skipif(find_mosquitto() is None, reason="no mosquitto on this machine")
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 class Authority:
@@ -102,7 +102,7 @@ def broker(tmp_path: Path) -> Iterator[tuple[Path, int]]:
         process = subprocess.Popen([program, "-c", str(conf)], stdout=log, stderr=log)
     try:
         pause = threading.Event()
-        for _ in range(200):
+        for _ in range(1_200):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
                 break
             assert process.poll() is None, (tmp_path / "log").read_text()
@@ -204,7 +204,7 @@ async def test_nobody_throws_another_out_by_its_name(broker: tuple[Path, int]) -
             assert topic == native.desired_topic("b1"), "the board that was there is there"
             assert (signage.statistics().connections, signage.statistics().failures) == (1, 0)
             assert one.ups == 1
-            assert (two.ups, three.ups) == (1, 1), "who calls itself another is let in as itself"
+            await until(lambda: (two.ups, three.ups) == (1, 1), "who calls itself another is let in as itself")
         finally:
             for client in (one, two, three):
                 await trio.to_thread.run_sync(client.close)

@@ -115,10 +115,10 @@ def test_an_answer_with_the_id_of_its_request_only_is_found_without_a_look_at_al
     requests = [request_id for _, request_id in told.asked("displayCapability")]
     assert len(requests) == count
     body = {"textDisplayConfig": {"charEncodings": ["UTF-8"], "lines": 3, "charsPerLine": 26}}
-    begin = time.perf_counter()
+    begin = time.process_time()
     for request_id in requests:
         told.hear("PID-LED/displayCapability/response", {"requestId": request_id, **body})
-    per_answer_ms = (time.perf_counter() - begin) * 1000 / count
+    per_answer_ms = (time.process_time() - begin) * 1000 / count
     assert [caps.board for caps in told.born] == [f"v:d{device}" for device in range(count)]
     assert per_answer_ms < 1.0, "a look at every display took 2 ms"
 

@@ -23,7 +23,7 @@ from fanout.social.poster import Poster, open_poster
 from fanout.store.sqlite_store import SqliteStore
 from fanout.store.writer import open_writer
 from tests.dispatch.kit import HOUR_MS, clock_ms
-from tests.simulators.kit import Providers
+from tests.simulators.kit import PATIENCE_S, Providers
 from tests.social.test_poster import NETWORKS, posts
 from tests.test_engine import RecordedBoards, person
 
@@ -44,7 +44,7 @@ class Life:
         return await self.engine.start("police", wire.ActionRequest(**(fields | changes)))
 
     async def posted(self, action: int, *states: str) -> list[wire.PostView]:
-        with trio.fail_after(20):
+        with trio.fail_after(PATIENCE_S):
             while True:
                 found = (await self.engine.view("police", action)).posts
                 if [view.state for view in found] == list(states):
@@ -79,7 +79,7 @@ async def life(folder: Path, providers: Providers, *, posting: bool = True) -> A
 
 
 async def all_removed(providers: Providers) -> None:
-    with trio.fail_after(20):
+    with trio.fail_after(PATIENCE_S):
         while not all(one["removed_ms"] for one in posts(providers)):  # noqa: ASYNC110  (the networks are elsewhere)
             await trio.sleep(0.02)
 
