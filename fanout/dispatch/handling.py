@@ -12,7 +12,7 @@ Rules:
 4. Every row leaves with a definite state: `outcomes.py` says which, `fallback.py` where a failed one goes next. Rows
    that stayed behind since others of the batch found their provider failing have had an attempt with them; rows that
    were only stopped have not. An attempt is the last one also when the next would come after the end: whom a provider
-   puts off until then the next channel still reaches in time.
+   puts off until then, and who stands in line behind the pause it asked for, the next channel still reaches in time.
    Rows of a provider that is given up (`breaker.py`) take their next channel if they have one; others wait on, however
    many attempts that is, for none of these was theirs. Rows that bounced since take it too, or have failed; while their
    action is stopped they wait, and the ledger knows what becomes of them.
@@ -117,7 +117,7 @@ class Handling:
     # --- on the wire --------------------------------------------------------------------------------------------------
 
     async def _send(self, message: Message, handfuls: trio.Nursery) -> None:
-        at, may_go = 0, partial(self.may_go, message)
+        at, may_go = 0, partial(self.may_wait, message)
         while at < len(self.wanted):
             try:
                 way = await self.route.reserve(self.lease, len(self.wanted) - at, may_go)
@@ -125,7 +125,7 @@ class Handling:
                 self._say("got no place", error)
                 return
             if way is None:
-                self.turned_away = may_go()
+                self.turned_away = self.may_go(message)
                 return
             part = self.wanted[at : at + way.rows]
             nearest = at == 0 and self.lease.seq == 0
@@ -274,8 +274,17 @@ class Handling:
             self.last_ms = max(delivered.last_ms, self.last_ms or delivered.last_ms)
 
     def may_go(self, message: Message) -> bool:
-        """Asked just before rows go to the wire, and while they wait for it."""
+        """Asked just before rows go to the wire, and while they wait for it; by a mailer in its thread."""
         return not self.over and not self.desk.leaving() and self.desk.hand.stopping(self.lease, message) is None
+
+    def may_wait(self, message: Message) -> bool:
+        """Asked while rows stand in line, before the ledger is told that they go."""
+        return self.may_go(message) and not self._is_put_off(message)
+
+    def _is_put_off(self, message: Message) -> bool:
+        """Whether the provider asked for a pause until after the end."""
+        pause_s = self.route.paused_s(trio.current_time())
+        return pause_s > 0 and self.desk.clock_ms() + 1000 * pause_s >= self.desk.hand.end_ms(message)
 
     # --- what came back -----------------------------------------------------------------------------------------------
 
@@ -284,7 +293,9 @@ class Handling:
         desk, lease, dispatch = self.desk, self.lease, self.desk.dispatch
         index = self.wanted[among(self.status[self.wanted], WAITING)]
         stop = desk.hand.stopping(lease, message)
-        self.given_up = stop is None and self.route.given_up(trio.current_time())
+        put_off = self._is_put_off(message)
+        self.turned_away |= put_off
+        self.given_up = stop is None and (put_off or self.route.given_up(trio.current_time()))
         unsent = not (self.codes[index] != NOT_SENT).any()
         self._speak_for_all(index)
         spent = lease.attempt + 1 >= dispatch.attempts_max and not (self.given_up and unsent)

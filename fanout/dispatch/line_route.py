@@ -91,6 +91,9 @@ class _LineRoute(ABC):
     def given_up(self, now_s: float) -> bool:
         return all(gate.breaker.given_up(now_s) for gate in self._line.gates)
 
+    def paused_s(self, now_s: float) -> float:
+        return min(gate.bucket.shut_s(now_s) for gate in self._line.gates)
+
     async def reserve(self, lease: Lease, rows: int, may_go: MayGo) -> Way | None:
         """Stand in line for places and quota; see `routes.Route`."""
         want = _Want(lease, rows, may_go)

@@ -95,6 +95,9 @@ class Route(Protocol):
     def given_up(self, now_s: float) -> bool:
         """Whether it has failed for so long that rows with another channel take that, as in `Breaker.given_up`."""
 
+    def paused_s(self, now_s: float) -> float:
+        """Seconds until the pause is over that its provider asked for; 0 if none, or one of several takes rows."""
+
     async def reserve(self, lease: Lease, rows: int, may_go: MayGo) -> Way | None:
         """Wait until some of so many rows may go. None: they may not, or their provider does not work."""
 

@@ -123,6 +123,9 @@ class RowRoute:
     def given_up(self, now_s: float) -> bool:
         return self.breaker.given_up(now_s)
 
+    def paused_s(self, now_s: float) -> float:
+        return self.way.bucket.shut_s(now_s)
+
     async def reserve(self, lease: Lease, rows: int, may_go: MayGo) -> _Whole | None:
         """A whole batch, once the breaker lets one go; see `routes.Route`."""
         while may_go():

@@ -66,6 +66,9 @@ class ServiceRoute:
     def given_up(self, now_s: float) -> bool:
         return all(way.breaker.given_up(now_s) for way in self._ways)
 
+    def paused_s(self, now_s: float) -> float:
+        return min(way.bucket.shut_s(now_s) for way in self._ways)
+
     async def reserve(self, lease: Lease, rows: int, may_go: MayGo) -> _Parted | None:
         """A whole batch, once any service may have some of it; see `routes.Route`."""
         while may_go():

@@ -39,6 +39,7 @@ class Fragile:
         self.freed = self.reserved = 0
         self.rows = 0
         self.dead = False
+        self.pause_s = 0.0
         self.answer: Callable[[NDArray[np.uint32]], Delivered] = _taken
 
     def stumble(self, where: str, rows: NDArray[np.uint32]) -> None:
@@ -52,8 +53,13 @@ class Fragile:
     def given_up(self, now_s: float) -> bool:
         return self.dead
 
+    def paused_s(self, now_s: float) -> float:
+        return self.pause_s
+
     async def reserve(self, lease: Lease, rows: int, may_go: MayGo) -> Any:
         await trio.lowlevel.checkpoint()
+        while self.pause_s and may_go():  # noqa: ASYNC110 - stands in line
+            await trio.sleep(0.002)
         while self.handful == 1 and self.freed < self.reserved:  # noqa: ASYNC110 - one place
             await trio.sleep(0.002)
         self.stumble("reserve", lease.rows)
@@ -168,6 +174,21 @@ async def test_who_is_put_off_beyond_the_end_is_told_by_the_next_channel_in_time
         await sent_all(store, action)
     assert states(store, action) == {"ACCEPTED": 30, "MOVED": 30}
     assert sorted(push.sent) == sorted(voice.sent) == [*range(30)]
+
+
+async def test_who_stands_in_line_behind_a_pause_until_after_the_end_is_told_by_the_next_channel(
+    store: SqliteStore,
+) -> None:
+    """Nothing of theirs was tried; who has no other channel waits on, and so do all whose action lasts longer."""
+    chat, text, registry = Fragile(WHATSAPP), Fragile(SMS), Registry()
+    chat.pause_s = 600.0
+    registry.only = {row: [WHATSAPP, SMS] for row in range(20)} | {4: [WHATSAPP]}
+    short = start(store, {WHATSAPP: range(10)}, size=10, end_ms=clock_ms() + 300_000)
+    long = start(store, {WHATSAPP: range(10, 20)}, size=10, reference="long")
+    async with sending(store, chat, text, registry=registry, fall_back=["whatsapp", "sms"]):
+        await until(lambda: states(store, short) == {"ACCEPTED": 9, "MOVED": 9, "PENDING": 1})
+    assert states(store, long) == {"PENDING": 10}
+    assert (sorted(text.sent), chat.sent) == ([0, 1, 2, 3, 5, 6, 7, 8, 9], [])
 
 
 def webhook(*failed: tuple[str, int]) -> Sequence[Receipts]:
