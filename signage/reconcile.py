@@ -30,7 +30,7 @@ from fanout.errors import Refused
 from fanout.geo import PlaceIndex, shapes
 from fanout.settings import SignageSettings
 from fanout.wire import BoardCounts
-from signage import layout, shadow
+from signage import shadow
 from signage.boards import Board, Boards, widened
 from signage.compose import Composer, Sign
 from signage.connections import Connections
@@ -340,8 +340,6 @@ class Reconciler:
                 self._passengers.remember(caps)
             for name in self.outbox.listen(board):
                 board.note(f"{name!r} cannot be an area topic: it has to be one level, without / + #")
-            if why := layout.why_useless(board.model):
-                board.note(f"it can show nothing: {why}")
             for action in board.showings:
                 self._note_unfit(board, action)
             if board.showings:

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from fanout.wire import BoardCapability, BoardItem, BoardProof, BoardStatus, BoardView
-from signage import shadow
+from signage import layout, shadow
 from signage.arbitration import Verdict, arbitrate
 from signage.boards import Board
 from signage.dialects import native
@@ -57,8 +57,16 @@ def view_of(board: Board, now_ms: int) -> BoardView:
         desired=[item.action for item in board.items],
         shown=list(report.lines) if report is not None else [],
         why=report.why if report is not None else "",
-        problems=[*board.problems, *([_PLACELESS] if board.lon is None and board.presence != "retired" else [])],
+        problems=[*board.problems, *_standing(board)],
     )
+
+
+def _standing(board: Board) -> list[str]:
+    """What is wrong with it for as long as it is so; what was noted, has happened, and stays."""
+    if board.presence == "retired":
+        return []
+    why = layout.why_useless(board.model)
+    return [*([f"it can show nothing: {why}"] if why else []), *([_PLACELESS] if board.lon is None else [])]
 
 
 def page_of(board: Board, now_ms: int) -> BoardView:

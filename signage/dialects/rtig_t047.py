@@ -294,8 +294,8 @@ def caps_of(board: str, kind: str, model: str, body: Mapping[str, Any]) -> Caps:
     name = charsets.richest([each[:100] for each in encodings if isinstance(each, str)])
     lines, characters = _count(text.get("lines")), _count(text.get("charsPerLine"))
     graphic = not lines and bool(screen)
-    pages = 8 if text.get("canPage", True) in (True, "true", "TRUE") else 1
-    scrolls = text.get("canScroll") in (True, "true", "TRUE")
+    pages = 8 if _flag(text.get("canPage"), True) else 1
+    scrolls = _flag(text.get("canScroll"), False)
     return Caps(
         board=board,
         model=model,
@@ -310,6 +310,11 @@ def caps_of(board: str, kind: str, model: str, body: Mapping[str, Any]) -> Caps:
         pages=pages,
         colours=kind,
     )
+
+
+def _flag(value: object, default: bool) -> bool:
+    """A yes or no, which may be a word in any case, or a number."""
+    return default if value in (None, "") else str(value).strip().casefold() in ("true", "1")
 
 
 def snapshot_lines(body: Mapping[str, Any]) -> list[str] | None:

@@ -134,7 +134,7 @@ def test_a_capability_that_makes_no_sense_is_told_of() -> None:
     world.core.received("PID-LED/displayCapability/response", b'{"displayCapabilityResponse": ' + body + b"}}}", False)
     board = world.core.boards.get("maker:d0")
     assert board is not None
-    assert "it can show nothing: it has 0 lines of 26 characters" in board.problems
+    assert "it can show nothing: it has 0 lines of 26 characters" in view_of(board, world.now_ms).problems
 
 
 def test_faults_are_noted() -> None:
@@ -369,6 +369,17 @@ def test_capability_is_read_leniently(payload: dict[str, object]) -> None:
     assert heard is not None
     caps = t047.caps_of("v:d", "PID-LED", "m", heard.body)
     assert (caps.lines, caps.characters, caps.charset) == (2, 20, "iso-8859-1")
+
+
+@pytest.mark.parametrize(
+    ("said", "pages", "scrolls"),
+    [(True, 8, True), ("True", 8, True), (" TRUE", 8, True), (1, 8, True), ("1", 8, True), (None, 8, False),
+     ("", 8, False), (False, 1, False), ("false", 1, False), (0, 1, False), ([], 1, False)],
+)  # fmt: skip
+def test_a_yes_or_no_is_read_however_it_is_spelt(said: object, pages: int, scrolls: bool) -> None:
+    text = {"lines": 1, "charsPerLine": 20, "canPage": said, "canScroll": said}
+    caps = t047.caps_of("v:d", "PID-LED", "m", {"textDisplayConfig": text})
+    assert (caps.pages, caps.scrolls) == (pages, scrolls)
 
 
 @pytest.mark.parametrize("payload", [b"", b"[]", b"{", b"\xff", b"7", b"{" * 70_000, b'{"heartbeat": 3}', b"{}"])
