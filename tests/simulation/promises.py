@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 NOTICE_MS = 300
 """A closed action may still put rows on the wire for this long: until its senders looked at the ledger again."""
 
+BOUNCE_MS = 15_000
+"""In so much time a sender has taken up who bounced, whatever processes die and whatever their clocks say."""
+
 UNSENT = (State.CANCELLED, State.EXPIRED, State.FAILED, State.MOVED)
 
 
@@ -54,6 +57,7 @@ def check(town: Town, store: SqliteStore) -> None:
         states_are_what_happened(town, record, rows)
         nobody_is_rung_twice(town, record, phases)
         receipts_count(town, record, rows)
+        only_who_certainly_got_nothing_moves_on(town, record, phases, rows)
         nothing_goes_out_after_the_close(town, record, phases)
         a_pause_holds(town, record)
         waves_hold_back_the_rest(town, record, phases, rows)
@@ -129,6 +133,26 @@ def receipts_count(town: Town, record: ActionRecord, rows: Phases) -> None:
                 assert row.state in (State.FAILED, State.MOVED), f"a bad receipt was lost: {row}"
             else:
                 assert row.state is not State.DELIVERED, f"delivered, and nobody said so: {row}"
+
+
+def only_who_certainly_got_nothing_moves_on(
+    town: Town, record: ActionRecord, phases: list[PhaseRecord], rows: Phases
+) -> None:
+    """Of whom a provider took a message for; and they do, if there is a way and the time."""
+    for phase in phases:
+        stop_ms = phase.end_ms
+        if phase.name != "result":
+            stop_ms = min(stop_ms, town.journal.closed_ms.get(record.id, stop_ms))
+        for row in rows[phase.phase]:
+            key = (record.id, phase.phase, CHANNELS[row.channel], row.person)
+            bounced_ms = town.post.bounced_ms.get(key)
+            if bounced_ms is None:
+                taken = key in town.phones.got
+                assert not (taken and row.state is State.MOVED), f"moved, and it may have rung: {key} {row}"
+            elif row.state is State.MOVED:
+                town.met["bounced and moved"] += 1
+            elif bounced_ms + BOUNCE_MS < stop_ms:
+                assert not town.has_other_way(row.person, key[2]), f"bounced, and stays: {key} {row}"
 
 
 def nothing_goes_out_after_the_close(town: Town, record: ActionRecord, phases: list[PhaseRecord]) -> None:

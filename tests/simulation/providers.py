@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from fanout.channels.protocol import GARBAGE, NO_ANSWER, NO_CONNECTION, NOT_SENT, Answer, Call, Requests
 from fanout.dispatch.lanes import Sent
-from fanout.inbound.receipts import SIGNATURE, sign
+from fanout.inbound.receipts import SIGNATURE, SIGNATURES, sign
 from tests.simulation.world import PROCESS, TIMEOUT_S, Phones, clock_ms
 
 SECRET: Final = "shared with the supplier"
@@ -202,11 +202,14 @@ class PushLane:
         """Nothing is open."""
 
 
-# --- SMS and voice --------------------------------------------------------------------------------------------------
+# --- SMS, voice and WhatsApp ----------------------------------------------------------------------------------------
+
+NEVER_SENT: Final = 131026
+NOBODY_KNOWS: Final = 131000
 
 
 class PhoneCaller:
-    """The wire to a supplier that rings: SMS in calls of many numbers, voice in calls of one."""
+    """The wire to a supplier that rings: SMS in calls of many numbers, voice and WhatsApp in calls of one."""
 
     def __init__(self, name: str, phones: Phones, weather: Weather, post: PostOffice) -> None:
         self._name, self._phones, self._weather, self._post = name, phones, weather, post
@@ -241,10 +244,11 @@ class PhoneCaller:
 
     def _one(self, message: dict[str, str | list[dict[str, str]]], sent_ms: int) -> tuple[str, bool]:
         """Take one message or call; returns its reference, and whether it was refused."""
-        reference = str(message.get("reference") or message["instruction-id"])
+        named = ("reference", "instruction-id", "biz_opaque_callback_data")
+        (reference,) = (str(message[name]) for name in named if name in message)
         action, phase, _ = reference.split("-", 2)
-        to = message.get("to")
-        number = to[0]["number"] if isinstance(to, list) else str(message["callee"])
+        to = message.get("to") or message["callee"]
+        number = to[0]["number"] if isinstance(to, list) else to
         person = int(number[-8:])
         if self._weather.is_dead(person):
             return reference, True
@@ -254,6 +258,11 @@ class PhoneCaller:
         return reference, False
 
     def _answer(self, statuses: list[tuple[str, bool]], *, half: bool) -> Answer:
+        if self._name == "whatsapp":
+            ((_, refused),) = statuses
+            if refused:
+                return Answer(code=400, body=b'{"error":{"code":%d}}' % NEVER_SENT)
+            return Answer(code=200, body=b"{}" if half else b'{"messages":[{"id":"wamid.1"}]}')
         if self._name == "voice":
             ((_, refused),) = statuses
             if refused:
@@ -273,7 +282,10 @@ class PhoneCaller:
 
 
 class PostOffice:
-    """Receipts on their way to the engine: lost, doubled, late, out of order, of both verdicts, and of nobody's."""
+    """Receipts on their way to the engine: lost, doubled, late, out of order, of both verdicts, and of nobody's.
+
+    WhatsApp may say of a message that it certainly never sent it; of that it is never wrong.
+    """
 
     def __init__(self, source: random.Random, phones: Phones) -> None:
         self._source, self._phones = source, phones
@@ -283,12 +295,16 @@ class PostOffice:
         self.waiting: list[tuple[float, str, str, bool]] = []
         self._keys: dict[tuple[str, str], tuple[int, int, str, int]] = {}
         self.acknowledged: defaultdict[tuple[int, int, str, int], set[bool]] = defaultdict(set)
+        self._never_sent: set[tuple[str, str]] = set()
+        self.bounced_ms: dict[tuple[int, int, str, int], int] = {}  # when the engine acknowledged that
 
     def taken(self, provider: str, reference: str, key: tuple[int, int, str, int]) -> None:
         """A supplier has taken a message, and knows by now whether it will ever ring."""
         delivered = self._source.random() >= self._failed
         if not delivered:
             self._phones.never_rang.add(key)
+            if provider == "whatsapp" and self._source.random() < 0.7:
+                self._never_sent.add((provider, reference))
         self._keys[provider, reference] = key
         if self._source.random() < self._lost:
             return
@@ -318,17 +334,30 @@ class PostOffice:
             whole: object = {
                 "events": [{"reference": one, "status": "answered" if good else "busy"} for one, good in reports]
             }
+        elif provider == "whatsapp":
+            statuses = [self._status(provider, one, good) for one, good in reports]
+            whole = {"entry": [{"changes": [{"value": {"statuses": statuses}}]}]}
         else:
             whole = {
                 "messages": {"msg": [{"reference": one, "status": {"code": 2 if good else 3}} for one, good in reports]}
             }
         body = json.dumps(whole).encode()
-        return provider, {SIGNATURE: sign(body, SECRET)}, body, [(provider, one, good) for _, _, one, good in mine]
+        signed = {SIGNATURES.get(provider, SIGNATURE): sign(body, SECRET)}
+        return provider, signed, body, [(provider, one, good) for _, _, one, good in mine]
+
+    def _status(self, provider: str, reference: str, good: bool) -> dict[str, object]:
+        """As Meta's webhook has it."""
+        code = NEVER_SENT if (provider, reference) in self._never_sent else NOBODY_KNOWS
+        fate: dict[str, object] = {"status": "delivered"} if good else {"status": "failed", "errors": [{"code": code}]}
+        return fate | {"biz_opaque_callback_data": reference}
 
     def delivered(self, reports: list[tuple[str, str, bool]]) -> None:
         """The engine has acknowledged these."""
         for provider, reference, verdict in reports:
-            self.acknowledged[self._keys[provider, reference]].add(verdict)
+            key = self._keys[provider, reference]
+            self.acknowledged[key].add(verdict)
+            if (provider, reference) in self._never_sent:
+                self.bounced_ms.setdefault(key, clock_ms())
 
     def back(self, reports: list[tuple[str, str, bool]]) -> None:
         """The engine has not acknowledged these: again, later."""

@@ -36,11 +36,11 @@ from fanout.dispatch.sender import run_sender
 from fanout.engine import Engine
 from fanout.errors import Refused
 from fanout.geo.areas import NamedAreas, Shape
-from fanout.inbound.receipts import SIGNATURE
 from fanout.registry.registry import Registry
 from fanout.registry.replica import Replica
 from fanout.settings import KindSettings, Settings, load
 from fanout.store.sqlite_store import SqliteStore
+from fanout.store.states import OPEN
 from fanout.store.writer import open_writer
 from tests.simulation.promises import check
 from tests.simulation.providers import CALL_FATES, ROW_FATES, SECRET, PhoneCaller, PostOffice, PushLane, Weather
@@ -63,10 +63,10 @@ NIGHT_S = 16.0
 CALM_S_MAX = 300.0
 LEASE_S = 3.0
 BULK = ("fcm", "apns", "webpush")
-SUPPLIERS = ("sms", "sms_second", "voice")
+SUPPLIERS = ("sms", "sms_second", "voice", "whatsapp")
 CHANNELS_OF = (
     ("fcm", "sms"), ("apns",), ("sms", "voice"), ("fcm",), ("webpush", "fcm"), ("voice",), ("apns", "webpush", "voice"),
-    ("sms",), ("fcm", "apns", "sms", "voice"), ("webpush",),
+    ("sms",), ("fcm", "apns", "sms", "voice"), ("webpush",), ("whatsapp", "sms"), ("fcm", "whatsapp", "voice"),
 )  # fmt: skip
 """Of person n the n-th, the preferred channel first; then again from the beginning."""
 
@@ -162,6 +162,12 @@ class Town:
             dispatch={"request_timeout_s": TIMEOUT_S, "attempts_max": 8, "pause_first_s": 0.1, "pause_most_s": 1.0},
             providers=dict.fromkeys(BULK, provider) | dict.fromkeys(SUPPLIERS, signed),
         )
+
+    def has_other_way(self, person: int, channel: str) -> bool:
+        """Whether there is a channel after this one on which somebody is certainly to be found all night."""
+        own = CHANNELS_OF[person % len(CHANNELS_OF)]
+        dead = {name.partition("_")[0] for name, weather in self.weather.items() if weather.is_dead(person)}
+        return person not in self.erased_ms and any(name not in dead for name in own[own.index(channel) + 1 :])
 
     def tell(self, what: str) -> None:
         self.told.append(f"{trio.current_time():8.3f} {what}")
@@ -314,7 +320,7 @@ class Town:
         def supplier(name: str) -> Supplier:
             gate = Gate(
                 breaker=Breaker(now_s=now_s), bucket=bucket(), places=8, reserve=0.125,
-                call_rows=1 if name == "voice" else MESSAGES_PER_CALL_MAX,
+                call_rows=MESSAGES_PER_CALL_MAX if name.startswith("sms") else 1,
             )  # fmt: skip
             caller = PhoneCaller(name.partition("_")[0], self.phones, self.weather[name], self.post)
             return Supplier(catalogue.call_channel(name, self.settings), caller, gate)
@@ -330,7 +336,7 @@ class Town:
             for name in BULK
         }
         routes["sms"] = CallRoute([supplier("sms"), supplier("sms_second")], clock_ms=clock_ms)
-        routes["voice"] = CallRoute([supplier("voice")], clock_ms=clock_ms)
+        routes |= {name: CallRoute([supplier(name)], clock_ms=clock_ms) for name in ("voice", "whatsapp")}
         return routes
 
     async def _misfortune(self) -> None:
@@ -438,7 +444,7 @@ class Town:
             while (post := self.post.due()) is not None:
                 provider, headers, body, reports = post
                 forged = self.random.random() < 0.05
-                given = headers | {SIGNATURE: "sha256=0000"} if forged else headers
+                given = dict.fromkeys(headers, "sha256=0000") if forged else headers
                 answers = await self._ask(lambda engine: engine.take_receipts(provider, given, body))  # noqa: B023
                 if answers and not forged:
                     assert isinstance(answers[0], wire.ReceiptsAccepted), answers
@@ -504,13 +510,13 @@ class Town:
 
 
 def _waiting(store: SqliteStore, action: int) -> int:
-    return sum(sum(count.states[state] for state in (0, 1, 2)) for count in store.counts(action))
+    return sum(sum(count.states[state] for state in OPEN) for count in store.counts(action))
 
 
 def _person(number: int) -> wire.Participant:
     values = {
         "fcm": f"{number:064x}", "apns": f"{number:064x}", "sms": f"+316{number:08d}", "voice": f"+316{number:08d}",
-        "webpush": SUBSCRIPTION % f"{number:064x}",
+        "whatsapp": f"+316{number:08d}", "webpush": SUBSCRIPTION % f"{number:064x}",
     }  # fmt: skip
     names: Any = CHANNELS_OF[number % len(CHANNELS_OF)]
     return wire.Participant(
