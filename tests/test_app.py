@@ -30,6 +30,7 @@ from fanout.simulators.tls import write as write_certificates
 from fanout.store.sqlite_store import SqliteStore
 from signage.broker import free_port
 from tests.registry.naive_registry import person
+from tests.simulators.kit import PATIENCE_S
 
 SERVE = [sys.executable, "-m", "fanout.cli", "serve", "--config"]
 
@@ -49,7 +50,7 @@ def started(crew: Crew, settings: Path) -> tuple[int, str]:
     run_file = settings.parent / "data" / "run" / "api"
     run_file.unlink(missing_ok=True)
     pid = crew.start("engine", [*SERVE, str(settings)])
-    crew.wait_for("the engine", run_file.exists, 60)
+    crew.wait_for("the engine", run_file.exists, PATIENCE_S)
     return pid, run_file.read_text().strip()
 
 
@@ -57,7 +58,7 @@ def gone(pids: list[int]) -> bool:
     def alive(pid: int) -> bool:
         try:
             return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-        except FileNotFoundError:
+        except (FileNotFoundError, ProcessLookupError):  # gone before it was opened, or before it was read
             return False
 
     return not any(alive(pid) for pid in pids)
@@ -72,16 +73,18 @@ def test_all_its_processes_end_with_it(tmp_path: Path, how: signal.Signals) -> N
         assert len(family) >= 4, "the engine, two senders and a broker"
         os.kill(pid, how)
         with pytest.raises(CrewError, match="engine ended"):
-            crew.wait_for("the end of the engine", lambda: False, 30)
+            crew.wait_for("the end of the engine", lambda: False, PATIENCE_S)
         with Crew(tmp_path / "waiting") as waiting:
-            waiting.wait_for("the end of its children", lambda: gone(family), 30)
+            waiting.wait_for("the end of its children", lambda: gone(family), PATIENCE_S)
 
 
 def test_a_second_engine_on_the_same_folder_is_refused(tmp_path: Path) -> None:
     settings = write_settings(tmp_path, '[api]\nlisten = "127.0.0.1:0"\n', senders=0)
     with Crew(tmp_path / "logs") as crew:
         started(crew, settings)
-        second = subprocess.run([*SERVE, str(settings)], capture_output=True, text=True, check=False, timeout=60)
+        second = subprocess.run(
+            [*SERVE, str(settings)], capture_output=True, text=True, check=False, timeout=PATIENCE_S
+        )
     assert second.returncode == 1
     assert "data_in_use" in second.stderr
     assert "Traceback" not in second.stderr
@@ -93,7 +96,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         settings = write_settings(tmp_path, f'[api]\nlisten = "127.0.0.1:{port}"\n', senders=0)
-        run = subprocess.run([*SERVE, str(settings)], capture_output=True, text=True, check=False, timeout=60)
+        run = subprocess.run([*SERVE, str(settings)], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert run.returncode == 1
     assert "port_in_use" in run.stderr
     assert str(port) in run.stderr
@@ -101,7 +104,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
 
 def test_a_certificate_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     settings = write_settings(tmp_path, '[api]\nlisten = "127.0.0.1:0"\ntls_certificate = "none.pem"\n', senders=0)
-    ended = subprocess.run([*SERVE, str(settings)], capture_output=True, text=True, check=False, timeout=60)
+    ended = subprocess.run([*SERVE, str(settings)], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert ended.returncode == 1
     assert "api.tls_certificate: 'none.pem' with ''" in ended.stderr
     assert "Traceback" not in ended.stderr
@@ -113,7 +116,7 @@ def test_a_key_that_cannot_be_used_is_one_sentence(tmp_path: Path, there: bool) 
     if there:
         key.write_text("no key")
     settings = write_settings(tmp_path, f'[providers.webpush]\nenabled = true\nkey_file = "{key}"\n', senders=0)
-    ended = subprocess.run([*SERVE, str(settings)], capture_output=True, text=True, check=False, timeout=60)
+    ended = subprocess.run([*SERVE, str(settings)], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert ended.returncode == 1
     assert "settings_invalid" in ended.stderr
     assert "providers.webpush.key_file: " in ended.stderr
@@ -124,7 +127,7 @@ def test_a_key_that_cannot_be_used_is_one_sentence(tmp_path: Path, there: bool) 
 def test_the_fence_keeps_an_engine_from_starting(tmp_path: Path) -> None:
     settings = write_settings(tmp_path)
     settings.write_text(settings.read_text() + '[providers.sms]\nurl = "https://gw.example.net"\n')
-    run = subprocess.run([*SERVE, str(settings)], capture_output=True, text=True, check=False, timeout=60)
+    run = subprocess.run([*SERVE, str(settings)], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert run.returncode == 1
     assert "providers.sms.url" in run.stderr
     assert not (tmp_path / "data").exists(), "it refused before it began"
@@ -137,17 +140,17 @@ async def test_the_delta_becomes_a_base_beside_everybody(tmp_path: Path, monkeyp
 
     def slowly(now: view.View) -> view.Part:
         making.set()
-        assert go_on.wait(30), "nobody waited for this"
+        assert go_on.wait(PATIENCE_S), "nobody waited for this"
         return merged(now)
 
     monkeypatch.setattr(view, "merged", slowly)
     store = SqliteStore.open(tmp_path / "ledger.db")
     registry = Registry.open(tmp_path / "registry", store)
-    with trio.fail_after(60):
+    with trio.fail_after(2 * PATIENCE_S):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(app._every, 0.005, partial(app._compact, registry, store))
             registry.upsert([person(f"p{n}", n) for n in range(60)])
-            assert await trio.to_thread.run_sync(making.wait, 30)
+            assert await trio.to_thread.run_sync(making.wait, PATIENCE_S)
             registry.upsert([person("late", 7)])
             assert len(choose(registry.view(), Query(shape=EVERYONE))) == 61
             assert registry.statistics()["delta"] == 61
@@ -195,7 +198,7 @@ async def test_a_full_disk_ends_no_upkeep(monkeypatch: pytest.MonkeyPatch, error
         things.ring()
 
     engine: Any = type("Engine", (), {"keep_up": staticmethod(keep_up)})
-    with trio.fail_after(30):
+    with trio.fail_after(PATIENCE_S):
         async with trio.open_nursery() as nursery:
             changes = Changes()
             nursery.start_soon(changes.wait, 30.0)
@@ -223,7 +226,7 @@ def test_callers_meet_tls_and_must_show_a_certificate(tmp_path: Path) -> None:
             context = ssl.create_default_context(cafile=str(server / "ca.pem"))
             if certificates is not None:
                 context.load_cert_chain(certificates / "cert.pem", certificates / "key.pem")
-            with httpx.Client(verify=context, trust_env=False, http2=True) as http:
+            with httpx.Client(verify=context, trust_env=False, http2=True, timeout=PATIENCE_S) as http:
                 return http.get(f"{address}/healthz")
 
         known = get(server)

@@ -25,6 +25,7 @@ from fanout.settings import load
 from fanout.simulators.tls import write as write_certificates
 from fanout.store.sqlite_store import SqliteStore
 from fanout.store.states import State
+from tests.simulators.kit import PATIENCE_S
 from tests.test_app import SERVE, started, write_settings
 
 SECRET = "secret"
@@ -73,7 +74,7 @@ def test_what_it_answered_is_in_the_ledger_though_it_is_killed_again_and_again(t
 
         def supplier() -> None:
             while left:
-                with httpx.Client(base_url=f"http://{address}", trust_env=False, timeout=30) as http:
+                with httpx.Client(base_url=f"http://{address}", trust_env=False, timeout=PATIENCE_S) as http:
                     try:
                         while left:
                             assert post(http, left[-1]).status_code == 200
@@ -85,10 +86,10 @@ def test_what_it_answered_is_in_the_ledger_though_it_is_killed_again_and_again(t
         sending = threading.Thread(target=supplier)
         sending.start()
         for part in (0.8, 0.6, 0.4):
-            crew.wait_for("some receipts", lambda part=part: len(left) < part * len(posted), 60)
+            crew.wait_for("some receipts", lambda part=part: len(left) < part * len(posted), PATIENCE_S)
             os.kill(door_of(crew), signal.SIGKILL)
             kills += 1
-        crew.wait_for("all receipts", finished.is_set, 60)
+        crew.wait_for("all receipts", finished.is_set, PATIENCE_S)
         sending.join()
         os.kill(pid, signal.SIGKILL)
     assert kills == 3
@@ -100,8 +101,8 @@ def test_the_api_and_the_door_say_the_same_and_end_together(tmp_path: Path) -> N
         posted, _ = prepared(tmp_path)
         api = (tmp_path / "data" / "run" / "api").read_text().strip()
         with (
-            httpx.Client(base_url=api, trust_env=False) as one,
-            httpx.Client(base_url=f"http://{address}", trust_env=False) as other,
+            httpx.Client(base_url=api, trust_env=False, timeout=PATIENCE_S) as one,
+            httpx.Client(base_url=f"http://{address}", trust_env=False, timeout=PATIENCE_S) as other,
         ):
             assert post(one, posted[0]).json() == {"reports": 1, "changed": 1, "ignored": 0}
             assert post(other, posted[0]).json() == {"reports": 1, "changed": 0, "ignored": 0}, "it was told before"
@@ -123,7 +124,7 @@ def test_the_api_and_the_door_say_the_same_and_end_together(tmp_path: Path) -> N
         host, _, port = address.partition(":")
         with socket.create_connection((host, int(port))) as idle:
             os.kill(pid, signal.SIGTERM)
-            crew.finish("engine", 60)
+            crew.finish("engine", PATIENCE_S)
             assert idle.recv(1) == b""
         socket.create_server((host, int(port))).close()
 
@@ -135,7 +136,7 @@ def test_it_shows_the_certificate_of_the_api(tmp_path: Path) -> None:
     with engine(tmp_path, more) as (_, _, address):
         posted, _ = prepared(tmp_path)
         context = ssl.create_default_context(cafile=str(ca))
-        with httpx.Client(base_url=f"https://{address}", verify=context, trust_env=False) as http:
+        with httpx.Client(base_url=f"https://{address}", verify=context, trust_env=False, timeout=PATIENCE_S) as http:
             assert post(http, posted[0]).json()["changed"] == 1, "a supplier has no certificate of ours"
 
 
@@ -143,7 +144,7 @@ def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         settings = write_settings(tmp_path, API.replace('s_listen = "127.0.0.1:0"', f's_listen = "127.0.0.1:{port}"'))
-        run = subprocess.run([*SERVE, str(settings)], capture_output=True, text=True, check=False, timeout=60)
+        run = subprocess.run([*SERVE, str(settings)], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert run.returncode == 1
     assert "port_in_use" in run.stderr
     assert str(port) in run.stderr

@@ -102,11 +102,11 @@ def test_an_engine_whose_redis_is_away_says_so_until_it_is_back(tmp_path: Path) 
     )
 
     def says(address: str, status: int) -> bool:
-        answer = httpx.get(f"{address}/readyz", trust_env=False)
+        answer = httpx.get(f"{address}/readyz", trust_env=False, timeout=60)
         return answer.status_code == status and (status == 200 or answer.json()["code"] == "store_unavailable")
 
     def asked(crew: Crew, what: str, answered: Callable[[], bool]) -> None:
-        crew.wait_for(what, answered, 30)
+        crew.wait_for(what, answered, 120)
 
     with Crew(tmp_path / "logs") as crew:
         with server(folder, port=port):

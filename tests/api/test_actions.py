@@ -105,7 +105,7 @@ def test_a_paused_action_waits_and_a_cancelled_one_ends(engine: Client) -> None:
 
 
 def test_an_action_ends_at_its_end(engine: Client) -> None:
-    accepted = engine.start(request(end_ms=int(time.time() * 1000) + 1_500))
+    accepted = engine.start(request(end_ms=int(time.time() * 1000) + 4_000))
     view = wait_until(engine, accepted.id, lambda view: view.state == "expired")
     assert view.state == "expired"
     assert_adds_up(view)
@@ -193,14 +193,20 @@ def test_receipts_count_as_delivered_whoever_sends_them_how_often(running: Runni
     content = wire.encode_json({"messages": {"msg": reports}})
     signed = {"X-Signature-256": sign(content, RECEIPT_SECRET)}
     for _ in range(2):
-        answer = httpx.post(f"{running.address}/v1/receipts/sms", content=content, headers=signed, trust_env=False)
+        answer = httpx.post(
+            f"{running.address}/v1/receipts/sms", content=content, headers=signed, trust_env=False, timeout=60
+        )
         assert answer.status_code == 200, answer.json()
     assert answer.json()["changed"] == 0, "the same receipts again change nothing"
     view = engine.view(accepted.id)
     tally = view.tallies[0]
     assert tally.delivered == tally.accepted == tally.selected, "a receipt also settles what seemed to have failed"
     wrong = httpx.post(
-        f"{running.address}/v1/receipts/sms", content=content, headers={"X-Signature-256": "sha256=00"}, trust_env=False
+        f"{running.address}/v1/receipts/sms",
+        content=content,
+        headers={"X-Signature-256": "sha256=00"},
+        trust_env=False,
+        timeout=60,
     )
     assert wrong.json()["code"] == "key_invalid"
 
@@ -210,9 +216,7 @@ def test_suppliers_bring_their_receipts(engine: Client, channel: wire.ActionChan
     """The simulators post them to the API, signed, some doubled and some late; all count, each once."""
     accepted = engine.start(request(area=wire.Everyone(), channels=[channel]))
     wait_until(engine, accepted.id, told)
-    for _ in range(1_000):
-        tally = engine.view(accepted.id).tallies[0]
-        if tally.delivered == tally.accepted:
-            break
+    view = wait_until(engine, accepted.id, lambda view: view.tallies[0].delivered == view.tallies[0].accepted)
+    tally = view.tallies[0]
     assert tally.delivered == tally.accepted > 0
     assert tally.selected == tally.accepted + tally.failed

@@ -83,7 +83,7 @@ async def test_what_is_no_picture_is_refused(api: httpx.AsyncClient, body: bytes
 
 def test_a_real_engine_takes_a_photo_and_an_action_with_it(engine: Client, running: Running) -> None:
     photo = engine.put_photo(picture(200))
-    shown = httpx.get(f"{running.address}/v1/media/{photo.hash}", trust_env=False)
+    shown = httpx.get(f"{running.address}/v1/media/{photo.hash}", trust_env=False, timeout=60)
     assert (shown.status_code, len(shown.content)) == (200, photo.bytes)
     accepted = engine.start(request(photo=photo.hash))
     assert engine.view(accepted.id).posts == []

@@ -36,7 +36,7 @@ def polygon(*rings: list[list[float]]) -> dict[str, Any]:
 @pytest.fixture
 def http(running: Running) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {running.key}"}
-    with httpx.Client(base_url=running.address, headers=headers, trust_env=False) as client:
+    with httpx.Client(base_url=running.address, headers=headers, trust_env=False, timeout=60) as client:
         yield client
 
 
@@ -179,14 +179,14 @@ def test_no_action_has_a_number_so_large(http: httpx.Client, number: str) -> Non
 @pytest.mark.parametrize("key", [None, "", "Bearer", "Bearer fk_wrong", "Basic fk_x", "Bearer \u00e9".encode()])
 def test_without_a_valid_key_there_is_401_and_no_hint(running: Running, path: str, key: str | bytes | None) -> None:
     headers = {} if key is None else {"Authorization": key}
-    answer = httpx.get(running.address + path, headers=headers, trust_env=False)
+    answer = httpx.get(running.address + path, headers=headers, trust_env=False, timeout=60)
     assert answer.status_code == 401
     assert answer.json() == {"code": "key_invalid", "message": CATALOGUE["key_invalid"].sentence, "where": ""}
 
 
 def test_a_key_may_do_what_its_scopes_say(running: Running) -> None:
     headers = {"Authorization": f"Bearer {running.registrar_key}"}
-    answer = httpx.get(running.address + "/v1/actions/1", headers=headers, trust_env=False)
+    answer = httpx.get(running.address + "/v1/actions/1", headers=headers, trust_env=False, timeout=60)
     assert (answer.status_code, answer.json()["code"]) == (403, "not_permitted")
 
 
@@ -253,7 +253,7 @@ def test_openapi_describes_every_call(http: httpx.Client) -> None:
 
 
 def test_ops_pages_need_no_key(running: Running) -> None:
-    with httpx.Client(base_url=running.address, trust_env=False) as client:
+    with httpx.Client(base_url=running.address, trust_env=False, timeout=60) as client:
         assert client.get("/healthz").json() == {"status": "alive"}
         assert client.get("/readyz").json() == {"status": "ready"}
         metrics = client.get("/metrics").text

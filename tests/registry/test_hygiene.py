@@ -16,12 +16,13 @@ from fanout.demo.stage import Stage, open_stage
 from fanout.registry.columns import choices_of, preference_of, without_choice
 
 PEOPLE = 2_000
-PATIENCE_S = 60.0
+PATIENCE_S = 240.0
 
 
 def dropped(stage: Stage, reason: str = "token_dead") -> dict[str, int]:
     """What `/metrics` counts for a reason, by channel."""
-    text = httpx.get(f"{stage.address}/metrics", trust_env=False, headers={"Authorization": f"Bearer {stage.key}"}).text
+    headers = {"Authorization": f"Bearer {stage.key}"}
+    text = httpx.get(f"{stage.address}/metrics", trust_env=False, headers=headers, timeout=60).text
     found = re.findall(rf'^fanout_addresses_dropped_total{{channel="(\w+)",reason="{reason}"}} ([\d.]+)', text, re.M)
     return {channel: int(float(count)) for channel, count in found}
 

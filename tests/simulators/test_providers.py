@@ -110,7 +110,7 @@ def test_only_its_own_authority_is_trusted(providers: Providers) -> None:
 
 def test_the_certificate_names_the_hosts_it_stands_in_for(providers: Providers) -> None:
     context = ssl.create_default_context(cafile=str(providers.ca))
-    with httpx.Client(verify=context, trust_env=False) as client:
+    with httpx.Client(verify=context, trust_env=False, timeout=60) as client:
         answer = client.get(f"{providers.url}/_actions", extensions={"sni_hostname": "fcm.googleapis.com"})
     assert answer.status_code == 200
 
@@ -147,14 +147,14 @@ def test_workers_answer_as_one(tmp_path: Path) -> None:
     with running_providers(tmp_path, workers=2) as providers:
         context = ssl.create_default_context(cafile=str(providers.ca))
         for number in range(24):  # a connection each, so that both workers have some
-            with httpx.Client(base_url=providers.url, verify=context, trust_env=False) as client:
+            with httpx.Client(base_url=providers.url, verify=context, trust_env=False, timeout=60) as client:
                 assert client.post(FCM, content=fcm(f"t{number % 23}")).status_code == 200
         seen = providers.seen(7)
         assert (seen["total"], seen["distinct"], seen["doubled"]) == (24, 23, ["t0"])
         assert providers.http.get("/_totals").json() == {"fcm": 24}
         providers.moods(fcm={"broken": 1.0})
         for _ in range(6):
-            with httpx.Client(base_url=providers.url, verify=context, trust_env=False) as client:
+            with httpx.Client(base_url=providers.url, verify=context, trust_env=False, timeout=60) as client:
                 assert client.post(FCM, content=fcm("t")).status_code == 500
         providers.http.delete("/_seen")
         assert providers.http.get("/_totals").json() == {}

@@ -80,7 +80,7 @@ def test_the_bell_of_a_dead_process_is_removed(tmp_path: Path) -> None:
     program = (
         "import os, pathlib, sys; from fanout.store.bells import Bell; Bell(pathlib.Path(sys.argv[1])); os._exit(1)"
     )
-    subprocess.run([sys.executable, "-c", program, str(tmp_path / "ledger.db")], check=False, timeout=60)
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "ledger.db")], check=False, timeout=240)
     assert len(names(tmp_path)) == 1
     mine = Bell(tmp_path / "ledger.db")
     ring(tmp_path / "ledger.db")

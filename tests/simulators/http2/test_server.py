@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from signage.broker import free_port
-from tests.simulators.kit import Providers, running_providers
+from tests.simulators.kit import PATIENCE_S, Providers, running_providers
 
 FCM = "/v1/projects/p/messages:send"
 BODY = b'{"message":{"token":"%b","data":{"action":"7","phase":"0"}}}'
@@ -31,7 +31,7 @@ def connected(providers: Providers) -> ssl.SSLSocket:
     """A raw connection that speaks HTTP/1.1."""
     context = ssl.create_default_context(cafile=str(providers.ca))
     context.set_alpn_protocols(["http/1.1"])
-    raw = socket.create_connection(("127.0.0.1", int(providers.url.rpartition(":")[2])), timeout=10)
+    raw = socket.create_connection(("127.0.0.1", int(providers.url.rpartition(":")[2])), timeout=PATIENCE_S)
     return context.wrap_socket(raw, server_hostname="localhost")
 
 
@@ -82,7 +82,7 @@ def test_what_is_no_http_is_left(providers: Providers) -> None:
 
 
 def test_what_is_no_tls_is_left(providers: Providers) -> None:
-    with socket.create_connection(("127.0.0.1", int(providers.url.rpartition(":")[2])), timeout=10) as raw:
+    with socket.create_connection(("127.0.0.1", int(providers.url.rpartition(":")[2])), timeout=PATIENCE_S) as raw:
         raw.sendall(b"GET / HTTP/1.1\r\n\r\n")
         while raw.recv(1_000):
             pass
@@ -108,7 +108,7 @@ def test_it_ends_when_told_to(tmp_path: Path, workers: int, how: signal.Signals)
         process = running.process
         running.http.get("/_actions")
         process.send_signal(how)
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE_S) == 0
 
 
 def test_workers_do_not_outlive_their_parent(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_workers_do_not_outlive_their_parent(tmp_path: Path) -> None:
         watched = [os.pidfd_open(int(child)) for child in children]
         running.process.kill()
         for one in watched:  # readable once it has ended
-            assert select.select([one], [], [], 20)[0]
+            assert select.select([one], [], [], PATIENCE_S)[0]
             os.close(one)
 
 
@@ -127,7 +127,7 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
     port = free_port()
     with socket.create_server(("127.0.0.1", port)):
         command = [sys.executable, "-m", "fanout.simulators.providers", "--port", str(port), "--folder", str(tmp_path)]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert ended.returncode != 0
     assert f"127.0.0.1:{port}" in ended.stderr
     assert "Traceback" not in ended.stderr
