@@ -61,6 +61,9 @@ Address = Annotated[str, typer.Option(help="Where the engine listens.", envvar="
 Key = Annotated[str, typer.Option(help="A key from `fanout key create`.", envvar="FANOUT_KEY")]
 
 
+KEY_PREFIX_MIN: Final = 8
+"""Digits that name one key among all that anybody will make."""
+
 _UNWRITABLE: Final = frozenset(
     getattr(errno, name) for name in ("EACCES", "EDQUOT", "EEXIST", "EISDIR", "ENOSPC", "ENOTDIR", "EPERM", "EROFS")
 )
@@ -243,13 +246,17 @@ def key_list(config: Config = None) -> None:
 @keys_cli.command("revoke")
 @refusals
 def key_revoke(
-    prefix: Annotated[str, typer.Argument(min=8, help="From `fanout key list`.")], config: Config = None
+    prefix: Annotated[str, typer.Argument(help="From `fanout key list`, or its first 8 digits.")],
+    config: Config = None,
 ) -> None:
-    """Revoke a key; it stops working within five seconds."""
+    """Revoke a key; it stops working within five seconds. Ends with 1 when there is no such key."""
+    if len(prefix) < KEY_PREFIX_MIN:
+        raise typer.BadParameter(f"{prefix!r} may be many keys': {KEY_PREFIX_MIN} digits are needed")
     store = open_store(load(config))
     count = revoke_key(store, prefix)
     store.close_store()
     print(f"{count} revoked")
+    raise typer.Exit(0 if count else 1)
 
 
 # --- actions: on a running engine -------------------------------------------------------------------------------------

@@ -178,7 +178,9 @@ class Client:
 
     def _unreachable(self, error: httpx.TransportError) -> Refused:
         return Refused(
-            "engine_unreachable", address=str(self._http.base_url), detail=str(error) or type(error).__name__
+            "engine_unreachable",
+            address=str(self._http.base_url),
+            detail=str(error).rstrip(".") or type(error).__name__,
         )
 
 

@@ -70,4 +70,7 @@ class Readiness:
         free = disk.f_bavail * disk.f_frsize
         if free >= FREE_BYTES_MIN:
             return None
-        return f"The disk of {self._folder} is full: {free:,} bytes are left; free some space."
+        return (
+            f"The disk of {self._folder} is full: {free:,} bytes are left of the {FREE_BYTES_MIN:,} that an action may "
+            "take; free some space."
+        )

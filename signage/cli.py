@@ -60,7 +60,15 @@ def simulate(
 ) -> None:
     """Play boards that announce themselves at a broker, show what they are told, and report it. Ends with Ctrl-C."""
     from signage.simulators.display import MOODS
-    from signage.simulators.fleet import Fleet, make_displays, make_passengers, parse_moods, read_boards, spread_boards
+    from signage.simulators.fleet import (
+        Fleet,
+        address_of,
+        make_displays,
+        make_passengers,
+        parse_moods,
+        read_boards,
+        spread_boards,
+    )
     from signage.simulators.models import MODELS
 
     if list_moods:
@@ -69,6 +77,7 @@ def simulate(
     try:
         placed = read_boards(boards_file) if boards_file is not None else spread_boards(boards, seed, areas=areas)
         shares = parse_moods(moods)
+        address_of(broker)
     except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error)) from None
     count = connections or max(1, len(placed) // 10)

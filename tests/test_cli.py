@@ -63,6 +63,21 @@ def test_who_ends_the_simulators_leaves_none_behind(tmp_path: Path) -> None:
     assert not answers(port)
 
 
+def test_simulators_that_cannot_write_their_certificates_say_so(tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.touch()
+    ended = subprocess.run([*SIMULATE, "--folder", str(taken)], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (1, f"simulators: {taken}: File exists\n")
+
+
+def test_an_address_that_is_none_is_one_sentence() -> None:
+    asked = ["action", "start", "Vermist", "--key", "k", "--lon", "5", "--lat", "52", "--address", "nonsense"]
+    ended = runner.invoke(cli, asked)
+    assert ended.exit_code == 1
+    assert ended.stderr.startswith("engine_unreachable: ")
+    assert ended.stderr.endswith("protocol.\n")
+
+
 def answers(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
@@ -119,5 +134,9 @@ def test_keys_are_made_listed_and_revoked(tmp_path: Path, monkeypatch: pytest.Mo
     import hashlib
 
     prefix = hashlib.sha256(secret.encode()).hexdigest()[:12]
+    for less in ("", prefix[:1], prefix[:7]):
+        assert runner.invoke(cli, ["key", "revoke", less]).exit_code == 2, "it would be the end of many"
+    assert "room 3" in runner.invoke(cli, ["key", "list"]).output
     assert "1 revoked" in runner.invoke(cli, ["key", "revoke", prefix]).output
     assert "room 3" not in runner.invoke(cli, ["key", "list"]).output
+    assert runner.invoke(cli, ["key", "revoke", prefix]).exit_code == 1

@@ -86,7 +86,7 @@ async def test_a_disk_without_room_for_an_action_is_full(
         assert ready.why_not() is None
         free -= 1
         await trio.sleep(EVERY_S)
-        assert "free some space" in str(ready.why_not())
+        assert "bytes are left of the 33,554,432 that an action may take; free some space" in str(ready.why_not())
         free += 1
         await trio.sleep(AGAIN_S)
         assert ready.why_not() is None

@@ -481,11 +481,16 @@ def main(
     moods: Annotated[str, typer.Option(help="The first moods, as for PUT /_moods: JSON, or @ and a file of it.")] = "",
 ) -> None:
     """Simulated providers on one port, until interrupted."""
-    write_keys(folder, f"https://127.0.0.1:{port}")
-    files = tls.write(folder, now=datetime.datetime.now(datetime.UTC))
-    shutil.rmtree(folder / "workers", ignore_errors=True)
-    (folder / "workers").mkdir()
-    write_moods(folder / MOODS_FILE, _moods_of(moods))
+    first = _moods_of(moods)
+    try:
+        write_keys(folder, f"https://127.0.0.1:{port}")
+        files = tls.write(folder, now=datetime.datetime.now(datetime.UTC))
+        shutil.rmtree(folder / "workers", ignore_errors=True)
+        (folder / "workers").mkdir()
+        write_moods(folder / MOODS_FILE, first)
+    except OSError as error:
+        print(f"simulators: {error.filename}: {error.strerror}", file=sys.stderr)
+        raise typer.Exit(1) from None
     memory.spare_scipy()
     kernels.warm()
     try:

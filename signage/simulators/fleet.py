@@ -18,6 +18,7 @@ import csv
 import heapq
 import itertools
 import json
+import logging
 import random
 import selectors
 import socket
@@ -39,6 +40,8 @@ from signage.simulators.passenger import PassengerDisplay
 
 KINDS: Final = ("PID-LED", "PID-LED", "PID-LCD", "PID-TFT")
 Machine: TypeAlias = Display | PassengerDisplay
+
+log = logging.getLogger("signage.simulators")
 
 KEEPALIVE_S: Final = 60
 CONNECTING_MAX: Final = 64  # connections being made at once
@@ -172,6 +175,14 @@ def make_passengers(count: int, seed: int, moods: Sequence[tuple[Mood, float]] =
     return groups
 
 
+def address_of(broker: str) -> tuple[str, int]:
+    """Host and port of `mqtt://host:port`. Errors: `ValueError`."""
+    parts = urlsplit(broker)
+    if parts.scheme != "mqtt" or not parts.hostname:
+        raise ValueError(f"{broker!r} is no mqtt://host:port")
+    return parts.hostname, parts.port or 1883
+
+
 class Fleet:
     """All simulated boards of this process. Make it, then `run`."""
 
@@ -185,8 +196,8 @@ class Fleet:
         version: int = 4,
         seed: int = 0,
     ) -> None:
-        parts = urlsplit(broker)
-        self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 1883
+        self._host, self._port = address_of(broker)
+        self._silent = False
         self._version = version
         self._clock_ms = clock_ms
         self._groups = [_Connection(self, number, list(group), seed) for number, group in enumerate(groups)]
@@ -225,6 +236,12 @@ class Fleet:
             if self._film_path is not None:
                 with self._film_path.open("a") as file:
                     self._flush_film(file)
+
+    def unreached(self, error: Exception) -> None:
+        """A connection could not be made: the first since there was one is told, if there is none."""
+        if not self.connected and not self._silent:
+            log.warning("no board has a connection to %s:%d: %s; trying on", self._host, self._port, error)
+            self._silent = True
 
     def cut_all(self) -> None:
         """Every connection breaks at once, as when a network dies; they come back by themselves."""
@@ -354,8 +371,10 @@ class _Connection:
                         self._scope.deadline = trio.current_time() + self._random.uniform(*FLAP_S)
                     await self._session()
                 pause_s = 0.2
-            except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, ConnectionError):
+            except (OSError, trio.BrokenResourceError, trio.ClosedResourceError, ConnectionError) as error:
                 pause_s = min(pause_s * 2, 5.0)
+                if self._sock is None:
+                    self.fleet.unreached(error)
             finally:
                 self._gone()
             pause_s = self._random.uniform(*FLAP_S) / 4 if mood == "flapping" else pause_s
@@ -406,6 +425,7 @@ class _Connection:
         self._ended = trio.Event()
         fleet.watch(self, self._sock, writes=False)
         fleet.connected += 1
+        fleet._silent = False
         now_ms = fleet._clock_ms()
         out: list[Out] = []
         if self.displays[0].controller:

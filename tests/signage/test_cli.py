@@ -1,4 +1,4 @@
-"""The command line of boards: the public key that makers are given."""
+"""The command line of boards: the public key that makers are given, and simulated boards without a broker."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
+import trio
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
@@ -19,6 +20,7 @@ from typer.testing import CliRunner
 
 from signage.cli import app
 from signage.signing import load_signer, verify
+from signage.simulators.fleet import Fleet, make_displays, spread_boards
 
 
 def run(*words: str) -> tuple[int, str]:
@@ -65,3 +67,25 @@ def test_without_a_key_documents_are_not_signed_and_that_is_said(tmp_path: Path)
     code, text = run("--config", str(config))
     assert code == 2
     assert "documents are not" in text
+
+
+@pytest.mark.parametrize("broker", ["nonsense", "http://127.0.0.1:1", "mqtt://"])
+def test_boards_are_not_played_at_what_is_no_broker(broker: str) -> None:
+    result = CliRunner().invoke(app, ["simulate", "--broker", broker])
+    assert result.exit_code == 2
+    assert "is no" in result.output
+
+
+async def test_a_broker_that_cannot_be_reached_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    fleet = Fleet(make_displays(spread_boards(3, 0), 3, [], 0), "mqtt://127.0.0.1:1", lambda: 0)
+    with caplog.at_level("WARNING", "signage.simulators"):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fleet.run)
+            with trio.fail_after(30):
+                while not caplog.records:  # noqa: ASYNC110 - nobody tells of it
+                    await trio.sleep(0.01)
+            fleet.unreached(OSError("the second word of it"))
+            nursery.cancel_scope.cancel()
+    assert [record.message.partition(": ")[0] for record in caplog.records] == [
+        "no board has a connection to 127.0.0.1:1"
+    ]
