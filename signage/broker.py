@@ -19,6 +19,7 @@ production is configured in `config/mosquitto.conf` and named in `signage.broker
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import ctypes
 import os
@@ -40,7 +41,6 @@ from fanout.errors import Refused
 START_TIMEOUT_S: Final = 60.0  # a busy machine takes its time to load Python twice
 STOP_TIMEOUT_S: Final = 3.0
 _PR_SET_PDEATHSIG: Final = 1
-_held: Final[list[socket.socket]] = []
 
 MOSQUITTO_CONF: Final = """\
 listener {port} 127.0.0.1
@@ -96,7 +96,7 @@ def free_port() -> int:
     held = socket.socket()
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     held.bind(("127.0.0.1", 0))
-    _held.append(held)
+    atexit.register(held.close)
     port: int = held.getsockname()[1]
     return port
 
