@@ -5,8 +5,9 @@ Rules:
 1. Each kind is one file in the areas folder; importing a kind again replaces it, whole or not at all. A kind is a short
    name (`area_kind_invalid`), so that no two have one file and none is outside the folder.
 2. A feature is found by its name, and by its `code`, `id`, `iso2` or `iso3` where it has one; case does not matter.
-   Several features of one name are one area of several parts. Of a TopoJSON file with several objects the one asked
-   for is taken, or those in which some feature has a name: world maps have a nameless `land` beside their countries.
+   Several features of one name are one area of several parts; one that stands there twice is there once. Names that
+   differ in case only are found as they are written. Of a TopoJSON file with several objects the one asked for is
+   taken, or those in which some feature has a name: world maps have a nameless `land` beside their countries.
 3. A boundary from a map maker is judged as a caller's is, but for its number of vertices; what is invalid in the file
    (a ring that touches itself, a doubled edge) is read even-odd, which gives every point one answer, and counted.
 4. Countries ship with the project (kind `country`: English name, ISO codes) and need no import.
@@ -20,6 +21,7 @@ import csv
 import json
 import os
 import re
+import unicodedata
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -71,8 +73,10 @@ class NamedAreas:
     def __call__(self, kind: str, name: str) -> shapes.Shape | None:
         """The shape of an area, None if there is no such."""
         file = self._kinds.get(kind)
-        known = file.aliases.get(name.casefold()) if file is not None else None
-        if file is None or known is None:
+        if file is None:
+            return None
+        known = name if name in file.areas else file.aliases.get(_folded(name))
+        if known is None:
             return None
         if (kind, known) not in self._shapes:
             self._shapes[kind, known] = gate.lenient(file.areas[known], f"{kind} {known}")
@@ -116,6 +120,11 @@ def _file_name(kind: str) -> str:
     return kind.replace(" ", "+")
 
 
+def _folded(name: str) -> str:
+    """A name however it is typed: in either case, its accents as letters of their own or not."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def _document(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
@@ -151,12 +160,13 @@ def _imported(document: Any, kind: str, name_field: str, where: str, of: str | N
             properties = ", ".join(map(str, feature.properties))
             raise Refused("areas_unreadable", f"{where}, feature {number}",
                           detail=f"it has no property {name_field!r}; it has {properties}")  # fmt: skip
-        areas.setdefault(str(name), []).extend(feature.polygons)
+        parts = areas.setdefault(str(name), [])
+        parts += [polygon for polygon in feature.polygons if polygon not in parts]  # even-odd, twice would be nothing
         gate.lenient(feature.polygons, f"{where}, {name}")
         for code in _CODES:
             if feature.properties.get(code):
-                aliases.setdefault(str(feature.properties[code]).casefold(), str(name))
-    aliases |= {name.casefold(): name for name in areas}
+                aliases.setdefault(_folded(str(feature.properties[code])), str(name))
+    aliases |= {_folded(name): name for name in areas}
     if not areas:
         raise Refused("areas_unreadable", where, detail="it has no polygon")
     return _File(_VERSION, kind, areas, aliases)

@@ -160,3 +160,21 @@ def test_dutch_municipalities_cover_the_country_once(shared_data: Path, tmp_path
     gemeenten = sum(areas("gemeente", name).area_km2 for name in areas.names("gemeente"))
     provincies = sum(areas("provincie", name).area_km2 for name in areas.names("provincie"))
     assert gemeenten == pytest.approx(provincies, rel=1e-4)
+
+
+def test_features_that_stand_there_twice_and_names_typed_in_other_ways(tmp_path: Path) -> None:
+    areas, path = NamedAreas.open(tmp_path / "areas"), tmp_path / "towns.json"
+
+    def town(name: str, west: int) -> dict[str, object]:
+        ring = [[west, 52], [west + 1, 52], [west + 1, 53], [west, 52]]
+        geometry = {"type": "Polygon", "coordinates": [ring]}
+        return {"type": "Feature", "properties": {"naam": name}, "geometry": geometry}
+
+    towns = [town("Bergen", 5), town("BERGEN", 7), town("Su\u0301dwest", 9), town("Bergen", 5)]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": towns}))
+    assert areas.import_file(path, kind="town", name_field="naam") == 3
+    index = PlaceIndex.build([5.8, 7.8, 9.8], [52.2, 52.2, 52.2])
+    for name, rows in (("Bergen", [0]), ("BERGEN", [1]), ("s\u00fadwest", [2]), ("Su\u0301dwest", [2])):
+        shape = areas("town", name)
+        assert shape is not None
+        assert index.select(shape).tolist() == rows, name
