@@ -90,3 +90,11 @@ def test_the_shortest_bodies_are_read_or_left() -> None:
 
 def test_too_many_are_for_the_structs_to_refuse() -> None:
     assert positions(msgspec.msgpack.encode({"positions": [GOOD] * (limits.POSITIONS_PER_REQUEST_MAX + 1)})) is None
+
+
+def test_ids_are_of_the_kind_that_the_warm_kernels_have() -> None:
+    """Packed by hand they could be written to, and the first positions waited seconds for a compiler."""
+    read = positions(b"\x81\xa9positions\x90")
+    assert read is not None
+    assert not read.ids.data.flags.writeable
+    assert not read.ids.offsets.flags.writeable

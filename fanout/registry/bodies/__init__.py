@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fanout import limits
 from fanout.registry.bodies import kernels
-from fanout.registry.packed import Packed
+from fanout.registry.packed import Packed, pack
 
 
 class Positions(NamedTuple):
@@ -38,7 +38,7 @@ def positions(body: bytes) -> Positions | None:
     lon, lat, at_ms = np.empty(count, np.float64), np.empty(count, np.float64), np.empty(count, np.int64)
     if not kernels.read_positions(data, start, limits.PARTICIPANT_ID_CHARS_MAX, ids, offsets, lon, lat, at_ms):
         return None
-    return Positions(Packed(ids[: offsets[-1]], offsets), lon, lat, at_ms)
+    return Positions(pack(ids[: offsets[-1]], offsets), lon, lat, at_ms)
 
 
 def warm() -> None:
