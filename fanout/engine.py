@@ -7,8 +7,9 @@ Rules:
 
 1. The same reference with the same body is the same action, however often and however concurrently it is sent.
 2. Closing takes effect in the ledger first: from that commit on no sender gets another row of the action through.
-3. A result goes to exactly those who got the action or may have got it, on the channel they got it by. An action whose
-   result was recorded but not yet planned when the process died is `closing`; `recover` finishes it.
+3. A result goes to exactly those who got the action or may have got it, on the channel they got it by. Senders hold
+   thousands of push rows that wait for a quota; these come back within moments of the close, and are waited for. An
+   action whose result was recorded but not yet planned when the process died is `closing`; `recover` finishes it.
 4. Nothing here blocks the event loop: selection and plan run in a thread (their kernels release the GIL), the ledger
    behind the `Writer`'s group commit.
 5. Boards are a neighbour, reached through the `Boards` protocol; what they remember is theirs.
@@ -25,6 +26,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 import numpy as np
+import trio
 from numpy.typing import NDArray
 
 from fanout import call_back, wire
@@ -44,6 +46,8 @@ from fanout.store.writer import Writer
 from fanout.waves import WaveKeeper
 
 RESULT_HOURS: Final = 24
+COME_BACK_S: Final = 1.0  # for senders to say what never went out; what is on the wire by then may have been received
+LOOK_EVERY_S: Final = 0.02
 """A result is still worth hearing this long after the close; then it expires unsent."""
 
 
@@ -263,6 +267,7 @@ class Engine:
         await self._posts.check(record.id, request.texts, action.titles)
         now_ms = self._clock_ms()
         await self._close(record, "closing", now_ms, outcome=request.outcome, result_body=body)
+        await self._come_back(record.id)
         await self._finish(record.id)
         return await self.view(tenant, action_id)
 
@@ -427,6 +432,14 @@ class Engine:
 
         if not await self._writer.run(close):
             _need_state(await self._record(record.tenant, record.id), "open", "paused")
+
+    async def _come_back(self, action_id: int) -> None:
+        """Wait a moment for the rows of a closed action that senders still have."""
+        with trio.move_on_after(COME_BACK_S):
+            while any(  # noqa: ASYNC110 senders are other processes
+                one.states[State.INTENDED] for one in await self._blocking(self._store.counts, action_id)
+            ):
+                await trio.sleep(LOOK_EVERY_S)
 
     async def _finish(self, action_id: int) -> None:
         """Plan the result of a closing action, from what the ledger holds alone, so that it can be done again."""

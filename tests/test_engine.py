@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import trio
 
+from fanout import engine as engines
 from fanout import wire
 from fanout.engine import Engine
 from fanout.errors import Refused
@@ -196,6 +197,30 @@ async def test_many_starts_of_one_reference_are_one_action(tmp_path: Path) -> No
             await room.engine.start("police", room.request(texts={"nl": "Anders."}))
         room.now_ms += 5_000
         assert (await room.engine.start("police", room.request(end_ms=room.now_ms - 5_000 + HOUR_MS))).repeated
+
+
+async def test_who_was_only_waiting_at_a_sender_gets_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "COME_BACK_S", 30.0)
+    async with open_room(tmp_path) as room:
+        accepted = await room.engine.start("police", room.request())
+        (lease,) = room.store.claim(
+            "test", channels=range(7), lanes=range(3), now_ms=room.now_ms, lease_ms=60_000, most=1
+        )
+        assert room.store.intend(lease, np.arange(len(lease.rows)), now_ms=room.now_ms)
+        async with trio.open_nursery() as nursery:
+            request = wire.ResultRequest(reference="end", outcome="direct", texts={"nl": "Gevonden."})
+            nursery.start_soon(room.engine.result, "police", accepted.id, request)
+            while room.store.action(accepted.id).state == "open":  # type: ignore[union-attr]  # noqa: ASYNC110
+                await trio.sleep(0.001)
+            await trio.sleep(0.2)  # as long as a sender takes to give rows back
+            status = np.full(len(lease.rows), State.CANCELLED, np.uint8)
+            status[:3] = State.ACCEPTED
+            room.store.settle(
+                lease, status=status, reason=np.zeros(len(lease.rows), np.uint8),
+                first_ms=room.now_ms, last_ms=room.now_ms, done=True,
+            )  # fmt: skip
+        told = [view.rows.tolist() for view in room.store.batches(accepted.id) if view.phase == 1]
+        assert told == [lease.rows[:3].tolist()]
 
 
 async def test_a_result_that_was_recorded_but_not_planned_is_planned_after_the_crash(tmp_path: Path) -> None:
