@@ -41,15 +41,9 @@ class RecordedBoards:
         return wire.BoardPlan(boards=2 if kind.boards else 0)
 
     async def show(
-        self,
-        action_id: int,
-        action: wire.Action,
-        shape: Shape,
-        lane: int,
-        now_ms: int,
-        *,
+        self, action_id: int, action: wire.Action, shape: Shape, lane: int, now_ms: int, *,
         photo: wire.Photo | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.shown[action_id] = dict(action.texts)
         self.areas[action_id] = action.area, shape
 
