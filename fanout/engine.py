@@ -46,9 +46,10 @@ from fanout.store.writer import Writer
 from fanout.waves import WaveKeeper
 
 RESULT_HOURS: Final = 24
-COME_BACK_S: Final = 1.0  # for senders to say what never went out; what is on the wire by then may have been received
-LOOK_EVERY_S: Final = 0.02
 """A result is still worth hearing this long after the close; then it expires unsent."""
+COME_BACK_S: Final = 1.0
+"""For senders to say which rows of a closed action never went out; what is on the wire by then may be received."""
+LOOK_EVERY_S: Final = 0.05
 
 
 class Boards(Protocol):
@@ -267,8 +268,7 @@ class Engine:
         await self._posts.check(record.id, request.texts, action.titles)
         now_ms = self._clock_ms()
         await self._close(record, "closing", now_ms, outcome=request.outcome, result_body=body)
-        await self._come_back(record.id)
-        await self._finish(record.id)
+        await self._finish(record.id, patience_s=COME_BACK_S)
         return await self.view(tenant, action_id)
 
     async def cancel(self, tenant: str, action_id: int) -> wire.ActionView:
@@ -433,16 +433,19 @@ class Engine:
         if not await self._writer.run(close):
             _need_state(await self._record(record.tenant, record.id), "open", "paused")
 
-    async def _come_back(self, action_id: int) -> None:
-        """Wait a moment for the rows of a closed action that senders still have."""
-        with trio.move_on_after(COME_BACK_S):
+    async def _come_back(self, action_id: int, patience_s: float) -> None:
+        """Wait for the rows of a closed action that senders still have."""
+        with trio.move_on_after(patience_s):
             while any(  # noqa: ASYNC110 senders are other processes
                 one.states[State.INTENDED] for one in await self._blocking(self._store.counts, action_id)
             ):
                 await trio.sleep(LOOK_EVERY_S)
 
-    async def _finish(self, action_id: int) -> None:
-        """Plan the result of a closing action, from what the ledger holds alone, so that it can be done again."""
+    async def _finish(self, action_id: int, *, patience_s: float = 0.0) -> None:
+        """Take a closing action off boards and plan its result, by the ledger alone, so that it can be done again.
+
+        Boards and posts hear of it at once, the plan waits `patience_s` at most for rows that senders still have.
+        """
         record = await self._blocking(self._store.action, action_id)
         if record is None or record.state != "closing":
             return
@@ -451,13 +454,14 @@ class Engine:
         said = wire.decode_msgpack(record.result_body, wire.ResultRequest)
         request = call_back.in_result(said, action.call_number)
         now_ms = self._clock_ms()
-        batches = await self._blocking(self._further_batches, record, tuple(request.texts), reached)
         number = len(await self._blocking(self._store.phases, action_id))
         titles = action.titles
         phase = _phase(number, "result", now_ms, now_ms + RESULT_HOURS * 3_600_000, request.texts, titles)
         await self._boards.result(action_id, request.board_texts, now_ms)
         await self._posts.tell(action_id, "result", number, request.texts, titles, phase.end_ms)
         await self._posts.over(action_id, "closed", now_ms)
+        await self._come_back(action_id, patience_s)
+        batches = await self._blocking(self._further_batches, record, tuple(request.texts), reached)
         await self._writer.run(_add_phase, self._store, action_id, phase, batches, "closing", "closed")
 
     def _further_batches(

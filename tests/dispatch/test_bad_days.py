@@ -52,7 +52,7 @@ HARMLESS = ("none", "one_stream", "shrink")
 
 
 def impatient(url: str, files: tls.Files, fault: Fault) -> Settings:
-    timeout_s = 20.0 if fault in HARMLESS else 0.6
+    timeout_s = 20.0 if fault in HARMLESS else 2.0
     return settings_for(
         url, files.ca, request_timeout_s=timeout_s, attempts_max=2, pause_first_s=0.01, pause_most_s=0.02
     )  # fmt: skip
@@ -117,7 +117,10 @@ async def test_every_mood_has_its_state(
     names = {FCM: "fcm", APNS: "apns", SMS: "sms", VOICE: "voice", WHATSAPP: "whatsapp"}
     providers.moods(**dict.fromkeys(names.values(), mood))
     action = start(store, {channel: [10 * channel, 10 * channel + 1] for channel in names})
-    settings = settings_for(providers.url, providers.ca, request_timeout_s=0.5, attempts_max=2, pause_first_s=0.01)
+    timeout_s = 2.0 if "hang" in mood else 20.0
+    settings = settings_for(
+        providers.url, providers.ca, request_timeout_s=timeout_s, attempts_max=2, pause_first_s=0.01
+    )  # fmt: skip
     async with sending(store, settings):
         await sent_all(store, action)
     found = reasons(store, action)
@@ -178,7 +181,7 @@ async def test_a_batch_claimed_anew_by_the_sender_that_still_has_it_in_hand(
     async with sending(store, settings, clock=lambda: clock_ms() + jump[0]):
         await until(lambda: asked(providers) == 20)
         jump[0] = int(1000 * settings.senders.lease_s) + 1  # ran out, and is claimed again before the first one ends
-        await until(lambda: asked(providers) == 40)
+        await until(lambda: asked(providers) >= 40)
         providers.moods()
         await sent_all(store, action)
     assert states(store, action) == {"ACCEPTED": 20}
@@ -280,7 +283,7 @@ async def test_a_sender_that_must_end_leaves_a_full_disk_to_the_ledger(
 ) -> None:
     action = start(store, {FCM: range(50), SMS: range(50, 60)})
     disk = FullDisk(store, "settle", "release")
-    settings = settings_for(providers.url, providers.ca, request_timeout_s=0.5)
+    settings = settings_for(providers.url, providers.ca, request_timeout_s=5.0)
     began_s = trio.current_time()
     async with sending(disk, settings) as stop:  # type: ignore[arg-type]
         await until(lambda: disk.refused["settle"] >= 4)
