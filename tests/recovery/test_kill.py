@@ -63,6 +63,9 @@ def test_senders_are_killed(tmp_path: Path, times: int) -> None:
             stage.wait_waiting(accepted.id, int(PEOPLE * (1 - (time + 1) / (times + 1))))
             alive |= {name: pid for name in SENDERS for pid in stage.crew.children("engine", name)}
             assert alive.keys() == set(SENDERS)
+            if not time:
+                niceness = {name: os.getpriority(os.PRIO_PROCESS, pid) for name, pid in alive.items()}
+                assert [name for name in SENDERS if niceness[name] > min(niceness.values())] == ["sender-webpush"]
             with suppress(ProcessLookupError):  # killed in an earlier round, and its successor is not there yet
                 os.kill(alive[SENDERS[time % len(SENDERS)]], signal.SIGKILL)
         view = stage.wait_settled(accepted.id)
