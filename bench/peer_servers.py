@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fanout.geo.fixed import EARTH_RADIUS_M
+from signage.broker import free_port
 
 Floats = NDArray[np.float64]
 Rows = NDArray[Any]
@@ -193,9 +193,7 @@ def tile38_server(folder: Path) -> Iterator[Any]:
         return
     import redis
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     run = [program, "-h", "127.0.0.1", "-p", str(port), "-d", str(folder / "tile38"), "--appendonly", "no"]
     with _running(run, folder):
         client = redis.Redis(host="127.0.0.1", port=port, socket_timeout=60.0, protocol=2)

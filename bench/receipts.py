@@ -32,6 +32,7 @@ from fanout.store.redis_store import RedisStore
 from fanout.store.sqlite_store import SqliteStore
 from fanout.store.states import Reason, State
 from fanout.wire import CHANNELS
+from signage.broker import free_port
 
 SMS = CHANNELS.index("sms")
 BATCH = 500
@@ -161,9 +162,7 @@ def _posted(case: str, serving: receipt_posts.Serving, rows: int, store: Store, 
 @contextmanager
 def _redis(folder: Path) -> Iterator[str]:
     """A server of our own that flushes every write, as the embedded store does; killed at the end of the block."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     command = [
         "redis-server", "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--appendonly", "yes",
         "--appendfsync", "always", "--save", "", "--daemonize", "no", "--loglevel", "warning",

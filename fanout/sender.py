@@ -32,7 +32,7 @@ from fanout.wire import CHANNELS
 
 SEALING_STEPS_BACK: Final = 5
 """The niceness of who seals Web Push. In a nation that takes a core for a third of the time, in which the API took up
-to 270 ms to accept a local action, and 50 now. It seldom holds the ledger; who holds it often may not step back."""
+to 276 ms to accept a local action, and 50 now. It seldom holds the ledger; who holds it often may not step back."""
 BEHIND_S: Final = 0.015  # the nearest are on the wire by then, where nothing else is to do
 
 

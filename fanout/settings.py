@@ -27,7 +27,7 @@ import msgspec
 from msgspec import Meta
 
 from fanout.errors import Refused
-from fanout.wire import ChannelName, Lane
+from fanout.wire import ChannelName, Lane, readable
 
 DEFAULT_FILE: Final = Path(__file__).resolve().parent.parent / "config" / "default.toml"
 ENVIRONMENT_PREFIX: Final = "FANOUT__"
@@ -437,7 +437,7 @@ def _check(value: Any, kind: Any, key: str, problems: list[str]) -> None:
 def _told(error: msgspec.ValidationError, value: Any, kind: Any) -> str:
     """In words where the kind has them for a text of another form."""
     words = [meta.description for meta in getattr(kind, "__metadata__", ()) if getattr(meta, "description", None)]
-    return f"{value!r} {words[0]}" if words and isinstance(value, str) else str(error).replace(r"$(?!\\n)", "$")
+    return f"{value!r} {words[0]}" if words and isinstance(value, str) else readable(str(error))
 
 
 def _table_of(kind: Any) -> Any:

@@ -558,11 +558,16 @@ def decode_json(body: bytes, kind: type[Any]) -> Any:
         raise _refusal(error, "JSON") from None
 
 
+def readable(sentence: str) -> str:
+    """What msgspec says, with patterns as everybody knows them: that none takes a line break at its end goes unsaid."""
+    return sentence.replace(r"$(?!\\n)", "$")
+
+
 def _refusal(error: Exception, form: str) -> Refused:
     if not isinstance(error, msgspec.ValidationError):
         return Refused("body_malformed", "body", format=form, detail=str(error).rstrip("."))
     sentence, _, place = str(error).partition(" - at `")
-    sentence = sentence.replace(r"$(?!\\n)", "$")  # the same to a reader
+    sentence = readable(sentence)
     where = place.replace("`", "").replace("key in $", "$").removeprefix("$")
     if (field := _FIELD.fullmatch(sentence)) is not None:
         where += f".{field[1]}"
